@@ -1,0 +1,1 @@
+//! Remotes and options as written by people: parsed, checked, and refused with a sentence.

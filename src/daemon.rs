@@ -1,0 +1,1 @@
+//! Builds the stack of a mount and keeps it until it is unmounted.

@@ -1,0 +1,1 @@
+//! The kernel side: the only room that names `fuser`.

@@ -1,0 +1,15 @@
+//! The vocabulary that every other room shares: names, keys, entries, rights, errors.
+//!
+//! Validated types without I/O. It knows no provider, no kernel and no clock beyond `SystemTime`.
+
+mod entry;
+mod error;
+mod name;
+mod progress;
+mod rights;
+
+pub use entry::{Entry, Kind, ObjectId, ObjectKey, Usage, Version};
+pub use error::{Error, ErrorKind, Result};
+pub use name::Name;
+pub use progress::Progress;
+pub use rights::{Action, ParseRightsError, Rights};

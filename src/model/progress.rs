@@ -1,0 +1,29 @@
+//! A sign of life from work in flight, by which deadlines count time *without progress*.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+tokio::task_local! {
+    static CURRENT: Progress;
+}
+
+/// A counter that moves whenever bytes move. The one of the running operation travels with its task.
+#[derive(Clone, Debug, Default)]
+pub struct Progress(Arc<AtomicU64>);
+
+impl Progress {
+    /// Runs `work` with this counter as the one that `tick` moves.
+    pub async fn scope<F: Future>(&self, work: F) -> F::Output {
+        CURRENT.scope(self.clone(), work).await
+    }
+
+    /// Says that the running operation got further. Without an operation it says nothing to nobody.
+    pub fn tick() {
+        let _ = CURRENT.try_with(|progress| progress.0.fetch_add(1, Ordering::Relaxed));
+    }
+
+    pub fn value(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,14 @@
+//! HTTP without identity: sending, redirects, retries, and what a status means.
+//!
+//! It knows neither credentials nor providers. It and the opendal adapter are the only rooms that know an HTTP client.
+
+mod redirect;
+mod request;
+mod retry;
+mod status;
+mod transport;
+
+pub use request::{Body, Credential, FilePart, Replay, Request};
+pub use retry::RetryPolicy;
+pub use status::{Dialect, PlainDialect, Refusal, error_for};
+pub use transport::{Response, Transport, TransportSettings};

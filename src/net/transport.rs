@@ -1,0 +1,358 @@
+//! Sends requests: attempts, redirects, time without progress, and answers as streams.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::stream::BoxStream;
+use futures_util::{Stream, StreamExt, stream};
+use reqwest::header::{HeaderMap, HeaderValue, LOCATION};
+use reqwest::{StatusCode, Url};
+use secrecy::ExposeSecret;
+use serde::de::DeserializeOwned;
+use tokio::time::Instant;
+use tracing::debug;
+
+use super::redirect::{self, MAX_REDIRECTS};
+use super::request::FilePart;
+use super::retry::Reach;
+use super::{Body, Credential, Dialect, Request, RetryPolicy, error_for};
+use crate::model::{Error, ErrorKind, Progress, Result};
+
+/// The longest error body that is read for its message, in bytes.
+const MAX_REFUSAL: usize = 64 * 1024;
+/// The longest document (a listing) that is held in memory, in bytes.
+const MAX_DOCUMENT: usize = 64 * 1024 * 1024;
+
+/// How often an upload is looked at for progress.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+#[derive(Clone, Copy, Debug)]
+pub struct TransportSettings {
+    /// How long nothing may move in either direction.
+    pub stall: Duration,
+    pub retry: RetryPolicy,
+}
+
+impl TransportSettings {
+    /// For operations with this deadline without progress.
+    pub fn within(deadline: Duration) -> Self {
+        Self {
+            stall: deadline,
+            retry: RetryPolicy::within(deadline),
+        }
+    }
+}
+
+/// A pool of connections with one policy of patience.
+#[derive(Clone)]
+pub struct Transport {
+    client: reqwest::Client,
+    settings: TransportSettings,
+}
+
+struct Failure {
+    error: Error,
+    reach: Reach,
+}
+
+impl Transport {
+    /// # Errors
+    /// `Internal` when the platform's certificate roots cannot be loaded.
+    pub fn new(settings: TransportSettings) -> Result<Self> {
+        let client = reqwest::Client::builder()
+            .user_agent(concat!("keymount/", env!("CARGO_PKG_VERSION")))
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(settings.stall.min(Duration::from_secs(10)))
+            .tcp_keepalive(Duration::from_secs(15))
+            .pool_idle_timeout(Duration::from_secs(60))
+            .build()
+            .map_err(|error| Error::internal("the HTTP client cannot be set up").with_source(error))?;
+        Ok(Self { client, settings })
+    }
+
+    /// Sends until an answer in 2xx came or the failure is final.
+    ///
+    /// # Errors
+    /// By `net::status` for answers, `Unreachable` and `TimedOut` for what happens on the way.
+    pub async fn send(&self, request: &Request, credential: &Credential, dialect: &dyn Dialect) -> Result<Response> {
+        let start = Instant::now();
+        let mut attempt = 1;
+        loop {
+            let failure = match self.attempt(request, credential).await {
+                Ok(response) if response.status.is_success() => return Ok(response),
+                Ok(response) => Failure {
+                    error: response.refusal(request, dialect).await,
+                    reach: Reach::Answered,
+                },
+                Err(failure) => failure,
+            };
+            let Failure { error, reach } = failure;
+            let pause = self
+                .settings
+                .retry
+                .pause(error.kind(), reach, request.replay, attempt, start.elapsed());
+            let Some(pause) = pause else { return Err(error) };
+            debug!(?request, attempt, ?pause, %error, "trying again");
+            tokio::time::sleep(pause).await;
+            attempt += 1;
+        }
+    }
+
+    async fn attempt(&self, request: &Request, credential: &Credential) -> Result<Response, Failure> {
+        let not_sent = |error| Failure {
+            error,
+            reach: Reach::NotSent,
+        };
+        let origin = request.url.origin();
+        let mut url = request.url.clone();
+        let mut carried = credential.clone();
+        for _ in 0..=MAX_REDIRECTS {
+            let response = self.exchange(request, url.clone(), &carried).await?;
+            if !is_redirect(response.status()) {
+                return Ok(Response::new(response, self.settings.stall));
+            }
+            let location = response
+                .headers()
+                .get(LOCATION)
+                .and_then(|value| value.to_str().ok())
+                .map(str::to_owned);
+            let hop = redirect::follow(&url, &request.method, response.status(), location.as_deref())
+                .map_err(|error| not_sent(error.context(request.purpose)))?;
+            if !hop.keep_credential || hop.url.origin() != origin {
+                carried = Credential::None;
+            }
+            url = hop.url;
+        }
+        Err(not_sent(Error::bad_data(format!(
+            "{}: the provider redirects without end",
+            request.purpose
+        ))))
+    }
+
+    async fn exchange(
+        &self,
+        request: &Request,
+        mut url: Url,
+        credential: &Credential,
+    ) -> Result<reqwest::Response, Failure> {
+        let mut headers = request.headers.clone();
+        match credential {
+            Credential::None => {}
+            Credential::Header { name, value } => {
+                let mut value = value.clone();
+                value.set_sensitive(true);
+                headers.insert(name.clone(), value);
+            }
+            Credential::Query { name, value } => {
+                url.query_pairs_mut().append_pair(name, value.expose_secret());
+            }
+        }
+        let moved = Arc::new(AtomicU64::new(0));
+        let builder = self.client.request(request.method.clone(), url).headers(headers);
+        let builder = match &request.body {
+            Body::Empty => builder,
+            Body::Bytes(bytes) => builder.body(bytes.clone()),
+            Body::Stream { len, open } => builder
+                .header(reqwest::header::CONTENT_LENGTH, HeaderValue::from(*len))
+                .body(reqwest::Body::wrap_stream(watched(open(), Arc::clone(&moved)))),
+            Body::Multipart { fields, file } => {
+                let form = fields
+                    .iter()
+                    .fold(reqwest::multipart::Form::new(), |form, (name, value)| {
+                        form.text(name.clone(), value.clone())
+                    });
+                builder.multipart(form.part(
+                    file.field.clone(),
+                    part(file, Arc::clone(&moved)).map_err(|error| Failure {
+                        error,
+                        reach: Reach::NotSent,
+                    })?,
+                ))
+            }
+        };
+        let mut sending = std::pin::pin!(builder.send());
+        let (mut seen, mut last_move) = (0, Instant::now());
+        loop {
+            match tokio::time::timeout(self.settings.stall.min(LOOK_EVERY), sending.as_mut()).await {
+                Ok(Ok(response)) => {
+                    Progress::tick();
+                    return Ok(response);
+                }
+                Ok(Err(error)) => return Err(failure(request, error)),
+                Err(_) if moved.load(Ordering::Relaxed) > seen => {
+                    (seen, last_move) = (moved.load(Ordering::Relaxed), Instant::now());
+                    Progress::tick();
+                }
+                Err(_) if last_move.elapsed() < self.settings.stall => {}
+                Err(_) => {
+                    let error = timed_out(request.purpose, self.settings.stall);
+                    return Err(Failure {
+                        error,
+                        reach: Reach::Unknown,
+                    });
+                }
+            }
+        }
+    }
+}
+
+fn is_redirect(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
+}
+
+fn timed_out(purpose: &str, stall: Duration) -> Error {
+    Error::new(
+        ErrorKind::TimedOut,
+        format!("{purpose}: nothing moved for {} s", stall.as_secs()),
+    )
+}
+
+fn failure(request: &Request, error: reqwest::Error) -> Failure {
+    // The URL may hold a token; the message names only what was wanted.
+    let error = error.without_url();
+    let reach = if error.is_connect() || error.is_builder() {
+        Reach::NotSent
+    } else {
+        Reach::Unknown
+    };
+    let host = request.url.origin().ascii_serialization();
+    let what = if error.is_connect() {
+        "cannot be reached"
+    } else {
+        "broke the connection off"
+    };
+    let cause = root_cause(&error);
+    let message = format!("{}: {host} {what} ({cause})", request.purpose);
+    Failure {
+        error: Error::new(ErrorKind::Unreachable, message).with_source(error),
+        reach,
+    }
+}
+
+/// The innermost message: the outer ones only say that something failed.
+fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    cause.to_string()
+}
+
+fn part(file: &FilePart, moved: Arc<AtomicU64>) -> Result<reqwest::multipart::Part> {
+    let body = reqwest::Body::wrap_stream(watched((file.open)(), moved));
+    reqwest::multipart::Part::stream_with_length(body, file.len)
+        .file_name(file.file_name.clone())
+        .mime_str(&file.content_type)
+        .map_err(|error| Error::internal("a content type is malformed").with_source(error))
+}
+
+/// Counts a body's chunks as they are taken for sending.
+fn watched(
+    body: BoxStream<'static, Result<Bytes>>,
+    moved: Arc<AtomicU64>,
+) -> impl Stream<Item = Result<Bytes>> + Send + 'static {
+    // The stream is polled by the connection's task, so the operation's own counter is looked up at the receiving end.
+    body.inspect(move |_| {
+        moved.fetch_add(1, Ordering::Relaxed);
+    })
+}
+
+/// An answer whose body hasn't been read yet.
+pub struct Response {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    inner: reqwest::Response,
+    stall: Duration,
+}
+
+impl Response {
+    fn new(inner: reqwest::Response, stall: Duration) -> Self {
+        Self {
+            status: inner.status(),
+            headers: inner.headers().clone(),
+            inner,
+            stall,
+        }
+    }
+
+    /// A header's text, if it is visible ASCII.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    /// The body as it arrives; an early end is `Unreachable`, a pause longer than the deadline `TimedOut`.
+    pub fn stream(self, purpose: &'static str) -> BoxStream<'static, Result<Bytes>> {
+        let stall = self.stall;
+        stream::try_unfold(self.inner, move |mut inner| async move {
+            match tokio::time::timeout(stall, inner.chunk()).await {
+                Ok(Ok(Some(chunk))) => {
+                    Progress::tick();
+                    Ok(Some((chunk, inner)))
+                }
+                Ok(Ok(None)) => Ok(None),
+                Ok(Err(error)) => {
+                    let error = error.without_url();
+                    let message = format!("{purpose}: the answer broke off ({})", root_cause(&error));
+                    Err(Error::new(ErrorKind::Unreachable, message).with_source(error))
+                }
+                Err(_) => Err(timed_out(purpose, stall)),
+            }
+        })
+        .boxed()
+    }
+
+    /// The whole body.
+    ///
+    /// # Errors
+    /// `BadData` beyond 64 MiB, and as `stream`.
+    pub async fn bytes(self, purpose: &'static str) -> Result<Bytes> {
+        let (bytes, complete) = self.up_to(MAX_DOCUMENT, purpose).await?;
+        if complete {
+            Ok(bytes)
+        } else {
+            Err(Error::bad_data(format!("{purpose}: the answer is too long")))
+        }
+    }
+
+    /// The body read as JSON.
+    ///
+    /// # Errors
+    /// `BadData` when it isn't the JSON that was expected, and as `bytes`.
+    pub async fn json<T: DeserializeOwned>(self, purpose: &'static str) -> Result<T> {
+        let bytes = self.bytes(purpose).await?;
+        serde_json::from_slice(&bytes)
+            .map_err(|error| Error::bad_data(format!("{purpose}: the answer is not what was expected ({error})")))
+    }
+
+    async fn up_to(self, limit: usize, purpose: &'static str) -> Result<(Bytes, bool)> {
+        let mut body = self.stream(purpose);
+        let mut bytes = Vec::new();
+        while let Some(chunk) = body.next().await {
+            let chunk = chunk?;
+            let room = limit - bytes.len();
+            bytes.extend_from_slice(&chunk[..chunk.len().min(room)]);
+            if chunk.len() > room {
+                return Ok((bytes.into(), false));
+            }
+        }
+        Ok((bytes.into(), true))
+    }
+
+    async fn refusal(self, request: &Request, dialect: &dyn Dialect) -> Error {
+        let (status, headers) = (self.status, self.headers.clone());
+        // What cannot be read of the message is missing from the message; the status still says what happened.
+        let body = self
+            .up_to(MAX_REFUSAL, request.purpose)
+            .await
+            .map(|(bytes, _)| bytes)
+            .unwrap_or_default();
+        error_for(
+            status,
+            &headers,
+            dialect.explain(status, &headers, &body),
+            request.purpose,
+        )
+    }
+}

@@ -1,0 +1,1 @@
+//! Changed files on their way to the provider.

@@ -1,0 +1,1 @@
+//! Where everything is on disk. The only place that says so.

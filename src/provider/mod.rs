@@ -1,0 +1,177 @@
+//! The contract between keymount and a storage service.
+//!
+//! A provider turns the operations below into requests and the answers into entries. It keeps no cache, no retries and
+//! no credentials of its own (`api` has the last two), and it enforces no rights: it reports them and passes on refusals.
+
+mod content;
+
+pub use content::Content;
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::stream::BoxStream;
+
+use crate::model::{Entry, Error, Name, ObjectId, ObjectKey, Result, Usage, Version};
+
+/// Bytes as they arrive. An error item ends the stream; without one all bytes asked for were delivered and checked.
+pub type ByteStream = BoxStream<'static, Result<Bytes, Error>>;
+
+/// How a provider answers a read of a part of an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reads {
+    /// Any byte range, each answer belonging to one version.
+    Ranges,
+    /// Only whole objects; nothing may be served before the stream ended without error.
+    WholeOnly,
+}
+
+/// Whether the provider keeps labels (extended attributes) with an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LabelSupport {
+    /// `set_labels` works.
+    Stored,
+    /// The provider has no place for them.
+    None,
+}
+
+/// Plain facts about a provider, fixed while it is mounted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Capabilities {
+    pub reads: Reads,
+    pub labels: LabelSupport,
+    /// The largest file, in bytes.
+    pub max_file_size: Option<u64>,
+    /// The longest name, in the unit that the provider counts (characters).
+    pub max_name_chars: Option<usize>,
+    /// Whether directories can be renamed.
+    pub rename_directories: bool,
+    /// Whether a file can move to another directory.
+    pub move_files: bool,
+}
+
+/// What an upload is for.
+#[derive(Clone, Debug)]
+pub enum Target {
+    /// A name that is free as far as is known. Taken all the same: `AlreadyExists`, and nothing is changed.
+    New { parent: ObjectKey, name: Name },
+    /// New content for this entry. Another version at the provider: `Changed`, and nothing is changed.
+    Replace { parent: ObjectKey, entry: Entry },
+}
+
+/// One side of a rename.
+#[derive(Clone, Debug)]
+pub struct Place {
+    pub parent: ObjectKey,
+    pub name: Name,
+}
+
+/// What changes among an entry's labels: `None` removes.
+pub type LabelChanges = BTreeMap<String, Option<String>>;
+
+/// A storage service, seen as a tree of entries.
+///
+/// No method has a default: a wrapper must forward each. Every method may fail with `NeedsLogin`, `Denied`,
+/// `Unreachable`, `TimedOut`, `RateLimited` and `BadData`; the errors named below are those with a meaning of their own.
+#[async_trait]
+pub trait Provider: Send + Sync + 'static {
+    /// The word that names it in a configuration: `cludz`.
+    fn kind(&self) -> &'static str;
+
+    /// Kind, endpoint and storage in one line: two remotes with equal identities hold the same objects.
+    fn identity(&self) -> String;
+
+    fn capabilities(&self) -> &Capabilities;
+
+    /// Proves that the service answers and the credential is good, finds out the rights anew, and gives the root.
+    ///
+    /// # Errors
+    /// `NotFound` when the mounted directory doesn't exist, `NotADirectory` when it is a file.
+    async fn probe(&self) -> Result<Entry>;
+
+    /// The child of a directory.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    async fn lookup(&self, parent: &ObjectKey, name: &Name) -> Result<Entry>;
+
+    /// The entry as it is now.
+    ///
+    /// # Errors
+    /// `NotFound` also when the key was replaced by another object.
+    async fn stat(&self, entry: &Entry) -> Result<Entry>;
+
+    /// All children of a directory, in any order, each name once.
+    ///
+    /// # Errors
+    /// `NotFound`, `NotADirectory`.
+    async fn list(&self, directory: &ObjectKey) -> Result<Vec<Entry>>;
+
+    /// Bytes of exactly this version. With `Reads::WholeOnly` the range is always `0..size`.
+    ///
+    /// # Errors
+    /// `NotFound`; `Changed` when the object has another version now; `BadData` when bytes are missing or wrong.
+    async fn read(&self, object: &ObjectId, range: Range<u64>) -> Result<ByteStream>;
+
+    /// # Errors
+    /// `AlreadyExists`, `InvalidName`, `NameTooLong`.
+    async fn create_directory(&self, parent: &ObjectKey, name: &Name) -> Result<Entry>;
+
+    /// Stores a whole file and gives the entry as stored, after making sure that its length and checksum are right as
+    /// far as the provider can tell.
+    ///
+    /// # Errors
+    /// `AlreadyExists`, `Changed`, `TooLarge`, `Quota`, `NoSpace`, `InvalidName`, `NameTooLong`; `BadData` when what is
+    /// stored isn't what was sent.
+    async fn upload(&self, target: &Target, content: &Content) -> Result<Entry>;
+
+    /// # Errors
+    /// `NotFound`.
+    async fn remove_file(&self, entry: &Entry) -> Result<()>;
+
+    /// # Errors
+    /// `NotFound`, `NotEmpty`.
+    async fn remove_directory(&self, entry: &Entry) -> Result<()>;
+
+    /// Gives an entry another place, over `replaced` when there is one. Until the new name holds the entry, the entry
+    /// is never without a name.
+    ///
+    /// # Errors
+    /// `CrossDevice` when the provider cannot move it there, `AlreadyExists` when the name is taken by something else
+    /// than `replaced`, `NotFound`, `InvalidName`, `NameTooLong`.
+    async fn rename(&self, entry: &Entry, from: &Place, to: &Place, replaced: Option<&Entry>) -> Result<Entry>;
+
+    /// # Errors
+    /// `Unsupported` without `LabelSupport::Stored`; `InvalidInput` for a label that it cannot hold.
+    async fn set_labels(&self, entry: &Entry, changes: &LabelChanges) -> Result<Entry>;
+
+    /// What is stored and may be stored. Called in the background, never by `df` itself.
+    ///
+    /// # Errors
+    /// `Unsupported` when the provider doesn't tell.
+    async fn usage(&self) -> Result<Usage>;
+}
+
+impl Target {
+    pub fn parent(&self) -> &ObjectKey {
+        match self {
+            Self::New { parent, .. } | Self::Replace { parent, .. } => parent,
+        }
+    }
+
+    pub fn name(&self) -> &Name {
+        match self {
+            Self::New { name, .. } => name,
+            Self::Replace { entry, .. } => &entry.name,
+        }
+    }
+
+    pub fn replaced_version(&self) -> Option<&Version> {
+        match self {
+            Self::New { .. } => None,
+            Self::Replace { entry, .. } => Some(&entry.version),
+        }
+    }
+}

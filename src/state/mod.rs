@@ -1,0 +1,1 @@
+//! What must outlive the daemon: a small database of local attributes.
