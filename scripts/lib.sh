@@ -7,7 +7,7 @@ die() { printf '%s: %s\n' "${0##*/}" "$*" >&2; exit 1; }
 have() { command -v "$1" >/dev/null 2>&1; }
 
 root="$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd -P)"
-cd -- "$root"
+cd -- "$root" || exit 1
 
 # What is built once and kept between runs.
 cache="${KEYMOUNT_TEST_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/keymount-tests}"
