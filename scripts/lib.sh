@@ -12,14 +12,18 @@ cd -- "$root" || exit 1
 # What is built once and kept between runs.
 cache="${KEYMOUNT_TEST_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/keymount-tests}"
 
+readonly NO_ROOT="root's rights are needed: run it as root, or allow this user sudo without a password, and start again."
+
+can_be_root() { [ "$(id -u)" -eq 0 ] || { have sudo && sudo -n true 2>/dev/null; }; }
+
 # Runs a command with root's rights, or says why it can't. Never asks for a password.
 as_root() {
     if [ "$(id -u)" -eq 0 ]; then
         "$@"
-    elif have sudo && sudo -n true 2>/dev/null; then
+    elif can_be_root; then
         sudo -n "$@"
     else
-        say "\"$*\" needs root's rights: run it as root, or allow this user sudo without a password, and start again." >&2
+        say "for \"$*\" $NO_ROOT" >&2
         return 1
     fi
 }
@@ -43,8 +47,8 @@ need_packages() {
     done
     [ "${#missing[@]}" -gt 0 ] || return 0
     have apt-get || die "these are missing and there is no apt-get to install them: ${missing[*]}"
+    can_be_root || die "to install ${missing[*]} $NO_ROOT"
     say "installing ${missing[*]}"
-    as_root true || exit 1
     as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq update </dev/null ||
         say "the package lists could not be renewed; trying with the old ones"
     as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends "${missing[@]}" </dev/null >/dev/null ||
