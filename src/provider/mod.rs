@@ -4,6 +4,8 @@
 //! no credentials of its own (`api` has the last two), and it enforces no rights: it reports them and passes on refusals.
 
 mod content;
+pub mod faulty;
+pub mod memory;
 
 pub use content::Content;
 
