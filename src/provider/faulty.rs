@@ -256,6 +256,10 @@ impl<P: ?Sized + Provider> Provider for Faulty<P> {
         self.inner.capabilities()
     }
 
+    fn check_name(&self, parent: &ObjectKey, kind: Kind, name: &Name) -> Result<()> {
+        self.inner.check_name(parent, kind, name)
+    }
+
     async fn probe(&self) -> Result<Entry> {
         let course = self.enter(Operation::Probe).await?;
         course.after(self.inner.probe().await)

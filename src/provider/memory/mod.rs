@@ -244,7 +244,7 @@ impl Memory {
         Ok(id)
     }
 
-    fn check_name(&self, name: &Name) -> Result<()> {
+    fn fits(&self, name: &Name) -> Result<()> {
         let text = name.as_str();
         if let Some(most) = self.options.capabilities.max_name_chars
             && text.chars().count() > most
@@ -284,7 +284,7 @@ impl Memory {
     fn upload_new(&self, parent: &ObjectKey, name: &Name, bytes: Bytes) -> Result<Entry> {
         let mut tree = self.tree.lock();
         let parent = self.directory(&tree, parent)?;
-        self.check_name(name)?;
+        self.fits(name)?;
         tree.check(parent, Action::Write)?;
         self.check_size(&tree, bytes.len() as u64, 0)?;
         if tree.children(parent)?.contains_key(name) {
@@ -320,6 +320,10 @@ impl Provider for Memory {
 
     fn capabilities(&self) -> &Capabilities {
         &self.options.capabilities
+    }
+
+    fn check_name(&self, _: &ObjectKey, _: Kind, name: &Name) -> Result<()> {
+        self.fits(name)
     }
 
     async fn probe(&self) -> Result<Entry> {
@@ -386,7 +390,7 @@ impl Provider for Memory {
     async fn create_directory(&self, parent: &ObjectKey, name: &Name) -> Result<Entry> {
         let mut tree = self.tree.lock();
         let parent = self.directory(&tree, parent)?;
-        self.check_name(name)?;
+        self.fits(name)?;
         tree.check(parent, Action::Write)?;
         if tree.children(parent)?.contains_key(name) {
             return Err(exists(name));
@@ -439,7 +443,7 @@ impl Provider for Memory {
             return Err(Error::not_found(format_args!("{:?}", entry.name.as_str())));
         }
         let target = self.directory(&tree, &to.parent)?;
-        self.check_name(&to.name)?;
+        self.fits(&to.name)?;
         let crosses = source != target && !capabilities.move_files;
         if crosses || (entry.is_directory() && !capabilities.rename_directories) {
             return Err(Error::new(ErrorKind::CrossDevice, "the store cannot move it there"));
