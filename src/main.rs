@@ -1,1 +1,3 @@
+//! The binary. It hands the arguments over and does nothing else.
+
 fn main() {}

@@ -1,1 +1,227 @@
 //! The file system: inodes, directories, handles, and every operation as an async method with plain arguments.
+//!
+//! It decides what is allowed (rights, read-only), what is fresh, and what is sent when. It knows no kernel interface:
+//! numbers and replies are its own types, which `fuse` translates.
+
+mod attributes;
+mod directory;
+mod files;
+mod handle;
+mod inode;
+mod listing;
+mod maintenance;
+mod namespace;
+mod xattr;
+
+pub use attributes::{AttributeChange, Attributes, Found};
+pub use directory::DirEntry;
+pub use files::{Access, Opened};
+pub use handle::HandleId;
+pub use inode::Ino;
+pub use maintenance::{PendingFile, Problem, Statistics};
+pub use namespace::RenameMode;
+pub use xattr::SetMode;
+
+use std::collections::VecDeque;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use crate::fetch::Fetcher;
+use crate::model::{Action, Entry, Error, ErrorKind, Result, Rights, Usage};
+use crate::outbox::StagingArea;
+use crate::provider::Provider;
+use crate::state::StateDb;
+use handle::Handles;
+use inode::{Freshness, Placement, Table};
+use maintenance::UsageCache;
+
+/// How a mount behaves, whatever its provider.
+#[derive(Clone, Debug)]
+pub struct FsSettings {
+    pub read_only: bool,
+    /// The owner that `stat` shows.
+    pub uid: u32,
+    pub gid: u32,
+    /// Takes bits from the copies of the owner's rights.
+    pub umask: u32,
+    /// How long attributes and listings count without asking.
+    pub attr_ttl: Duration,
+}
+
+/// What the kernel should forget because it changed behind its back. `fuse` implements it.
+pub trait KernelCaches: Send + Sync + 'static {
+    fn forget_attributes(&self, ino: Ino);
+    /// Attributes and pages.
+    fn forget_content(&self, ino: Ino);
+}
+
+/// A mounted provider.
+pub struct FileSystem {
+    provider: Arc<dyn Provider>,
+    fetcher: Arc<Fetcher>,
+    staging: StagingArea,
+    state: Arc<StateDb>,
+    /// What tells this mount's rows in the state database from others'.
+    namespace: String,
+    settings: FsSettings,
+    table: Table,
+    handles: Handles,
+    usage: Arc<Mutex<UsageCache>>,
+    problems: Mutex<VecDeque<Problem>>,
+    kernel: OnceLock<Arc<dyn KernelCaches>>,
+}
+
+impl FileSystem {
+    /// `root` is what `Provider::probe` gave.
+    pub fn new(
+        provider: Arc<dyn Provider>,
+        fetcher: Arc<Fetcher>,
+        staging: StagingArea,
+        state: Arc<StateDb>,
+        root: Entry,
+        settings: FsSettings,
+    ) -> Self {
+        let namespace = format!("{}#{}", provider.identity(), root.key);
+        Self {
+            provider,
+            fetcher,
+            staging,
+            state,
+            namespace,
+            settings,
+            table: Table::new(root),
+            handles: Handles::default(),
+            usage: Arc::default(),
+            problems: Mutex::default(),
+            kernel: OnceLock::new(),
+        }
+    }
+
+    /// Tells whom to notify of changes; only the first call counts.
+    pub fn connect_kernel(&self, kernel: Arc<dyn KernelCaches>) {
+        let _ = self.kernel.set(kernel);
+    }
+
+    pub fn provider(&self) -> &Arc<dyn Provider> {
+        &self.provider
+    }
+
+    pub fn settings(&self) -> &FsSettings {
+        &self.settings
+    }
+
+    /// What the credential may do with the mounted directory, as last probed.
+    pub fn root_rights(&self) -> Rights {
+        self.table
+            .with(Ino::ROOT, |root| self.rights(&root.entry))
+            .unwrap_or(Rights::NONE)
+    }
+
+    /// The grants as far as this mount lets them through.
+    fn rights(&self, entry: &Entry) -> Rights {
+        if self.settings.read_only {
+            entry.rights.and(Rights::READ)
+        } else {
+            entry.rights
+        }
+    }
+
+    fn require(&self, entry: &Entry, action: Action) -> Result<()> {
+        if action != Action::Read && self.settings.read_only {
+            return Err(Error::new(ErrorKind::ReadOnly, "the mount is read-only"));
+        }
+        if entry.rights.allows(action) {
+            return Ok(());
+        }
+        let what = match action {
+            Action::Read => "read",
+            Action::Write => "write to",
+            Action::Delete => "delete",
+        };
+        Err(Error::denied(format!("the credential may not {what} {}", entry.name)))
+    }
+
+    /// The entry with a key that holds; its attributes may be older than the TTL.
+    async fn entry(&self, ino: Ino) -> Result<Entry> {
+        let (freshness, placement, entry, ours) = self.table.with(ino, |node| {
+            (
+                node.freshness,
+                node.placement.clone(),
+                node.entry.clone(),
+                node.is_ours(),
+            )
+        })?;
+        let Placement::Child { parent, name } = placement else {
+            return Ok(entry);
+        };
+        if freshness != Freshness::KeyLost {
+            return Ok(entry);
+        }
+        let parent = Box::pin(self.entry(parent)).await?;
+        match self.provider.lookup(&parent.key, &name).await {
+            Ok(found) => {
+                self.table.with(ino, |node| {
+                    if let Some(replaced) = node.content.as_mut().and_then(|content| content.replaces.as_mut()) {
+                        replaced.key = found.key.clone();
+                        replaced.name = found.name.clone();
+                    }
+                    if node.presence == inode::Presence::AtProvider {
+                        node.confirm(found.clone());
+                    }
+                })?;
+                Ok(found)
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound && ours => Ok(entry),
+            Err(error) => Err(self.lost(ino, error)),
+        }
+    }
+
+    /// The entry, asked for again when the TTL has passed.
+    async fn fresh_entry(&self, ino: Ino) -> Result<Entry> {
+        let entry = self.entry(ino).await?;
+        let (fresh, removed) = self.table.with(ino, |node| {
+            let fresh = node.is_ours() || node.freshness.is_within(self.settings.attr_ttl);
+            (fresh, node.placement == Placement::Removed)
+        })?;
+        if fresh || removed {
+            return Ok(entry);
+        }
+        match self.provider.stat(&entry).await {
+            Ok(current) => {
+                if current.kind != entry.kind {
+                    self.table.remove(ino);
+                    return Err(Error::new(ErrorKind::Changed, format!("{} was replaced", entry.name)));
+                }
+                self.table.with(ino, |node| node.confirm(current.clone()))?;
+                Ok(current)
+            }
+            Err(error) => Err(self.lost(ino, error)),
+        }
+    }
+
+    /// Takes a node that the provider no longer has out of the tree.
+    fn lost(&self, ino: Ino, error: Error) -> Error {
+        if error.kind() == ErrorKind::NotFound && ino != Ino::ROOT {
+            self.table.remove(ino);
+        }
+        error
+    }
+
+    /// How long the kernel may rely on a node.
+    fn ttl(&self, ino: Ino) -> Duration {
+        let ttl = self.settings.attr_ttl;
+        let remaining = self.table.with(ino, |node| match node.freshness {
+            _ if node.is_ours() => ttl,
+            Freshness::Checked(at) => ttl.saturating_sub(Instant::now().duration_since(at)),
+            Freshness::Expired | Freshness::KeyLost => Duration::ZERO,
+        });
+        remaining.unwrap_or_default()
+    }
+
+    async fn provider_usage(provider: Arc<dyn Provider>) -> Option<Usage> {
+        provider.usage().await.ok()
+    }
+}

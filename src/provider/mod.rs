@@ -4,6 +4,8 @@
 //! no credentials of its own (`api` has the last two), and it enforces no rights: it reports them and passes on refusals.
 
 mod content;
+pub mod faulty;
+pub mod memory;
 pub mod registry;
 
 pub use content::Content;
@@ -15,7 +17,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
 
-use crate::model::{Entry, Error, Name, ObjectId, ObjectKey, Result, Usage, Version};
+use crate::model::{Entry, Error, Kind, Name, ObjectId, ObjectKey, Result, Usage, Version};
 
 /// Bytes as they arrive. An error item ends the stream; without one all bytes asked for were delivered and checked.
 pub type ByteStream = BoxStream<'static, Result<Bytes, Error>>;
@@ -85,6 +87,12 @@ pub trait Provider: Send + Sync + 'static {
     fn identity(&self) -> String;
 
     fn capabilities(&self) -> &Capabilities;
+
+    /// Whether a child of this kind could have this name, without asking the service.
+    ///
+    /// # Errors
+    /// `InvalidName`, `NameTooLong`; `InvalidInput` or `Unsupported` where such children cannot be made at all.
+    fn check_name(&self, parent: &ObjectKey, kind: Kind, name: &Name) -> Result<()>;
 
     /// Proves that the service answers and the credential is good, finds out the rights anew, and gives the root.
     ///

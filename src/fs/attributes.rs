@@ -1,0 +1,190 @@
+//! What `stat` shows, made of the provider's entry, what was changed here, and what `chmod` and `utimens` set.
+
+use std::time::{Duration, SystemTime};
+
+use super::{FileSystem, Ino};
+use crate::model::{Action, Entry, Error, ErrorKind, Kind, Result, Rights};
+use crate::state::LocalAttributes;
+
+/// The attributes of a node, in the kernel's terms but in our own type.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attributes {
+    pub ino: Ino,
+    pub kind: Kind,
+    /// In bytes.
+    pub size: u64,
+    /// Permission bits with the sticky bit.
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+    pub modified: SystemTime,
+    pub accessed: SystemTime,
+}
+
+/// Attributes and how long the kernel may rely on them.
+#[derive(Clone, Debug)]
+pub struct Found {
+    pub attributes: Attributes,
+    pub ttl: Duration,
+}
+
+/// What `setattr` asks for; `None` leaves as it is.
+#[derive(Clone, Debug, Default)]
+pub struct AttributeChange {
+    pub mode: Option<u32>,
+    pub uid: Option<u32>,
+    pub gid: Option<u32>,
+    /// In bytes.
+    pub size: Option<u64>,
+    pub accessed: Option<SystemTime>,
+    pub modified: Option<SystemTime>,
+}
+
+/// The mode to show: what a person set, as far as the grants cover it, or what the grants say.
+fn shown_mode(rights: Rights, kind: Kind, umask: u32, chosen: Option<u32>) -> u32 {
+    let Some(chosen) = chosen else {
+        return rights.mode(kind, umask);
+    };
+    let granted = rights.mode(kind, 0);
+    let execute = if kind == Kind::File && rights.read { 0o111 } else { 0 };
+    (granted & 0o1000) | (chosen & 0o777 & (granted | execute))
+}
+
+impl FileSystem {
+    /// `stat` of a node.
+    ///
+    /// # Errors
+    /// `NotFound` when the provider lost it, and as `Provider::stat`.
+    pub async fn attributes(&self, ino: Ino) -> Result<Found> {
+        self.fresh_entry(ino).await?;
+        self.known_attributes(ino)
+    }
+
+    /// `chmod`, `chown`, `utimens` and `truncate`.
+    ///
+    /// # Errors
+    /// `NotPermitted` for another owner, `Denied` and `ReadOnly` without the right to write.
+    pub async fn set_attributes(&self, ino: Ino, change: AttributeChange) -> Result<Found> {
+        let entry = self.fresh_entry(ino).await?;
+        let foreign = |asked: Option<u32>, own: u32| asked.is_some_and(|id| id != own && id != u32::MAX);
+        if foreign(change.uid, self.settings.uid) || foreign(change.gid, self.settings.gid) {
+            let message = "the provider keeps no owners: everything belongs to the user who mounted";
+            return Err(Error::new(ErrorKind::NotPermitted, message));
+        }
+        self.require(&entry, Action::Write)?;
+        if let Some(size) = change.size {
+            self.resize(ino, size).await?;
+        }
+        if change.mode.is_some() || change.accessed.is_some() || change.modified.is_some() {
+            let mut local = self.local_attributes(ino)?;
+            local.mode = change.mode.map(|mode| mode & 0o777).or(local.mode);
+            local.modified = change.modified.or(local.modified);
+            local.accessed = change.accessed.or(local.accessed);
+            self.keep_local_attributes(ino, local)?;
+        }
+        self.known_attributes(ino)
+    }
+
+    /// What is known without asking anybody.
+    pub(super) fn known_attributes(&self, ino: Ino) -> Result<Found> {
+        let local = self.local_attributes(ino)?;
+        let attributes = self.table.with(ino, |node| {
+            let (size, modified) = match &node.content {
+                Some(content) if node.is_ours() => (content.staged.len(), content.staged.modified()),
+                _ => (node.entry.size, node.entry.modified),
+            };
+            self.shown(ino, &node.entry, size, modified, &local)
+        })?;
+        Ok(Found {
+            attributes,
+            ttl: self.ttl(ino),
+        })
+    }
+
+    fn shown(&self, ino: Ino, entry: &Entry, size: u64, modified: SystemTime, local: &LocalAttributes) -> Attributes {
+        let modified = local.modified.unwrap_or(modified);
+        Attributes {
+            ino,
+            kind: entry.kind,
+            size,
+            mode: shown_mode(self.rights(entry), entry.kind, self.settings.umask, local.mode),
+            uid: self.settings.uid,
+            gid: self.settings.gid,
+            modified,
+            accessed: local.accessed.unwrap_or(modified),
+        }
+    }
+
+    /// Stores what was set, in the table and in the state database.
+    pub(super) fn keep_local_attributes(&self, ino: Ino, local: LocalAttributes) -> Result<()> {
+        if let Some(path) = self.table.path(ino) {
+            self.state.set_attributes(&self.namespace, &path, &local)?;
+        }
+        self.table.with(ino, |node| node.local = Some(local))
+    }
+
+    /// The times that were set belong to the content of then.
+    pub(super) fn content_changed(&self, ino: Ino) -> Result<()> {
+        let local = self.local_attributes(ino)?;
+        if local.modified.is_some() || local.accessed.is_some() {
+            self.keep_local_attributes(
+                ino,
+                LocalAttributes {
+                    modified: None,
+                    accessed: None,
+                    ..local
+                },
+            )?;
+        }
+        Ok(())
+    }
+
+    fn local_attributes(&self, ino: Ino) -> Result<LocalAttributes> {
+        if let Some(local) = self.table.with(ino, |node| node.local.clone())? {
+            return Ok(local);
+        }
+        let local = match self.table.path(ino) {
+            Some(path) => self.state.attributes(&self.namespace, &path)?,
+            None => LocalAttributes::default(),
+        };
+        self.table.with(ino, |node| node.local.get_or_insert(local).clone())
+    }
+
+    /// The mode that a new file or directory was asked to have, kept only where it isn't what would be shown anyway.
+    pub(super) fn keep_requested_mode(&self, ino: Ino, mode: u32, umask: u32) -> Result<()> {
+        let wanted = mode & 0o777 & !umask;
+        let shown = self.known_attributes(ino)?.attributes;
+        let would_show = shown_mode(
+            self.table.with(ino, |node| self.rights(&node.entry))?,
+            shown.kind,
+            self.settings.umask,
+            Some(wanted),
+        );
+        if would_show & 0o777 != shown.mode & 0o777 {
+            let local = LocalAttributes {
+                mode: Some(wanted),
+                ..self.local_attributes(ino)?
+            };
+            self.keep_local_attributes(ino, local)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chosen_mode_never_shows_more_than_the_grants() {
+        let read_write: Rights = "rwd".parse().unwrap();
+        assert_eq!(shown_mode(read_write, Kind::File, 0o022, Some(0o755)), 0o755);
+        assert_eq!(shown_mode(Rights::READ, Kind::File, 0o022, Some(0o755)), 0o555);
+        assert_eq!(shown_mode("w".parse().unwrap(), Kind::File, 0o022, Some(0o777)), 0o222);
+        assert_eq!(shown_mode(Rights::NONE, Kind::File, 0o022, Some(0o777)), 0);
+        assert_eq!(
+            shown_mode("rw".parse().unwrap(), Kind::Directory, 0o022, Some(0o700)),
+            0o1700
+        );
+    }
+}

@@ -1,0 +1,29 @@
+//! What a directory held when the provider last listed it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Ino;
+use crate::model::{Entry, Name};
+
+/// A directory's children with the numbers that `readdir` shows for them.
+#[derive(Clone)]
+pub struct Listing {
+    pub children: BTreeMap<Name, (Ino, Entry)>,
+    taken: Instant,
+}
+
+impl Listing {
+    pub fn new(children: BTreeMap<Name, (Ino, Entry)>) -> Self {
+        Self {
+            children,
+            taken: Instant::now(),
+        }
+    }
+
+    pub fn is_within(&self, ttl: Duration) -> bool {
+        self.taken.elapsed() < ttl
+    }
+}

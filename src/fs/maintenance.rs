@@ -1,0 +1,261 @@
+//! What the daemon asks of a mount beside the kernel: refresh, pending files, errors in words, `df`.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::time::Instant;
+
+use super::inode::Freshness;
+use super::{FileSystem, Ino};
+use crate::model::{Entry, Error, ErrorKind, Name, Result, Usage};
+
+/// How many errors `status` remembers.
+const PROBLEMS: usize = 20;
+/// How often `df` has the provider asked behind its back.
+const USAGE_AGE: Duration = Duration::from_secs(60);
+/// What `df` shows as size when the provider tells no limit: 1 PiB, as other cloud file systems do.
+const UNLIMITED: u64 = 1 << 50;
+/// `df` counts in these, in bytes.
+const BLOCK: u32 = 4096;
+
+/// A file that the provider doesn't have as it is here.
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+pub struct PendingFile {
+    pub path: String,
+    pub bytes: u64,
+    pub error: Option<String>,
+}
+
+/// Something that went wrong, in words.
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+pub struct Problem {
+    pub at: SystemTime,
+    pub path: String,
+    pub message: String,
+}
+
+/// The figures of `df`, in blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Statistics {
+    pub blocks: u64,
+    pub free: u64,
+    /// In bytes.
+    pub max_name: u32,
+    /// In bytes.
+    pub block_size: u32,
+}
+
+#[derive(Default)]
+pub struct UsageCache {
+    usage: Option<Usage>,
+    asked: Option<Instant>,
+}
+
+impl FileSystem {
+    /// Finds out the rights anew and forgets what is known of names, attributes and listings.
+    ///
+    /// # Errors
+    /// As `Provider::probe`.
+    pub async fn refresh(&self) -> Result<Entry> {
+        let root = self.provider.probe().await?;
+        let known = self.table.expire_all();
+        self.table.with(Ino::ROOT, |node| node.confirm(root.clone()))?;
+        if let Some(kernel) = self.kernel.get() {
+            let kernel = Arc::clone(kernel);
+            // The kernel may have to wait for requests of ours before it can forget.
+            tokio::task::spawn_blocking(move || known.into_iter().for_each(|ino| kernel.forget_attributes(ino)));
+        }
+        Ok(root)
+    }
+
+    /// Files whose content is not at the provider.
+    pub fn pending(&self) -> Vec<PendingFile> {
+        let describe = |ino: Ino| {
+            let path = self.table.path(ino)?;
+            let (bytes, error) = self
+                .table
+                .with(ino, |node| {
+                    (
+                        node.content.as_ref().map_or(0, |c| c.staged.len()),
+                        node.last_error.clone(),
+                    )
+                })
+                .ok()?;
+            Some(PendingFile {
+                path,
+                bytes,
+                error: error.map(|error| error.to_string()),
+            })
+        };
+        self.table.dirty().into_iter().filter_map(describe).collect()
+    }
+
+    /// Tries once to send everything that is pending.
+    ///
+    /// # Errors
+    /// The first failure; the rest was tried all the same.
+    pub async fn drain(&self) -> Result<()> {
+        let mut outcome = Ok(());
+        for ino in self.table.dirty() {
+            if let Err(error) = self.send(ino).await {
+                self.note(ino, &error);
+                outcome = outcome.and(Err(error));
+            }
+        }
+        outcome
+    }
+
+    /// Copies what could not be sent into a folder, below the paths it had; gives the copies.
+    ///
+    /// # Errors
+    /// The local disk's.
+    pub fn export_unsent(&self, folder: &Path) -> Result<Vec<PathBuf>> {
+        let mut copies = Vec::new();
+        for ino in self.table.dirty() {
+            let Some(path) = self.table.path(ino) else { continue };
+            let Some(content) = self.table.with(ino, |node| node.content.clone())? else {
+                continue;
+            };
+            let target = free_name(folder.join(&path));
+            if let Some(parent) = target.parent() {
+                std::fs::create_dir_all(parent)?;
+            }
+            copy(&content.staged.file(), content.staged.len(), &target)
+                .map_err(|error| Error::from(error).context(target.display()))?;
+            copies.push(target);
+        }
+        Ok(copies)
+    }
+
+    /// The latest errors, oldest first.
+    pub fn problems(&self) -> Vec<Problem> {
+        self.problems.lock().iter().cloned().collect()
+    }
+
+    /// Remembers why an operation on a node failed, unless failing is its ordinary answer.
+    pub fn note(&self, ino: Ino, error: &Error) {
+        let ordinary = matches!(
+            error.kind(),
+            ErrorKind::NotFound
+                | ErrorKind::AlreadyExists
+                | ErrorKind::NotEmpty
+                | ErrorKind::NotADirectory
+                | ErrorKind::IsADirectory
+                | ErrorKind::NoAttribute
+                | ErrorKind::AttributeBufferTooSmall
+                | ErrorKind::CrossDevice
+        );
+        if ordinary {
+            return;
+        }
+        let _ = self
+            .table
+            .with(ino, |node| node.last_error = Some(error.message().into()));
+        if error.kind() == ErrorKind::Denied {
+            self.distrust_rights(ino);
+        }
+        let path = self.table.path(ino).unwrap_or_default();
+        let mut problems = self.problems.lock();
+        if problems.len() == PROBLEMS {
+            problems.pop_front();
+        }
+        problems.push_back(Problem {
+            at: SystemTime::now(),
+            path,
+            message: error.message().to_owned(),
+        });
+    }
+
+    /// The provider may have refused what the mode bits promised: they are to be asked for again.
+    fn distrust_rights(&self, ino: Ino) {
+        let parent = self.place(ino).ok().flatten().map(|(parent, _)| parent);
+        for ino in std::iter::once(ino).chain(parent) {
+            let _ = self.table.with(ino, |node| {
+                node.listing = None;
+                if matches!(node.freshness, Freshness::Checked(_)) {
+                    node.freshness = Freshness::Expired;
+                }
+            });
+        }
+        if let (Some(kernel), Ok(runtime)) = (self.kernel.get().cloned(), tokio::runtime::Handle::try_current()) {
+            runtime.spawn_blocking(move || {
+                std::iter::once(ino)
+                    .chain(parent)
+                    .for_each(|ino| kernel.forget_attributes(ino));
+            });
+        }
+    }
+
+    pub(super) fn forget_pages(&self, ino: Ino) {
+        if let (Some(kernel), Ok(runtime)) = (self.kernel.get().cloned(), tokio::runtime::Handle::try_current()) {
+            runtime.spawn_blocking(move || kernel.forget_content(ino));
+        }
+    }
+
+    /// What `df` shows, from memory; the provider is asked behind its back now and then.
+    pub fn statistics(&self) -> Statistics {
+        let (usage, ask) = {
+            let mut cache = self.usage.lock();
+            let ask = cache.asked.is_none_or(|asked| asked.elapsed() >= USAGE_AGE);
+            if ask {
+                cache.asked = Some(Instant::now());
+            }
+            (cache.usage, ask)
+        };
+        if ask && let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let (provider, cache) = (Arc::clone(&self.provider), Arc::clone(&self.usage));
+            runtime.spawn(async move {
+                if let Some(usage) = Self::provider_usage(provider).await {
+                    cache.lock().usage = Some(usage);
+                }
+            });
+        }
+        let used = usage.map_or(0, |usage| usage.used);
+        let total = usage.and_then(|usage| usage.total).unwrap_or(UNLIMITED).max(used);
+        let max_name = self.provider.capabilities().max_name_chars.unwrap_or(255).min(255) as u32;
+        let blocks = |bytes: u64| bytes.div_ceil(u64::from(BLOCK));
+        Statistics {
+            blocks: blocks(total),
+            free: blocks(total) - blocks(used),
+            max_name,
+            block_size: BLOCK,
+        }
+    }
+}
+
+/// The path, or one with a number where something is in the way.
+fn free_name(path: PathBuf) -> PathBuf {
+    let mut candidate = path.clone();
+    let mut number = 1;
+    while candidate.symlink_metadata().is_ok() {
+        number += 1;
+        let name = path
+            .file_name()
+            .map_or_else(Default::default, |name| name.to_string_lossy().into_owned());
+        candidate = match Name::new(format!("{name}.{number}")) {
+            Ok(name) => path.with_file_name(name.as_str()),
+            Err(_) => path.with_file_name(number.to_string()),
+        };
+    }
+    candidate
+}
+
+fn copy(from: &File, len: u64, to: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::{FileExt, OpenOptionsExt};
+    let target = std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(to)?;
+    let mut buffer = vec![0; 1 << 20];
+    let mut offset = 0;
+    while offset < len {
+        let want = buffer.len().min((len - offset) as usize);
+        from.read_exact_at(&mut buffer[..want], offset)?;
+        target.write_all_at(&buffer[..want], offset)?;
+        offset += want as u64;
+    }
+    target.sync_all()
+}

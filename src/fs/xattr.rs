@@ -1,0 +1,157 @@
+//! Extended attributes: `user.keymount.*` says what keymount knows, other `user.*` names are the provider's labels.
+
+use std::ffi::OsStr;
+
+use super::inode::Presence;
+use super::{FileSystem, Ino};
+use crate::model::{Action, Error, ErrorKind, Result};
+use crate::provider::{LabelChanges, LabelSupport};
+
+const USER: &str = "user.";
+const OWN: &str = "user.keymount.";
+
+/// How `setxattr` treats what exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SetMode {
+    Any,
+    /// `XATTR_CREATE`.
+    Create,
+    /// `XATTR_REPLACE`.
+    Replace,
+}
+
+fn no_attribute(name: &str) -> Error {
+    Error::new(ErrorKind::NoAttribute, format!("there is no attribute {name}"))
+}
+
+impl FileSystem {
+    /// # Errors
+    /// `NoAttribute`.
+    pub async fn get_xattr(&self, ino: Ino, name: &OsStr) -> Result<Vec<u8>> {
+        let name = name.to_string_lossy();
+        if let Some(own) = name.strip_prefix(OWN) {
+            let found = self.own_attributes(ino)?.into_iter().find(|(known, _)| *known == own);
+            return found
+                .map(|(_, value)| value.into_bytes())
+                .ok_or_else(|| no_attribute(&name));
+        }
+        let Some(label) = name.strip_prefix(USER) else {
+            return Err(no_attribute(&name));
+        };
+        let value = self.table.with(ino, |node| node.entry.labels.get(label).cloned())?;
+        value.map(String::into_bytes).ok_or_else(|| no_attribute(&name))
+    }
+
+    /// # Errors
+    /// `Changed` for a node that is gone.
+    pub async fn list_xattrs(&self, ino: Ino) -> Result<Vec<String>> {
+        let own = self
+            .own_attributes(ino)?
+            .into_iter()
+            .map(|(name, _)| format!("{OWN}{name}"));
+        let labels = self
+            .table
+            .with(ino, |node| node.entry.labels.keys().cloned().collect::<Vec<_>>())?;
+        Ok(own
+            .chain(labels.into_iter().map(|label| format!("{USER}{label}")))
+            .collect())
+    }
+
+    /// # Errors
+    /// `Unsupported` where the provider keeps no labels, `NotPermitted` for keymount's own, `InvalidInput` for what a
+    /// label cannot hold.
+    pub async fn set_xattr(&self, ino: Ino, name: &OsStr, value: &[u8], mode: SetMode) -> Result<()> {
+        let label = self.settable(ino, name).await?;
+        let exists = self.table.with(ino, |node| node.entry.labels.contains_key(&label))?;
+        match mode {
+            SetMode::Create if exists => {
+                return Err(Error::new(
+                    ErrorKind::AlreadyExists,
+                    format!("the label {label} exists"),
+                ));
+            }
+            SetMode::Replace if !exists => return Err(no_attribute(&label)),
+            _ => {}
+        }
+        let Ok(text) = std::str::from_utf8(value) else {
+            return Err(Error::new(
+                ErrorKind::InvalidInput,
+                "the provider's labels hold text only",
+            ));
+        };
+        self.change_labels(ino, LabelChanges::from([(label, Some(text.to_owned()))]))
+            .await
+    }
+
+    /// # Errors
+    /// `NoAttribute`, and as `set_xattr`.
+    pub async fn remove_xattr(&self, ino: Ino, name: &OsStr) -> Result<()> {
+        let label = self.settable(ino, name).await?;
+        if !self.table.with(ino, |node| node.entry.labels.contains_key(&label))? {
+            return Err(no_attribute(&label));
+        }
+        self.change_labels(ino, LabelChanges::from([(label, None)])).await
+    }
+
+    async fn settable(&self, ino: Ino, name: &OsStr) -> Result<String> {
+        let name = name.to_string_lossy();
+        if name.starts_with(OWN) {
+            let message = format!("{name} is what keymount reports; it cannot be set");
+            return Err(Error::new(ErrorKind::NotPermitted, message));
+        }
+        let Some(label) = name.strip_prefix(USER) else {
+            return Err(Error::unsupported(format!(
+                "only attributes that begin with {USER} can be kept"
+            )));
+        };
+        if self.provider.capabilities().labels == LabelSupport::None {
+            return Err(Error::unsupported("the provider keeps no labels"));
+        }
+        self.require(&self.entry(ino).await?, Action::Write)?;
+        Ok(label.to_owned())
+    }
+
+    async fn change_labels(&self, ino: Ino, changes: LabelChanges) -> Result<()> {
+        let lock = self.table.with(ino, |node| node.changes.clone())?;
+        let _one_at_a_time = lock.lock().await;
+        // Labels belong to what is stored, so a new file is stored first.
+        self.send_staged(ino).await?;
+        let entry = self.entry(ino).await?;
+        let changed = self.provider.set_labels(&entry, &changes).await?;
+        self.table.with(ino, |node| {
+            if let Some(content) = &mut node.content {
+                content.replaces = Some(changed.clone());
+            }
+            if node.kernel_version.as_ref() == Some(&node.entry.version) {
+                node.kernel_version = Some(changed.version.clone());
+            }
+            node.confirm(changed);
+        })?;
+        self.list_node(ino);
+        Ok(())
+    }
+
+    fn own_attributes(&self, ino: Ino) -> Result<Vec<(&'static str, String)>> {
+        let provider = self.provider.kind().to_owned();
+        self.table.with(ino, |node| {
+            let state = match (node.presence, node.is_dirty()) {
+                (Presence::Unsent, _) => "not sent yet",
+                (Presence::AtProvider, true) => "changed here",
+                (Presence::AtProvider, false) => "stored",
+            };
+            let mut own = vec![
+                ("provider", provider),
+                ("rights", self.rights(&node.entry).to_string()),
+                ("state", state.to_owned()),
+            ];
+            if node.presence == Presence::AtProvider {
+                own.push(("remote_id", node.entry.key.to_string()));
+                own.push(("version", node.entry.version.to_string()));
+            }
+            if let Some(error) = &node.last_error {
+                own.push(("last_error", error.to_string()));
+            }
+            own
+        })
+    }
+}

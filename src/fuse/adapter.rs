@@ -1,0 +1,513 @@
+//! `fuser::Filesystem` in terms of `fs::FileSystem`: arguments in, replies out.
+//!
+//! Left to the kernel on purpose: permission checks by mode bits (`default_permissions`), locks (one host), and
+//! `lseek` and `copy_file_range`, whose ENOSYS makes the kernel do them by reading and writing.
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use fuser::{
+    BsdFileFlags, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
+    KernelConfig, LockOwner, OpenAccMode, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
+    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow,
+    WriteFlags,
+};
+
+use super::bridge::Bridge;
+use crate::fs::{Access, AttributeChange, Attributes, Found, HandleId, Ino, Opened, RenameMode, SetMode, Statistics};
+use crate::model::{Error, ErrorKind, Kind, Result};
+
+/// Requests that the kernel may keep in flight for reads ahead and asynchronous work; its default is 16 (mountpoint-s3
+/// uses 64).
+const MAX_BACKGROUND: u16 = 64;
+/// What `stat` shows as the preferred size of reads and writes, in bytes: the largest WRITE that the kernel sends.
+const BLOCK_SIZE: u32 = 1 << 20;
+
+pub struct Adapter {
+    bridge: Bridge,
+}
+
+impl Adapter {
+    pub fn new(bridge: Bridge) -> Self {
+        Self { bridge }
+    }
+}
+
+fn ino(number: INodeNo) -> Ino {
+    Ino(number.0)
+}
+
+fn handle(number: FileHandle) -> HandleId {
+    HandleId(number.0)
+}
+
+fn file_type(kind: Kind) -> FileType {
+    match kind {
+        Kind::File => FileType::RegularFile,
+        Kind::Directory => FileType::Directory,
+    }
+}
+
+fn file_attr(attributes: &Attributes) -> FileAttr {
+    let Attributes {
+        ino,
+        kind,
+        size,
+        mode,
+        uid,
+        gid,
+        modified,
+        accessed,
+    } = *attributes;
+    FileAttr {
+        ino: INodeNo(ino.0),
+        size,
+        blocks: size.div_ceil(512),
+        atime: accessed,
+        mtime: modified,
+        ctime: modified,
+        crtime: modified,
+        kind: file_type(kind),
+        perm: mode as u16,
+        nlink: if kind == Kind::Directory { 2 } else { 1 },
+        uid,
+        gid,
+        rdev: 0,
+        blksize: BLOCK_SIZE,
+        flags: 0,
+    }
+}
+
+fn access(flags: OpenFlags) -> Access {
+    match flags.acc_mode() {
+        OpenAccMode::O_RDONLY => Access::Read,
+        OpenAccMode::O_WRONLY => Access::Write,
+        OpenAccMode::O_RDWR => Access::ReadWrite,
+    }
+}
+
+fn open_flags(opened: Opened) -> FopenFlags {
+    if opened.keep_pages {
+        FopenFlags::FOPEN_KEEP_CACHE
+    } else {
+        FopenFlags::empty()
+    }
+}
+
+fn time(time: TimeOrNow) -> SystemTime {
+    match time {
+        TimeOrNow::SpecificTime(time) => time,
+        TimeOrNow::Now => SystemTime::now(),
+    }
+}
+
+fn entry_reply(reply: ReplyEntry) -> impl FnOnce(Result<Found, Errno>) + Send + 'static {
+    move |outcome| match outcome {
+        Ok(found) => reply.entry(&found.ttl, &file_attr(&found.attributes), Generation(0)),
+        Err(errno) => reply.error(errno),
+    }
+}
+
+fn attr_reply(reply: ReplyAttr) -> impl FnOnce(Result<Found, Errno>) + Send + 'static {
+    move |outcome| match outcome {
+        Ok(found) => reply.attr(&found.ttl, &file_attr(&found.attributes)),
+        Err(errno) => reply.error(errno),
+    }
+}
+
+fn empty_reply(reply: ReplyEmpty) -> impl FnOnce(Result<(), Errno>) + Send + 'static {
+    move |outcome| match outcome {
+        Ok(()) => reply.ok(),
+        Err(errno) => reply.error(errno),
+    }
+}
+
+fn open_reply(reply: ReplyOpen) -> impl FnOnce(Result<Opened, Errno>) + Send + 'static {
+    move |outcome| match outcome {
+        Ok(opened) => reply.opened(FileHandle(opened.handle.0), open_flags(opened)),
+        Err(errno) => reply.error(errno),
+    }
+}
+
+/// Both forms of an extended attribute's answer: its size, or its bytes if they fit.
+fn xattr_reply(size: u32, reply: ReplyXattr) -> impl FnOnce(Result<Vec<u8>, Errno>) + Send + 'static {
+    move |outcome| match outcome {
+        Ok(value) if size == 0 => reply.size(value.len() as u32),
+        Ok(value) if value.len() <= size as usize => reply.data(&value),
+        Ok(_) => reply.error(Errno::ERANGE),
+        Err(errno) => reply.error(errno),
+    }
+}
+
+impl Filesystem for Adapter {
+    fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        let wanted = [
+            InitFlags::FUSE_ATOMIC_O_TRUNC,
+            InitFlags::FUSE_DO_READDIRPLUS,
+            InitFlags::FUSE_READDIRPLUS_AUTO,
+            InitFlags::FUSE_PARALLEL_DIROPS,
+            InitFlags::FUSE_AUTO_INVAL_DATA,
+            InitFlags::FUSE_ASYNC_DIO,
+        ];
+        for flag in wanted {
+            // What an older kernel lacks, it does without.
+            let _ = config.add_capabilities(flag);
+        }
+        let _ = config.set_max_background(MAX_BACKGROUND);
+        Ok(())
+    }
+
+    fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let (fs, name) = (self.bridge.fs.clone(), name.to_owned());
+        let work = async move { fs.lookup(ino(parent), &name).await };
+        self.bridge.answer("lookup", ino(parent), work, entry_reply(reply));
+    }
+
+    fn forget(&self, _: &Request, number: INodeNo, lookups: u64) {
+        self.bridge.fs.forget(ino(number), lookups);
+    }
+
+    fn getattr(&self, _: &Request, number: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+        let fs = self.bridge.fs.clone();
+        let work = async move { fs.attributes(ino(number)).await };
+        self.bridge.answer("getattr", ino(number), work, attr_reply(reply));
+    }
+
+    fn setattr(
+        &self,
+        _: &Request,
+        number: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        atime: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
+        _: Option<SystemTime>,
+        _: Option<FileHandle>,
+        _: Option<SystemTime>,
+        _: Option<SystemTime>,
+        _: Option<SystemTime>,
+        _: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        let fs = self.bridge.fs.clone();
+        let change = AttributeChange {
+            mode,
+            uid,
+            gid,
+            size,
+            accessed: atime.map(time),
+            modified: mtime.map(time),
+        };
+        let work = async move { fs.set_attributes(ino(number), change).await };
+        self.bridge.answer("setattr", ino(number), work, attr_reply(reply));
+    }
+
+    fn mknod(&self, _: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, _: u32, reply: ReplyEntry) {
+        let (fs, name) = (self.bridge.fs.clone(), name.to_owned());
+        let work = async move {
+            if mode & libc::S_IFMT != libc::S_IFREG {
+                let message = "the provider keeps files and directories only";
+                return Err(Error::new(ErrorKind::NotPermitted, message));
+            }
+            fs.make_file(ino(parent), &name, mode, umask).await
+        };
+        self.bridge.answer("mknod", ino(parent), work, entry_reply(reply));
+    }
+
+    fn mkdir(&self, _: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
+        let (fs, name) = (self.bridge.fs.clone(), name.to_owned());
+        let work = async move { fs.make_directory(ino(parent), &name, mode, umask).await };
+        self.bridge.answer("mkdir", ino(parent), work, entry_reply(reply));
+    }
+
+    fn unlink(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let (fs, name) = (self.bridge.fs.clone(), name.to_owned());
+        let work = async move { fs.unlink(ino(parent), &name).await };
+        self.bridge.answer("unlink", ino(parent), work, empty_reply(reply));
+    }
+
+    fn rmdir(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let (fs, name) = (self.bridge.fs.clone(), name.to_owned());
+        let work = async move { fs.remove_directory(ino(parent), &name).await };
+        self.bridge.answer("rmdir", ino(parent), work, empty_reply(reply));
+    }
+
+    fn rename(
+        &self,
+        _: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        new_parent: INodeNo,
+        new_name: &OsStr,
+        flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        let (fs, name, new_name): (_, OsString, OsString) = (self.bridge.fs.clone(), name.into(), new_name.into());
+        let work = async move {
+            let mode = if flags.is_empty() {
+                RenameMode::Replace
+            } else if flags == RenameFlags::RENAME_NOREPLACE {
+                RenameMode::KeepExisting
+            } else {
+                return Err(Error::new(
+                    ErrorKind::InvalidInput,
+                    "the provider cannot exchange two names",
+                ));
+            };
+            fs.rename((ino(parent), &name), (ino(new_parent), &new_name), mode)
+                .await
+        };
+        self.bridge.answer("rename", ino(parent), work, empty_reply(reply));
+    }
+
+    fn open(&self, _: &Request, number: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let fs = self.bridge.fs.clone();
+        let truncate = flags.0 & libc::O_TRUNC != 0;
+        let work = async move { fs.open(ino(number), access(flags), truncate).await };
+        self.bridge.answer("open", ino(number), work, open_reply(reply));
+    }
+
+    fn create(
+        &self,
+        _: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        flags: i32,
+        reply: ReplyCreate,
+    ) {
+        let (fs, name) = (self.bridge.fs.clone(), name.to_owned());
+        let work = async move {
+            fs.create(ino(parent), &name, access(OpenFlags(flags)), mode, umask)
+                .await
+        };
+        self.bridge
+            .answer("create", ino(parent), work, move |outcome| match outcome {
+                Ok((found, opened)) => {
+                    let attr = file_attr(&found.attributes);
+                    reply.created(
+                        &found.ttl,
+                        &attr,
+                        Generation(0),
+                        FileHandle(opened.handle.0),
+                        open_flags(opened),
+                    );
+                }
+                Err(errno) => reply.error(errno),
+            });
+    }
+
+    fn read(
+        &self,
+        _: &Request,
+        number: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        size: u32,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        let fs = self.bridge.fs.clone();
+        let work = async move { fs.read(handle(fh), offset, size as usize).await };
+        self.bridge
+            .answer("read", ino(number), work, move |outcome| match outcome {
+                Ok(bytes) => reply.data(&bytes),
+                Err(errno) => reply.error(errno),
+            });
+    }
+
+    fn write(
+        &self,
+        _: &Request,
+        number: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        data: &[u8],
+        _: WriteFlags,
+        flags: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        let (fs, bytes) = (self.bridge.fs.clone(), Bytes::copy_from_slice(data));
+        let written = data.len() as u32;
+        // The kernel's idea of the end may be older than another handle's append.
+        let offset = (flags.0 & libc::O_APPEND == 0).then_some(offset);
+        let work = async move { fs.write(handle(fh), offset, bytes).await };
+        self.bridge
+            .answer("write", ino(number), work, move |outcome| match outcome {
+                Ok(()) => reply.written(written),
+                Err(errno) => reply.error(errno),
+            });
+    }
+
+    fn flush(&self, _: &Request, number: INodeNo, fh: FileHandle, _: LockOwner, reply: ReplyEmpty) {
+        let fs = self.bridge.fs.clone();
+        let work = async move { fs.flush(handle(fh)).await };
+        self.bridge.answer("flush", ino(number), work, empty_reply(reply));
+    }
+
+    fn fsync(&self, _: &Request, number: INodeNo, fh: FileHandle, _: bool, reply: ReplyEmpty) {
+        let fs = self.bridge.fs.clone();
+        let work = async move { fs.fsync(handle(fh)).await };
+        self.bridge.answer("fsync", ino(number), work, empty_reply(reply));
+    }
+
+    fn release(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        fh: FileHandle,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        _: bool,
+        reply: ReplyEmpty,
+    ) {
+        let fs = self.bridge.fs.clone();
+        // Nobody sees this answer, and the handle must be given back whatever happens: no deadline, the requests have one.
+        self.bridge.detached(async move { fs.close(handle(fh)).await });
+        reply.ok();
+    }
+
+    fn opendir(&self, _: &Request, number: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        let fs = self.bridge.fs.clone();
+        let work = async move { fs.open_directory(ino(number)).await };
+        self.bridge
+            .answer("opendir", ino(number), work, move |outcome| match outcome {
+                Ok(opened) => reply.opened(FileHandle(opened.0), FopenFlags::empty()),
+                Err(errno) => reply.error(errno),
+            });
+    }
+
+    fn readdir(&self, _: &Request, number: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+        let fs = self.bridge.fs.clone();
+        let work = async move { fs.read_directory(handle(fh), offset).await };
+        self.bridge
+            .answer("readdir", ino(number), work, move |outcome| match outcome {
+                Ok(entries) => {
+                    for (index, entry) in entries.iter().enumerate().skip(offset as usize) {
+                        if reply.add(
+                            INodeNo(entry.ino.0),
+                            index as u64 + 1,
+                            file_type(entry.kind),
+                            &entry.name,
+                        ) {
+                            break;
+                        }
+                    }
+                    reply.ok();
+                }
+                Err(errno) => reply.error(errno),
+            });
+    }
+
+    fn readdirplus(&self, _: &Request, number: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectoryPlus) {
+        let fs = self.bridge.fs.clone();
+        let listing = {
+            let fs = fs.clone();
+            async move { fs.read_directory(handle(fh), offset).await }
+        };
+        self.bridge.answer("readdirplus", ino(number), listing, move |outcome| {
+            let entries = match outcome {
+                Ok(entries) => entries,
+                Err(errno) => return reply.error(errno),
+            };
+            for (index, entry) in entries.iter().enumerate().skip(offset as usize) {
+                // A child that vanished since is left out; the buffer keeps what is already in it.
+                let Ok(found) = fs.listed_attributes(ino(number), entry) else {
+                    continue;
+                };
+                let child = found.attributes.ino;
+                let attr = file_attr(&found.attributes);
+                let next = index as u64 + 1;
+                if reply.add(INodeNo(child.0), next, &entry.name, &found.ttl, &attr, Generation(0)) {
+                    fs.settle(child);
+                    break;
+                }
+                // The kernel takes no reference for `.` and `..`.
+                if entry.name != "." && entry.name != ".." {
+                    fs.remember(child);
+                }
+            }
+            reply.ok();
+        });
+    }
+
+    fn releasedir(&self, _: &Request, _: INodeNo, fh: FileHandle, _: OpenFlags, reply: ReplyEmpty) {
+        self.bridge.fs.close_directory(handle(fh));
+        reply.ok();
+    }
+
+    fn fsyncdir(&self, _: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
+        // Names are at the provider when the call that made them returned.
+        reply.ok();
+    }
+
+    fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
+        let fs = self.bridge.fs.clone();
+        self.bridge.detached(async move {
+            let Statistics {
+                blocks,
+                free,
+                max_name,
+                block_size,
+            } = fs.statistics();
+            reply.statfs(blocks, free, free, 0, 0, block_size, max_name, block_size);
+        });
+    }
+
+    fn setxattr(
+        &self,
+        _: &Request,
+        number: INodeNo,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+        _: u32,
+        reply: ReplyEmpty,
+    ) {
+        let (fs, name, value) = (self.bridge.fs.clone(), name.to_owned(), value.to_vec());
+        let mode = match flags {
+            libc::XATTR_CREATE => SetMode::Create,
+            libc::XATTR_REPLACE => SetMode::Replace,
+            _ => SetMode::Any,
+        };
+        let work = async move { fs.set_xattr(ino(number), &name, &value, mode).await };
+        self.bridge.answer("setxattr", ino(number), work, empty_reply(reply));
+    }
+
+    fn getxattr(&self, _: &Request, number: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        let (fs, name) = (self.bridge.fs.clone(), name.to_owned());
+        let work = async move { fs.get_xattr(ino(number), &name).await };
+        self.bridge
+            .answer("getxattr", ino(number), work, xattr_reply(size, reply));
+    }
+
+    fn listxattr(&self, _: &Request, number: INodeNo, size: u32, reply: ReplyXattr) {
+        let fs = self.bridge.fs.clone();
+        let work = async move {
+            let names = fs.list_xattrs(ino(number)).await?;
+            Ok(names
+                .into_iter()
+                .flat_map(|name| name.into_bytes().into_iter().chain([0]))
+                .collect())
+        };
+        self.bridge
+            .answer("listxattr", ino(number), work, xattr_reply(size, reply));
+    }
+
+    fn removexattr(&self, _: &Request, number: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let (fs, name) = (self.bridge.fs.clone(), name.to_owned());
+        let work = async move { fs.remove_xattr(ino(number), &name).await };
+        self.bridge.answer("removexattr", ino(number), work, empty_reply(reply));
+    }
+
+    fn fallocate(&self, _: &Request, _: INodeNo, _: FileHandle, _: u64, _: u64, _: i32, reply: ReplyEmpty) {
+        reply.error(Errno::EOPNOTSUPP);
+    }
+}

@@ -1,0 +1,276 @@
+//! The local copy of a file that is being changed.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::{RwLock, RwLockWriteGuard};
+
+use crate::model::{Error, ErrorKind, Result};
+use crate::provider::Content;
+
+/// The folder for staged copies. The files in it have no names, so that a killed daemon leaves nothing behind.
+#[derive(Clone, Debug)]
+pub struct StagingArea {
+    folder: PathBuf,
+}
+
+impl StagingArea {
+    /// # Errors
+    /// When the folder cannot be made.
+    pub fn open(folder: &Path) -> Result<Self> {
+        std::fs::create_dir_all(folder).map_err(|error| Error::from(error).context(folder.display()))?;
+        Ok(Self {
+            folder: folder.to_owned(),
+        })
+    }
+
+    /// An empty staged file.
+    ///
+    /// # Errors
+    /// When no file can be made there.
+    pub fn new_file(&self) -> Result<Arc<File>> {
+        Ok(Arc::new(tempfile::tempfile_in(&self.folder)?))
+    }
+}
+
+/// A file's content as changed here.
+pub struct Staged {
+    file: Arc<File>,
+    state: Mutex<State>,
+    /// Held shared by writers and exclusively while an upload reads.
+    gate: RwLock<()>,
+}
+
+struct State {
+    len: u64,
+    modified: SystemTime,
+    /// Counts changes; what is sent is compared with it.
+    changes: u64,
+    sent: u64,
+}
+
+/// An upload in progress: writers wait while it lives.
+pub struct Sending<'a> {
+    staged: &'a Staged,
+    content: Content,
+    changes: u64,
+    _gate: RwLockWriteGuard<'a, ()>,
+}
+
+impl Staged {
+    /// A file that the provider doesn't have: to be sent even if nobody writes to it.
+    pub fn new_file(file: Arc<File>) -> Self {
+        Self::with(file, 0, SystemTime::now(), 1)
+    }
+
+    /// A copy of what the provider has.
+    pub fn copy(file: Arc<File>, len: u64, modified: SystemTime) -> Self {
+        Self::with(file, len, modified, 0)
+    }
+
+    fn with(file: Arc<File>, len: u64, modified: SystemTime, changes: u64) -> Self {
+        let state = State {
+            len,
+            modified,
+            changes,
+            sent: 0,
+        };
+        Self {
+            file,
+            state: Mutex::new(state),
+            gate: RwLock::new(()),
+        }
+    }
+
+    /// In bytes.
+    pub fn len(&self) -> u64 {
+        self.state.lock().len
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub fn modified(&self) -> SystemTime {
+        self.state.lock().modified
+    }
+
+    /// Whether the provider lacks something.
+    pub fn is_dirty(&self) -> bool {
+        let state = self.state.lock();
+        state.changes > state.sent
+    }
+
+    pub fn file(&self) -> Arc<File> {
+        Arc::clone(&self.file)
+    }
+
+    /// Up to `len` bytes from `offset`, fewer only at the end.
+    ///
+    /// # Errors
+    /// When the local disk fails.
+    pub async fn read(&self, offset: u64, len: usize) -> Result<Bytes> {
+        let want = self.len().saturating_sub(offset).min(len as u64) as usize;
+        let file = self.file();
+        on_disk(move || {
+            let mut buffer = vec![0; want];
+            file.read_exact_at(&mut buffer, offset)?;
+            Ok(buffer.into())
+        })
+        .await
+    }
+
+    /// Writes at `offset`, or at the end without one; gives the length of the file afterwards.
+    ///
+    /// # Errors
+    /// `TooLarge` beyond `limit` bytes, `NoSpace` and others of the local disk.
+    pub async fn write(&self, offset: Option<u64>, bytes: Bytes, limit: Option<u64>) -> Result<u64> {
+        let _gate = match offset {
+            Some(_) => Gate::Shared(self.gate.read().await),
+            // Two appends must not choose the same end.
+            None => Gate::Exclusive(self.gate.write().await),
+        };
+        let offset = offset.unwrap_or_else(|| self.len());
+        let end = checked_end(offset, bytes.len() as u64, limit)?;
+        let file = self.file();
+        on_disk(move || Ok(file.write_all_at(&bytes, offset)?)).await?;
+        let mut state = self.state.lock();
+        state.len = state.len.max(end);
+        state.changed();
+        Ok(state.len)
+    }
+
+    /// # Errors
+    /// `TooLarge` beyond `limit` bytes, and the local disk's.
+    pub async fn truncate(&self, len: u64, limit: Option<u64>) -> Result<()> {
+        checked_end(len, 0, limit)?;
+        let _gate = self.gate.write().await;
+        let file = self.file();
+        on_disk(move || Ok(file.set_len(len)?)).await?;
+        let mut state = self.state.lock();
+        state.len = len;
+        state.changed();
+        Ok(())
+    }
+
+    /// Stops writers and gives what to send; `None` when everything was sent.
+    pub async fn begin_upload(&self) -> Option<Sending<'_>> {
+        let gate = self.gate.write().await;
+        let (changes, len) = {
+            let state = self.state.lock();
+            (state.changes > state.sent).then_some((state.changes, state.len))?
+        };
+        Some(Sending {
+            staged: self,
+            content: Content::new(self.file(), len),
+            changes,
+            _gate: gate,
+        })
+    }
+}
+
+impl State {
+    fn changed(&mut self) {
+        self.changes += 1;
+        self.modified = SystemTime::now();
+    }
+}
+
+enum Gate<'a> {
+    Shared(#[allow(dead_code)] tokio::sync::RwLockReadGuard<'a, ()>),
+    Exclusive(#[allow(dead_code)] RwLockWriteGuard<'a, ()>),
+}
+
+impl Sending<'_> {
+    pub fn content(&self) -> &Content {
+        &self.content
+    }
+
+    /// The provider has it.
+    pub fn done(self) {
+        let mut state = self.staged.state.lock();
+        state.sent = state.sent.max(self.changes);
+    }
+}
+
+fn checked_end(offset: u64, len: u64, limit: Option<u64>) -> Result<u64> {
+    match offset.checked_add(len) {
+        Some(end) if limit.is_none_or(|limit| end <= limit) && end <= i64::MAX as u64 => Ok(end),
+        _ => Err(Error::new(
+            ErrorKind::TooLarge,
+            "the file would be larger than the provider takes",
+        )),
+    }
+}
+
+async fn on_disk<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(_) => Err(Error::internal("work on a staged file was interrupted")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn staged() -> Staged {
+        Staged::copy(Arc::new(tempfile::tempfile().unwrap()), 0, SystemTime::UNIX_EPOCH)
+    }
+
+    #[tokio::test]
+    async fn appends_follow_each_other() {
+        let staged = Arc::new(staged());
+        let appends: Vec<_> = (0..20u8)
+            .map(|n| {
+                let staged = Arc::clone(&staged);
+                tokio::spawn(async move { staged.write(None, Bytes::from(vec![n; 10]), None).await.unwrap() })
+            })
+            .collect();
+        for append in appends {
+            append.await.unwrap();
+        }
+        let bytes = staged.read(0, 1000).await.unwrap();
+        let mut seen: Vec<u8> = bytes.chunks(10).map(|run| run[0]).collect();
+        assert!(bytes.chunks(10).all(|run| run.iter().all(|byte| *byte == run[0])));
+        seen.sort_unstable();
+        assert_eq!(seen, (0..20).collect::<Vec<_>>());
+    }
+
+    #[tokio::test]
+    async fn only_what_was_sent_is_clean() {
+        let staged = Staged::new_file(Arc::new(tempfile::tempfile().unwrap()));
+        assert!(staged.is_dirty(), "an empty new file is to be sent too");
+        drop(staged.begin_upload().await.unwrap());
+        assert!(staged.is_dirty(), "a failed upload sends nothing");
+        staged.begin_upload().await.unwrap().done();
+        assert!(staged.begin_upload().await.is_none());
+        staged.write(Some(5), Bytes::from_static(b"x"), None).await.unwrap();
+        assert!(staged.is_dirty());
+        assert_eq!(&staged.read(0, 100).await.unwrap()[..], b"\0\0\0\0\0x");
+    }
+
+    #[tokio::test]
+    async fn limits_hold_before_anything_is_written() {
+        let staged = staged();
+        let refused = staged
+            .write(Some(90), Bytes::from(vec![0; 11]), Some(100))
+            .await
+            .unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::TooLarge);
+        assert!(staged.truncate(101, Some(100)).await.is_err());
+        assert!(
+            staged
+                .write(Some(u64::MAX), Bytes::from_static(b"x"), None)
+                .await
+                .is_err()
+        );
+        assert_eq!(staged.len(), 0);
+        assert!(!staged.is_dirty());
+    }
+}

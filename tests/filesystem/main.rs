@@ -1,0 +1,613 @@
+//! The file system without a kernel: every operation against the reference provider, with faults on demand.
+
+mod support;
+
+use std::ffi::OsStr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use keymount::fs::{Access, AttributeChange, Found, Ino, RenameMode, SetMode};
+use keymount::model::{ErrorKind, Kind, Rights};
+use keymount::provider::faulty::{Fault, Operation, Times};
+use support::{Fixture, os};
+
+#[tokio::test]
+async fn a_new_file_reaches_the_provider_at_flush() {
+    let it = Fixture::new();
+    let (found, opened) = it
+        .fs
+        .create(Ino::ROOT, os("new.txt"), Access::Write, 0o644, 0)
+        .await
+        .unwrap();
+    it.fs
+        .write(opened.handle, Some(0), Bytes::from_static(b"hello"))
+        .await
+        .unwrap();
+    assert_eq!(it.store.content("new.txt"), None);
+    assert_eq!(it.names(Ino::ROOT).await, ["new.txt"], "it is listed before it is sent");
+    it.fs.flush(opened.handle).await.unwrap();
+    assert_eq!(it.store.content("new.txt").unwrap(), "hello");
+    it.fs.close(opened.handle).await;
+    assert_eq!(it.read("new.txt").await, b"hello");
+    assert_eq!(it.fs.attributes(found.attributes.ino).await.unwrap().attributes.size, 5);
+}
+
+#[tokio::test]
+async fn an_empty_file_is_made_too() {
+    let it = Fixture::new();
+    it.write("empty", b"").await;
+    assert_eq!(it.store.content("empty").unwrap(), "");
+}
+
+#[tokio::test]
+async fn a_part_is_changed_and_the_rest_stays() {
+    let it = Fixture::new();
+    it.store.put("a", "0123456789").unwrap();
+    let ino = it.ino("a").await;
+    let opened = it.fs.open(ino, Access::ReadWrite, false).await.unwrap();
+    it.fs
+        .write(opened.handle, Some(3), Bytes::from_static(b"xy"))
+        .await
+        .unwrap();
+    assert_eq!(it.fs.read(opened.handle, 0, 100).await.unwrap(), "012xy56789");
+    it.fs
+        .write(opened.handle, None, Bytes::from_static(b"+"))
+        .await
+        .unwrap();
+    it.fs.fsync(opened.handle).await.unwrap();
+    assert_eq!(it.store.content("a").unwrap(), "012xy56789+");
+    it.fs.close(opened.handle).await;
+}
+
+#[tokio::test]
+async fn truncation_works_open_and_closed() {
+    let it = Fixture::new();
+    it.store.put("a", "0123456789").unwrap();
+    let ino = it.ino("a").await;
+    it.fs
+        .set_attributes(
+            ino,
+            AttributeChange {
+                size: Some(4),
+                ..Default::default()
+            },
+        )
+        .await
+        .unwrap();
+    assert_eq!(it.store.content("a").unwrap(), "0123");
+    it.fs
+        .set_attributes(
+            ino,
+            AttributeChange {
+                size: Some(6),
+                ..Default::default()
+            },
+        )
+        .await
+        .unwrap();
+    assert_eq!(it.store.content("a").unwrap(), "0123\0\0");
+    let opened = it.fs.open(ino, Access::Write, true).await.unwrap();
+    assert_eq!(it.fs.attributes(ino).await.unwrap().attributes.size, 0);
+    it.fs.flush(opened.handle).await.unwrap();
+    it.fs.close(opened.handle).await;
+    assert_eq!(it.store.content("a").unwrap(), "");
+}
+
+#[tokio::test]
+async fn an_editors_save_replaces_in_one_step() {
+    let it = Fixture::new();
+    it.store.put("text", "old").unwrap();
+    let before = it.ino("text").await;
+    it.write(".text.tmp", b"new").await;
+    it.fs
+        .rename(
+            (Ino::ROOT, os(".text.tmp")),
+            (Ino::ROOT, os("text")),
+            RenameMode::Replace,
+        )
+        .await
+        .unwrap();
+    assert_eq!(it.store.content("text").unwrap(), "new");
+    assert_eq!(it.store.content(".text.tmp"), None);
+    assert_eq!(it.names(Ino::ROOT).await, ["text"]);
+    assert_ne!(it.ino("text").await, before);
+    assert_eq!(it.read("text").await, b"new");
+}
+
+#[tokio::test]
+async fn a_file_that_was_never_sent_is_renamed_here_and_sent_as_the_new_version() {
+    let it = Fixture::new();
+    it.store.put("text", "old").unwrap();
+    let (_, opened) = it
+        .fs
+        .create(Ino::ROOT, os("tmp"), Access::Write, 0o644, 0)
+        .await
+        .unwrap();
+    it.fs
+        .write(opened.handle, Some(0), Bytes::from_static(b"new"))
+        .await
+        .unwrap();
+    it.fs
+        .rename((Ino::ROOT, os("tmp")), (Ino::ROOT, os("text")), RenameMode::Replace)
+        .await
+        .unwrap();
+    assert_eq!(it.provider.calls(Operation::Rename), 0);
+    assert_eq!(it.store.content("text").unwrap(), "old");
+    it.fs.flush(opened.handle).await.unwrap();
+    it.fs.close(opened.handle).await;
+    assert_eq!(it.store.content("text").unwrap(), "new");
+    assert_eq!(it.names(Ino::ROOT).await, ["text"]);
+}
+
+#[tokio::test]
+async fn rename_minds_what_is_there() {
+    let it = Fixture::new();
+    it.store.put("a", "a").unwrap();
+    it.store.put("b", "b").unwrap();
+    it.store.put("full/x", "x").unwrap();
+    it.store.make_directory("empty").unwrap();
+    let rename = async |from: &str, to: &str, mode| {
+        let outcome = it.fs.rename((Ino::ROOT, os(from)), (Ino::ROOT, os(to)), mode).await;
+        outcome.map_err(|error| error.kind())
+    };
+    assert_eq!(
+        rename("a", "b", RenameMode::KeepExisting).await,
+        Err(ErrorKind::AlreadyExists)
+    );
+    assert_eq!(
+        rename("a", "empty", RenameMode::Replace).await,
+        Err(ErrorKind::IsADirectory)
+    );
+    assert_eq!(
+        rename("empty", "a", RenameMode::Replace).await,
+        Err(ErrorKind::NotADirectory)
+    );
+    assert_eq!(
+        rename("empty", "full", RenameMode::Replace).await,
+        Err(ErrorKind::NotEmpty)
+    );
+    assert_eq!(rename("none", "x", RenameMode::Replace).await, Err(ErrorKind::NotFound));
+    assert_eq!(rename("a", "a", RenameMode::Replace).await, Ok(()));
+    assert_eq!(rename("a", "c", RenameMode::KeepExisting).await, Ok(()));
+    assert_eq!(it.names(Ino::ROOT).await, ["b", "c", "empty", "full"]);
+}
+
+#[tokio::test]
+async fn files_below_a_renamed_directory_keep_working() {
+    let it = Fixture::new();
+    it.store.put("d/e/f", "deep").unwrap();
+    let folder = it.ino("d").await;
+    let inner = it.child(folder, "e").await;
+    let file = it.child(inner, "f").await;
+    it.fs
+        .rename((Ino::ROOT, os("d")), (Ino::ROOT, os("moved")), RenameMode::Replace)
+        .await
+        .unwrap();
+    assert_eq!(it.fs.attributes(file).await.unwrap().attributes.size, 4);
+    let opened = it.fs.open(file, Access::ReadWrite, false).await.unwrap();
+    it.fs
+        .write(opened.handle, None, Bytes::from_static(b"er"))
+        .await
+        .unwrap();
+    it.fs.flush(opened.handle).await.unwrap();
+    it.fs.close(opened.handle).await;
+    assert_eq!(it.store.content("moved/e/f").unwrap(), "deeper");
+}
+
+#[tokio::test]
+async fn removing_minds_kinds_and_contents() {
+    let it = Fixture::new();
+    it.store.put("d/f", "x").unwrap();
+    let folder = it.ino("d").await;
+    assert_eq!(
+        it.fs.unlink(Ino::ROOT, os("d")).await.unwrap_err().kind(),
+        ErrorKind::IsADirectory
+    );
+    assert_eq!(
+        it.fs.remove_directory(Ino::ROOT, os("d")).await.unwrap_err().kind(),
+        ErrorKind::NotEmpty
+    );
+    assert_eq!(
+        it.fs.remove_directory(folder, os("f")).await.unwrap_err().kind(),
+        ErrorKind::NotADirectory
+    );
+    it.fs.unlink(folder, os("f")).await.unwrap();
+    it.fs.remove_directory(Ino::ROOT, os("d")).await.unwrap();
+    assert!(it.store.snapshot().is_empty());
+    assert_eq!(
+        it.fs.unlink(Ino::ROOT, os("d")).await.unwrap_err().kind(),
+        ErrorKind::NotFound
+    );
+}
+
+#[tokio::test]
+async fn an_unlinked_file_that_was_changed_is_not_sent() {
+    let it = Fixture::new();
+    let (_, opened) = it
+        .fs
+        .create(Ino::ROOT, os("tmp"), Access::ReadWrite, 0o644, 0)
+        .await
+        .unwrap();
+    it.fs
+        .write(opened.handle, Some(0), Bytes::from_static(b"scratch"))
+        .await
+        .unwrap();
+    it.fs.unlink(Ino::ROOT, os("tmp")).await.unwrap();
+    assert_eq!(it.fs.read(opened.handle, 0, 10).await.unwrap(), "scratch");
+    it.fs.flush(opened.handle).await.unwrap();
+    it.fs.close(opened.handle).await;
+    assert!(it.store.snapshot().is_empty());
+    assert_eq!(it.provider.calls(Operation::Upload), 0);
+}
+
+#[tokio::test]
+async fn what_could_not_be_sent_stays_readable_and_is_sent_later() {
+    let it = Fixture::new();
+    it.provider
+        .inject(Operation::Upload, Times::Next(2), Fault::Fail(ErrorKind::Unreachable));
+    let (_, opened) = it
+        .fs
+        .create(Ino::ROOT, os("important"), Access::Write, 0o644, 0)
+        .await
+        .unwrap();
+    it.fs
+        .write(opened.handle, Some(0), Bytes::from_static(b"kept"))
+        .await
+        .unwrap();
+    assert_eq!(
+        it.fs.flush(opened.handle).await.unwrap_err().kind(),
+        ErrorKind::Unreachable
+    );
+    it.fs.close(opened.handle).await;
+    let pending = it.fs.pending();
+    assert_eq!(
+        (pending.len(), pending[0].path.as_str(), pending[0].bytes),
+        (1, "important", 4)
+    );
+    assert!(pending[0].error.is_some());
+    assert_eq!(it.read("important").await, b"kept");
+
+    let folder = tempfile::tempdir().unwrap();
+    let copies = it.fs.export_unsent(folder.path()).unwrap();
+    assert_eq!(std::fs::read(&copies[0]).unwrap(), b"kept");
+
+    it.fs.drain().await.unwrap();
+    assert_eq!(it.store.content("important").unwrap(), "kept");
+    assert!(it.fs.pending().is_empty());
+}
+
+#[tokio::test]
+async fn a_remote_change_is_not_overwritten_by_an_older_edit() {
+    let it = Fixture::new();
+    it.store.put("shared", "v1").unwrap();
+    let ino = it.ino("shared").await;
+    let opened = it.fs.open(ino, Access::ReadWrite, false).await.unwrap();
+    it.fs
+        .write(opened.handle, Some(0), Bytes::from_static(b"mine"))
+        .await
+        .unwrap();
+    it.store.put("shared", "theirs").unwrap();
+    it.names(Ino::ROOT).await;
+    assert_eq!(it.fs.flush(opened.handle).await.unwrap_err().kind(), ErrorKind::Changed);
+    it.fs.close(opened.handle).await;
+    assert_eq!(it.store.content("shared").unwrap(), "theirs");
+    assert_eq!(it.fs.pending().len(), 1);
+}
+
+#[tokio::test]
+async fn a_handle_keeps_its_version_or_says_stale() {
+    let it = Fixture::new();
+    it.store.put("a", "version one").unwrap();
+    let ino = it.ino("a").await;
+    let old = it.fs.open(ino, Access::Read, false).await.unwrap();
+    it.store.put("a", "version two").unwrap();
+    assert_eq!(
+        it.fs.read(old.handle, 0, 20).await.unwrap_err().kind(),
+        ErrorKind::Changed
+    );
+    let new = it.fs.open(ino, Access::Read, false).await.unwrap();
+    assert!(!new.keep_pages);
+    assert_eq!(it.fs.read(new.handle, 0, 20).await.unwrap(), "version two");
+    let again = it.fs.open(ino, Access::Read, false).await.unwrap();
+    assert!(again.keep_pages);
+}
+
+#[tokio::test]
+async fn a_reader_follows_what_this_mount_writes() {
+    let it = Fixture::new();
+    it.store.put("log", "one").unwrap();
+    let ino = it.ino("log").await;
+    let reader = it.fs.open(ino, Access::Read, false).await.unwrap();
+    assert_eq!(it.fs.read(reader.handle, 0, 20).await.unwrap(), "one");
+    let writer = it.fs.open(ino, Access::Write, false).await.unwrap();
+    it.fs
+        .write(writer.handle, None, Bytes::from_static(b" two"))
+        .await
+        .unwrap();
+    assert_eq!(it.fs.read(reader.handle, 0, 20).await.unwrap(), "one two");
+    it.fs.flush(writer.handle).await.unwrap();
+    it.fs.close(writer.handle).await;
+    assert_eq!(it.fs.read(reader.handle, 0, 20).await.unwrap(), "one two");
+}
+
+#[tokio::test]
+async fn remote_edits_show_after_the_ttl() {
+    let it = Fixture::new();
+    it.store.put("a", "1").unwrap();
+    assert_eq!(it.names(Ino::ROOT).await, ["a"]);
+    it.store.put("b", "2").unwrap();
+    it.store.remove("a").unwrap();
+    assert_eq!(it.names(Ino::ROOT).await, ["b"]);
+    assert_eq!(
+        it.fs.lookup(Ino::ROOT, os("a")).await.unwrap_err().kind(),
+        ErrorKind::NotFound
+    );
+}
+
+#[tokio::test]
+async fn within_the_ttl_nothing_is_asked_twice() {
+    let it = Fixture::with_ttl(std::time::Duration::from_secs(3600));
+    for n in 0..20 {
+        it.store.put(&format!("f{n}"), "x").unwrap();
+    }
+    it.names(Ino::ROOT).await;
+    it.provider.reset_counts();
+    for n in 0..20 {
+        let ino = it.ino(&format!("f{n}")).await;
+        it.fs.attributes(ino).await.unwrap();
+    }
+    assert_eq!(
+        it.fs.lookup(Ino::ROOT, os("none")).await.unwrap_err().kind(),
+        ErrorKind::NotFound
+    );
+    assert_eq!(it.names(Ino::ROOT).await.len(), 20);
+    assert_eq!(it.provider.all_calls(), 0);
+    it.write("f20", b"new").await;
+    it.fs.unlink(Ino::ROOT, os("f3")).await.unwrap();
+    let names = it.names(Ino::ROOT).await;
+    assert!(names.contains(&"f20".to_owned()) && !names.contains(&"f3".to_owned()));
+    assert_eq!(it.provider.calls(Operation::List), 0);
+}
+
+/// Each right of the table, with the calls that it refuses.
+#[tokio::test]
+async fn rights_are_enforced_whatever_the_caller_is() {
+    for rights in ["rwd", "rw", "rd", "r", "w", "wd", "d", ""] {
+        let it = Fixture::new();
+        it.store.put("file", "x").unwrap();
+        it.store.put("other", "y").unwrap();
+        it.store.make_directory("folder").unwrap();
+        let granted: Rights = rights.parse().unwrap();
+        it.store.set_rights("", granted).unwrap();
+        it.fs.refresh().await.unwrap();
+        let ino = it.ino("file").await;
+        let can = |granted: bool| if granted { Ok(()) } else { Err(ErrorKind::Denied) };
+
+        let list = it.fs.open_directory(Ino::ROOT).await.map(drop).map_err(|e| e.kind());
+        assert_eq!(list, can(granted.read), "list with {rights:?}");
+        let read = it
+            .fs
+            .open(ino, Access::Read, false)
+            .await
+            .map(drop)
+            .map_err(|e| e.kind());
+        assert_eq!(read, can(granted.read), "read with {rights:?}");
+        let write = it
+            .fs
+            .open(ino, Access::Write, true)
+            .await
+            .map(drop)
+            .map_err(|e| e.kind());
+        assert_eq!(write, can(granted.write), "write with {rights:?}");
+        let chmod = AttributeChange {
+            mode: Some(0o600),
+            ..Default::default()
+        };
+        let chmod = it.fs.set_attributes(ino, chmod).await.map(drop).map_err(|e| e.kind());
+        assert_eq!(chmod, can(granted.write), "chmod with {rights:?}");
+        let create = it
+            .fs
+            .create(Ino::ROOT, os("new"), Access::Write, 0o644, 0)
+            .await
+            .map(drop)
+            .map_err(|e| e.kind());
+        assert_eq!(create, can(granted.write), "create with {rights:?}");
+        let mkdir = it
+            .fs
+            .make_directory(Ino::ROOT, os("dir"), 0o755, 0)
+            .await
+            .map(drop)
+            .map_err(|e| e.kind());
+        assert_eq!(mkdir, can(granted.write), "mkdir with {rights:?}");
+        let rename = async |to: &str| {
+            let renamed = it
+                .fs
+                .rename((Ino::ROOT, os("file")), (Ino::ROOT, os(to)), RenameMode::Replace)
+                .await;
+            renamed.map_err(|error| error.kind())
+        };
+        assert_eq!(
+            rename("other").await,
+            can(granted.write && granted.delete),
+            "rename over with {rights:?}"
+        );
+        let unlink = it.fs.unlink(Ino::ROOT, os("other")).await.map_err(|e| e.kind());
+        assert_eq!(unlink, can(granted.delete), "unlink with {rights:?}");
+        let rmdir = it
+            .fs
+            .remove_directory(Ino::ROOT, os("folder"))
+            .await
+            .map_err(|e| e.kind());
+        assert_eq!(rmdir, can(granted.delete), "rmdir with {rights:?}");
+        assert!(it.fs.attributes(Ino::ROOT).await.is_ok(), "stat with {rights:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_read_only_mount_answers_so() {
+    let it = Fixture::read_only();
+    it.store.put("file", "x").unwrap();
+    let ino = it.ino("file").await;
+    assert_eq!(
+        it.fs.open(ino, Access::Write, false).await.unwrap_err().kind(),
+        ErrorKind::ReadOnly
+    );
+    assert_eq!(
+        it.fs.unlink(Ino::ROOT, os("file")).await.unwrap_err().kind(),
+        ErrorKind::ReadOnly
+    );
+    let created = it.fs.create(Ino::ROOT, os("new"), Access::Write, 0o644, 0).await;
+    assert_eq!(created.map(drop).unwrap_err().kind(), ErrorKind::ReadOnly);
+    assert_eq!(it.fs.attributes(ino).await.unwrap().attributes.mode, 0o444);
+}
+
+#[tokio::test]
+async fn modes_and_times_that_were_set_are_kept() {
+    let it = Fixture::new();
+    it.write("script", b"#!/bin/sh\n").await;
+    let ino = it.ino("script").await;
+    let time = std::time::UNIX_EPOCH + std::time::Duration::new(1_600_000_000, 123_456_789);
+    let change = AttributeChange {
+        mode: Some(0o755),
+        modified: Some(time),
+        ..Default::default()
+    };
+    it.fs.set_attributes(ino, change).await.unwrap();
+    it.fs
+        .rename(
+            (Ino::ROOT, os("script")),
+            (Ino::ROOT, os("renamed")),
+            RenameMode::Replace,
+        )
+        .await
+        .unwrap();
+    let again = it.remount();
+    let shown = again.fs.lookup(Ino::ROOT, os("renamed")).await.unwrap().attributes;
+    assert_eq!((shown.mode, shown.modified), (0o755, time));
+    again.write("renamed", b"changed").await;
+    let shown = again.fs.lookup(Ino::ROOT, os("renamed")).await.unwrap().attributes;
+    assert_eq!(shown.mode, 0o755, "a chosen mode outlives the content");
+    assert_ne!(shown.modified, time, "a chosen time doesn't");
+    again.fs.unlink(Ino::ROOT, os("renamed")).await.unwrap();
+    again.write("renamed", b"another file").await;
+    assert_eq!(
+        again.fs.lookup(Ino::ROOT, os("renamed")).await.unwrap().attributes.mode,
+        0o644
+    );
+}
+
+#[tokio::test]
+async fn owners_cannot_be_given_away() {
+    let it = Fixture::new();
+    it.write("f", b"").await;
+    let ino = it.ino("f").await;
+    let own = AttributeChange {
+        uid: Some(1000),
+        gid: Some(1000),
+        ..Default::default()
+    };
+    it.fs.set_attributes(ino, own).await.unwrap();
+    let foreign = AttributeChange {
+        uid: Some(4321),
+        ..Default::default()
+    };
+    assert_eq!(
+        it.fs.set_attributes(ino, foreign).await.map(drop).unwrap_err().kind(),
+        ErrorKind::NotPermitted
+    );
+}
+
+#[tokio::test]
+async fn labels_are_extended_attributes() {
+    let it = Fixture::new();
+    it.write("f", b"x").await;
+    let ino = it.ino("f").await;
+    it.fs
+        .set_xattr(ino, os("user.color"), b"blue", SetMode::Any)
+        .await
+        .unwrap();
+    assert_eq!(it.fs.get_xattr(ino, os("user.color")).await.unwrap(), b"blue");
+    assert!(it.fs.list_xattrs(ino).await.unwrap().contains(&"user.color".to_owned()));
+    let again = it.fs.set_xattr(ino, os("user.color"), b"red", SetMode::Create).await;
+    assert_eq!(again.unwrap_err().kind(), ErrorKind::AlreadyExists);
+    it.fs.remove_xattr(ino, os("user.color")).await.unwrap();
+    assert_eq!(
+        it.fs.get_xattr(ino, os("user.color")).await.unwrap_err().kind(),
+        ErrorKind::NoAttribute
+    );
+    let own = it
+        .fs
+        .set_xattr(ino, os("user.keymount.rights"), b"rwd", SetMode::Any)
+        .await;
+    assert_eq!(own.unwrap_err().kind(), ErrorKind::NotPermitted);
+    assert_eq!(it.fs.get_xattr(ino, os("user.keymount.rights")).await.unwrap(), b"rwd");
+    assert_eq!(
+        it.fs.get_xattr(ino, os("user.keymount.provider")).await.unwrap(),
+        b"memory"
+    );
+    let other = it.fs.set_xattr(ino, os("trusted.x"), b"1", SetMode::Any).await;
+    assert_eq!(other.unwrap_err().kind(), ErrorKind::Unsupported);
+}
+
+#[tokio::test]
+async fn the_last_error_is_told_in_words() {
+    let it = Fixture::new();
+    it.write("f", b"x").await;
+    let ino = it.ino("f").await;
+    it.provider.inject(
+        Operation::Stat,
+        Times::Next(1),
+        Fault::Fail(ErrorKind::RateLimited { retry_after: None }),
+    );
+    let error = it.fs.attributes(ino).await.unwrap_err();
+    it.fs.note(ino, &error);
+    let told = it.fs.get_xattr(ino, os("user.keymount.last_error")).await.unwrap();
+    assert_eq!(String::from_utf8(told).unwrap(), error.message());
+    assert_eq!(it.fs.problems().len(), 1);
+}
+
+#[tokio::test]
+async fn a_listing_keeps_its_order_while_it_is_read() {
+    let it = Fixture::new();
+    for n in 0..10 {
+        it.store.put(&format!("f{n}"), "x").unwrap();
+    }
+    let handle = it.fs.open_directory(Ino::ROOT).await.unwrap();
+    let first = it.fs.read_directory(handle, 0).await.unwrap();
+    it.store.remove("f4").unwrap();
+    let second = it.fs.read_directory(handle, 5).await.unwrap();
+    assert!(Arc::ptr_eq(&first, &second));
+    assert_eq!(
+        first
+            .iter()
+            .map(|entry| entry.name.as_str())
+            .take(2)
+            .collect::<Vec<_>>(),
+        [".", ".."]
+    );
+    assert!(first.iter().skip(2).all(|entry| entry.kind == Kind::File));
+    let rewound = it.fs.read_directory(handle, 0).await.unwrap();
+    assert_eq!(rewound.len(), first.len() - 1);
+    it.fs.close_directory(handle);
+}
+
+#[tokio::test]
+async fn df_never_waits_for_the_provider() {
+    let it = Fixture::new();
+    it.provider
+        .inject(Operation::Usage, Times::Always, Fault::Stall(Default::default()));
+    let shown = it.fs.statistics();
+    assert!(shown.blocks > 0 && shown.free <= shown.blocks);
+}
+
+#[tokio::test]
+async fn names_that_the_provider_cannot_hold_are_refused_at_once() {
+    let it = Fixture::new();
+    let long = "x".repeat(256);
+    let created = it.fs.create(Ino::ROOT, os(&long), Access::Write, 0o644, 0).await;
+    assert_eq!(created.map(drop).unwrap_err().kind(), ErrorKind::NameTooLong);
+    let bytes: &OsStr = std::os::unix::ffi::OsStrExt::from_bytes(&[0xff, 0xfe]);
+    let created: Result<(Found, _), _> = it.fs.create(Ino::ROOT, bytes, Access::Write, 0o644, 0).await;
+    assert_eq!(created.map(drop).unwrap_err().kind(), ErrorKind::InvalidName);
+    assert_eq!(it.provider.all_calls(), 0);
+}

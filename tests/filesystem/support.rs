@@ -1,0 +1,134 @@
+//! A file system over the reference provider, and the calls that tests repeat.
+
+use std::ffi::OsStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use keymount::fetch::Fetcher;
+use keymount::fs::{Access, FileSystem, FsSettings, Ino};
+use keymount::model::ErrorKind;
+use keymount::outbox::StagingArea;
+use keymount::provider::Provider;
+use keymount::provider::faulty::Faulty;
+use keymount::provider::memory::Memory;
+use keymount::state::StateDb;
+
+pub struct Fixture {
+    pub fs: FileSystem,
+    pub store: Memory,
+    pub provider: Arc<Faulty<Memory>>,
+    settings: FsSettings,
+    folder: Arc<tempfile::TempDir>,
+}
+
+pub fn os(name: &str) -> &OsStr {
+    OsStr::new(name)
+}
+
+impl Fixture {
+    /// Everything is asked for every time.
+    pub fn new() -> Self {
+        Self::with_ttl(Duration::ZERO)
+    }
+
+    pub fn with_ttl(attr_ttl: Duration) -> Self {
+        Self::with(FsSettings {
+            read_only: false,
+            uid: 1000,
+            gid: 1000,
+            umask: 0o022,
+            attr_ttl,
+        })
+    }
+
+    pub fn read_only() -> Self {
+        let attr_ttl = Duration::ZERO;
+        Self::with(FsSettings {
+            read_only: true,
+            uid: 1000,
+            gid: 1000,
+            umask: 0o022,
+            attr_ttl,
+        })
+    }
+
+    fn with(settings: FsSettings) -> Self {
+        Self::over(Memory::default(), settings, Arc::new(tempfile::tempdir().unwrap()))
+    }
+
+    fn over(store: Memory, settings: FsSettings, folder: Arc<tempfile::TempDir>) -> Self {
+        let provider = Arc::new(Faulty::new(store.clone()));
+        let root = store.entry_at("").unwrap();
+        let dynamic: Arc<dyn Provider> = Arc::clone(&provider) as _;
+        let fetcher = Arc::new(Fetcher::shim(Arc::clone(&dynamic)));
+        let staging = StagingArea::open(folder.path()).unwrap();
+        let state = Arc::new(StateDb);
+        let fs = FileSystem::new(dynamic, fetcher, staging, state, root, settings.clone());
+        Self {
+            fs,
+            store,
+            provider,
+            settings,
+            folder,
+        }
+    }
+
+    /// Another daemon later, with the same state on disk.
+    pub fn remount(&self) -> Self {
+        Self::over(self.store.clone(), self.settings.clone(), Arc::clone(&self.folder))
+    }
+
+    pub async fn child(&self, parent: Ino, name: &str) -> Ino {
+        self.fs.lookup(parent, os(name)).await.unwrap().attributes.ino
+    }
+
+    pub async fn ino(&self, name: &str) -> Ino {
+        self.child(Ino::ROOT, name).await
+    }
+
+    /// Makes or replaces a file in the root.
+    pub async fn write(&self, name: &str, bytes: &'static [u8]) {
+        let handle = match self.fs.lookup(Ino::ROOT, os(name)).await {
+            Ok(found) => {
+                self.fs
+                    .open(found.attributes.ino, Access::Write, true)
+                    .await
+                    .unwrap()
+                    .handle
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                self.fs
+                    .create(Ino::ROOT, os(name), Access::Write, 0o644, 0)
+                    .await
+                    .unwrap()
+                    .1
+                    .handle
+            }
+            Err(error) => panic!("{error}"),
+        };
+        if !bytes.is_empty() {
+            self.fs.write(handle, Some(0), Bytes::from_static(bytes)).await.unwrap();
+        }
+        self.fs.flush(handle).await.unwrap();
+        self.fs.close(handle).await;
+    }
+
+    pub async fn read(&self, name: &str) -> Vec<u8> {
+        let ino = self.ino(name).await;
+        let opened = self.fs.open(ino, Access::Read, false).await.unwrap();
+        let bytes = self.fs.read(opened.handle, 0, 1 << 20).await.unwrap();
+        self.fs.close(opened.handle).await;
+        bytes.to_vec()
+    }
+
+    /// The names in a directory, sorted, without `.` and `..`.
+    pub async fn names(&self, ino: Ino) -> Vec<String> {
+        let handle = self.fs.open_directory(ino).await.unwrap();
+        let entries = self.fs.read_directory(handle, 0).await.unwrap();
+        self.fs.close_directory(handle);
+        let mut names: Vec<String> = entries.iter().skip(2).map(|entry| entry.name.clone()).collect();
+        names.sort();
+        names
+    }
+}
