@@ -47,6 +47,8 @@ const ARROWS: &[(&str, &str, &str)] = &[
         "paths",
         "the daemon finds the socket, the state and the cache",
     ),
+    ("control", "net", "commands reach the daemon by HTTP over its socket"),
+    ("control", "paths", "the daemons' sockets are found"),
     (
         "control",
         "auth",
