@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 
 use etcetera::base_strategy::{BaseStrategy, Xdg};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use crate::model::{Error, ErrorKind, Result};
 
@@ -131,15 +130,19 @@ impl Paths {
         self.runtime.join(format!("daemon-{pid}.sock"))
     }
 
-    /// The state of one remote's objects: inode numbers, journal, staged files. One folder for each remote and storage;
-    /// several mounts of it at the same time share the folder and divide it among themselves (`daemon::slot`).
-    pub fn remote_state(&self, remote: &str, identity: &str) -> PathBuf {
-        self.state.join("remotes").join(folder_name(remote, identity))
+    /// What must survive a restart, of all mounts.
+    pub fn state_database(&self) -> PathBuf {
+        self.state.join("state.db")
     }
 
-    /// The cached blocks of one storage, whoever reads them.
-    pub fn remote_cache(&self, identity: &str) -> PathBuf {
-        self.cache.join(folder_name("blocks", identity))
+    /// Content of files while it is being changed.
+    pub fn staging(&self) -> PathBuf {
+        self.state.join("staging")
+    }
+
+    /// Cached content of all remotes.
+    pub fn blocks(&self) -> PathBuf {
+        self.cache.join("blocks")
     }
 
     /// Where files that the provider didn't take are exported to.
@@ -271,13 +274,7 @@ fn sockets_in(folder: &Path, uid: u32) -> Vec<SocketFile> {
     found
 }
 
-/// A folder name that a person recognises and that differs for every pair.
-fn folder_name(label: &str, identity: &str) -> String {
-    let digest = Sha256::digest(format!("{label}\n{identity}"));
-    let hash: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-    format!("{}-{hash}", readable(label))
-}
-
+/// A folder name that a person recognises.
 fn readable(label: &str) -> String {
     let safe: String = label
         .chars()
@@ -337,11 +334,9 @@ mod tests {
     }
 
     #[test]
-    fn folders_differ_for_every_remote_and_storage() {
-        let name = folder_name("drive", "cludz x");
-        assert!(name.starts_with("drive-"));
-        assert_ne!(name, folder_name("drive", "cludz y"));
-        assert_ne!(name, folder_name("drive2", "cludz x"));
-        assert!(folder_name("../etc", "x").starts_with("___etc-"));
+    fn a_label_cannot_lead_out_of_its_folder() {
+        let paths = Paths::for_tests(Path::new("/p"));
+        assert_eq!(paths.unsent("../etc"), Path::new("/p/state/unsent/___etc"));
+        assert_eq!(paths.unsent(""), Path::new("/p/state/unsent/remote"));
     }
 }

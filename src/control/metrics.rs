@@ -91,6 +91,7 @@ mod tests {
                 method: "token".into(),
                 state: "rejected".into(),
                 until: None,
+                variable: None,
             },
             cache: CacheReport {
                 memory: 1,

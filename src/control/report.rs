@@ -57,6 +57,8 @@ pub struct CredentialReport {
     pub state: String,
     /// Seconds since 1970, for a credential that says when it ends.
     pub until: Option<u64>,
+    /// The environment variable that holds it, if one does: `refresh` hands over its own value of it.
+    pub variable: Option<String>,
 }
 
 /// In bytes.
@@ -87,12 +89,14 @@ pub struct ErrorReport {
 /// How an unmount ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unmounted {
-    /// What is not at the provider; it stays on disk and the next mount goes on with it.
+    /// What is not at the provider.
     pub pending: Vec<PendingReport>,
+    /// Where copies of it are.
+    pub saved_in: Option<PathBuf>,
 }
 
 impl CredentialReport {
-    pub fn new(method: &str, state: CredentialState) -> Self {
+    pub fn new(method: &str, state: CredentialState, variable: Option<&str>) -> Self {
         let (word, until) = match state {
             CredentialState::Valid { until } => ("valid", until),
             CredentialState::Anonymous => ("anonymous", None),
@@ -103,6 +107,7 @@ impl CredentialReport {
             method: method.to_owned(),
             state: word.to_owned(),
             until: until.map(seconds),
+            variable: variable.map(str::to_owned),
         }
     }
 }

@@ -36,6 +36,7 @@ impl Mounted for FakeMount {
                 method: "token".into(),
                 state: "valid".into(),
                 until: None,
+                variable: None,
             },
             cache: CacheReport::default(),
             pending: Vec::new(),
@@ -62,7 +63,10 @@ impl Mounted for FakeMount {
             bytes: 3,
             error: Some("rejected".into()),
         }];
-        Ok(Unmounted { pending })
+        Ok(Unmounted {
+            pending,
+            saved_in: None,
+        })
     }
 }
 

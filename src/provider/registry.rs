@@ -7,10 +7,11 @@ use std::fmt;
 use std::str::FromStr;
 
 use reqwest::Url;
+use reqwest::header::HeaderName;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::auth::SecretSource;
+use crate::auth::{SecretSource, TokenPlacement};
 use crate::model::{Error, ErrorKind, Name, Result};
 
 /// The words for `provider = "…"`, in the order in which they are offered.
@@ -110,25 +111,27 @@ impl ProviderSpec {
         }
     }
 
+    /// Where the token comes from and where it goes in a request, if one is used.
+    pub fn token(&self) -> Option<(&SecretSource, TokenPlacement)> {
+        match self {
+            Self::Cludz(cludz) => match &cludz.auth {
+                // Both names: Cludz documentation, "Authentication".
+                CludzAuth::Token { token, send } => Some(match send {
+                    TokenSending::Header => (token, TokenPlacement::Header(HeaderName::from_static("token"))),
+                    TokenSending::Query => (token, TokenPlacement::Query("token")),
+                }),
+                CludzAuth::None => None,
+            },
+            Self::Reductstore(reductstore) => match &reductstore.auth {
+                ReductstoreAuth::Token { token } => Some((token, TokenPlacement::Bearer)),
+                ReductstoreAuth::None => None,
+            },
+        }
+    }
+
     /// Where the token comes from, if one is used.
     pub fn secret_source(&self) -> Option<&SecretSource> {
-        match self {
-            Self::Cludz(CludzSpec {
-                auth: CludzAuth::Token { token, .. },
-                ..
-            })
-            | Self::Reductstore(ReductstoreSpec {
-                auth: ReductstoreAuth::Token { token },
-                ..
-            }) => Some(token),
-            Self::Cludz(CludzSpec {
-                auth: CludzAuth::None, ..
-            })
-            | Self::Reductstore(ReductstoreSpec {
-                auth: ReductstoreAuth::None,
-                ..
-            }) => None,
-        }
+        self.token().map(|(source, _)| source)
     }
 }
 
