@@ -5,12 +5,12 @@
 
 mod file;
 mod keys;
-mod options;
+pub mod options;
 mod source;
 mod url;
 
 pub use file::{Config, ConfiguredRemote};
-pub use options::{MountOptions, OPTIONS, OptionLayer, OptionSpec};
+pub use options::{DiskCacheUse, MountOptions, OPTIONS, OptionLayer, OptionSpec};
 
 use ::url::Url;
 use serde::{Deserialize, Serialize};
@@ -50,6 +50,14 @@ pub struct ResolvedRemote {
 }
 
 impl ResolvedRemote {
+    /// A remote given as an address; its credential comes from the variables that people already have.
+    ///
+    /// # Errors
+    /// When it is malformed, has an unknown scheme, or holds a secret.
+    pub fn from_address(address: &str, environment: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
+        url::parse(address, environment)
+    }
+
     /// The variable whose value the person's process must hand over, if there is one.
     pub fn secret_variable(&self) -> Option<&str> {
         match self.provider.secret_source()? {
