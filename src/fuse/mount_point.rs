@@ -56,9 +56,11 @@ pub fn mount_point_state(directory: &Path) -> std::io::Result<MountPointState> {
         None => {}
     }
     match std::fs::read_dir(&directory) {
-        Ok(mut entries) => {
-            Ok(if entries.next().is_none() { MountPointState::Empty } else { MountPointState::NotEmpty })
-        }
+        Ok(mut entries) => Ok(if entries.next().is_none() {
+            MountPointState::Empty
+        } else {
+            MountPointState::NotEmpty
+        }),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(MountPointState::Missing),
         Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => Ok(MountPointState::NotADirectory),
         Err(error) => Err(error),
