@@ -1,0 +1,12 @@
+//! Real mounts through the kernel, by the program as people run it, with ordinary tools on top.
+//!
+//! Each test runs as root and as an ordinary user where both can be had.
+
+mod cludz;
+mod demo;
+mod drive;
+mod failures;
+mod lifecycle;
+mod reductstore;
+mod sandbox;
+mod secrets;
