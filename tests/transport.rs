@@ -1,5 +1,7 @@
 //! What goes over the wire: retries, redirects, credentials, bodies that break off. Each server is one of the test's own.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;

@@ -2,6 +2,8 @@
 //!
 //! Each test runs as root and as an ordinary user where both can be had.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 mod cludz;
 mod demo;
 mod drive;
