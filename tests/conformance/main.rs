@@ -6,5 +6,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod cludz;
+// Other tests use the rest of it.
+#[allow(dead_code)]
+#[path = "../support/cludz.rs"]
+mod cludz_support;
 mod memory;
 mod suite;
