@@ -4,6 +4,7 @@
 //! no credentials of its own (`api` has the last two), and it enforces no rights: it reports them and passes on refusals.
 
 mod content;
+pub mod reductstore;
 
 pub use content::Content;
 
