@@ -9,12 +9,15 @@ use super::key::{EntryId, Key, RecordId, Timestamp};
 use super::names;
 use super::records::{MTIME, NAME, Record, SHA256, is_reserved};
 use super::tree::Found;
+use super::wire::QuotaType;
 use super::{NameMode, ReductStore, record_id};
 use crate::model::{Entry, Error, ErrorKind, Name, Result, Rights};
 use crate::provider::Content;
 
 /// How many taken times are stepped over: others may store at the same microsecond.
 const MAX_TIES: u32 = 100;
+/// Files up to this size, in bytes, are stored without a look at the quota: no quota is that small.
+const FITS_EVERY_QUOTA: u64 = 64 * 1024;
 /// How often a record is written again after its predecessor had to be removed first.
 const REWRITES: u32 = 5;
 /// The pause before the first of them; each further one is twice as long.
@@ -29,6 +32,7 @@ impl ReductStore {
             ));
         };
         let granted = self.granted(parent).await?;
+        self.check_size(&files.bucket, content.len(), granted).await?;
         let sha256 = content.sha256().await?;
         match self.find(parent, name).await? {
             None => {}
@@ -60,6 +64,7 @@ impl ReductStore {
     pub(super) async fn replace_by_name(&self, parent: &Key, entry: &Entry, content: &Content) -> Result<Entry> {
         let old = record_id(&entry.key)?;
         let granted = self.granted(parent).await?;
+        self.check_size(&old.entry.bucket, content.len(), granted).await?;
         let sha256 = content.sha256().await?;
         let current = if granted.read || !granted.write {
             self.find(parent, &entry.name).await?
@@ -109,6 +114,7 @@ impl ReductStore {
     pub(super) async fn replace_in_place(&self, entry: &Entry, content: &Content) -> Result<Entry> {
         let id = record_id(&entry.key)?;
         let granted = self.granted(&Key::Record(id.clone())).await?;
+        self.check_size(&id.entry.bucket, content.len(), granted).await?;
         let sha256 = content.sha256().await?;
         let old = if granted.read || !granted.write {
             match self.server.head(&id).await {
@@ -154,6 +160,23 @@ impl ReductStore {
             }
         }
         Err(Error::internal("the attempts to store a file ran out"))
+    }
+
+    /// Refuses what a bucket with a FIFO quota can never hold. The server refuses it too, but only after it removed every
+    /// older record to make room (measured on ReductStore 1.21.5).
+    async fn check_size(&self, bucket: &str, len: u64, granted: Rights) -> Result<()> {
+        if len <= FITS_EVERY_QUOTA || !granted.read {
+            return Ok(());
+        }
+        let settings = self.server.bucket(bucket).await?.settings;
+        if settings.quota_type == QuotaType::Fifo && len > settings.quota_size {
+            let message = format!(
+                "the file has {len} bytes, the whole bucket {bucket:?} may have {}",
+                settings.quota_size
+            );
+            return Err(Error::new(ErrorKind::TooLarge, message));
+        }
+        Ok(())
     }
 
     /// Removes one record, when none of its entry is being read here.
