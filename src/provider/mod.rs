@@ -7,6 +7,7 @@ pub mod cludz;
 mod content;
 pub mod faulty;
 pub mod memory;
+pub mod reductstore;
 
 pub use content::Content;
 
