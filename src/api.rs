@@ -2,11 +2,15 @@
 
 use std::sync::Arc;
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::Url;
 
-use crate::auth::{AfterRejection, Authenticator};
+use crate::auth::{AfterRejection, Authenticator, CredentialState};
 use crate::model::{Error, ErrorKind, Result};
 use crate::net::{Credential, Dialect, Request, Response, Transport};
+
+/// What a path segment cannot hold as it is: all but the unreserved characters (RFC 3986, 2.3).
+const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// One provider's HTTP API, called by one identity.
 pub struct Api {
@@ -61,13 +65,23 @@ impl Api {
         &self.base
     }
 
-    /// The base with more path segments, each percent-encoded as needed.
+    /// The base with more path segments, each percent-encoded; an empty last one gives a slash at the end.
+    ///
+    /// A segment may hold any character (`Url`'s own setters drop tabs and line ends). It must be neither `.` nor `..`.
     pub fn url<'a>(&self, segments: impl IntoIterator<Item = &'a str>) -> Url {
-        let mut url = self.base.clone();
-        if let Ok(mut path) = url.path_segments_mut() {
-            path.pop_if_empty().extend(segments);
+        let mut path = self.base.path().trim_end_matches('/').to_owned();
+        for segment in segments {
+            path.push('/');
+            path.extend(utf8_percent_encode(segment, ENCODED));
         }
+        let mut url = self.base.clone();
+        url.set_path(&path);
         url
+    }
+
+    /// Where the credential is in its life.
+    pub fn credential_state(&self) -> CredentialState {
+        self.authenticator.state()
     }
 
     /// Sends with the current credential; after a 401 once more with the next one, if there is one.
@@ -123,5 +137,30 @@ fn is_loopback(url: &Url) -> bool {
         Some(url::Host::Ipv6(address)) => address.is_loopback(),
         Some(url::Host::Domain(name)) => name == "localhost",
         None => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::Anonymous;
+    use crate::net::{PlainDialect, TransportSettings};
+    use std::time::Duration;
+
+    #[test]
+    fn every_character_of_a_segment_gets_into_the_address() {
+        let api = Api::new(
+            "https://a.example/v1/".parse().unwrap(),
+            PlainHttp::LoopbackOnly,
+            Transport::new(TransportSettings::within(Duration::from_secs(1))).unwrap(),
+            Arc::new(Anonymous),
+            Arc::new(PlainDialect),
+        )
+        .unwrap();
+        let path = |segments: &[&str]| api.url(segments.iter().copied()).to_string();
+        assert_eq!(path(&["a b", "c/d"]), "https://a.example/v1/a%20b/c%2Fd");
+        assert_eq!(path(&["%2e", "x?y#z", ""]), "https://a.example/v1/%252e/x%3Fy%23z/");
+        assert_eq!(path(&["a\tb\n", "\\"]), "https://a.example/v1/a%09b%0A/%5C");
+        assert_eq!(path(&["\u{e9}"]), "https://a.example/v1/%C3%A9");
     }
 }

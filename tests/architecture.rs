@@ -192,7 +192,13 @@ impl Source {
             file: file.to_owned(),
             text: text.to_owned(),
             tokens,
-            test_modules: modules.iter().map(|module| folder.join(module)).collect(),
+            test_modules: modules
+                .iter()
+                .map(|module| match module {
+                    TestModule::Named(name) => folder.join(name),
+                    TestModule::At(path) => file.with_file_name(path).with_extension(""),
+                })
+                .collect(),
         }
     }
 
@@ -492,8 +498,16 @@ fn tokens(text: &str) -> Vec<Token> {
     found
 }
 
-/// Drops every item under `#[cfg(test)]`; gives the names of the files among them.
-fn without_tests(tokens: Vec<Token>) -> (Vec<Token>, Vec<String>) {
+/// A file that is a module for tests only.
+enum TestModule {
+    /// `mod tests;`
+    Named(String),
+    /// `#[path = "disk_tests.rs"] mod tests;`
+    At(String),
+}
+
+/// Drops every item under `#[cfg(test)]`; gives the files among them.
+fn without_tests(tokens: Vec<Token>) -> (Vec<Token>, Vec<TestModule>) {
     let (mut kept, mut modules, mut at) = (Vec::new(), Vec::new(), 0);
     let opening = [
         What::Mark('#'),
@@ -538,7 +552,11 @@ fn without_tests(tokens: Vec<Token>) -> (Vec<Token>, Vec<String>) {
             && place + 2 == item.len()
             && let What::Word(name) = &item[place + 1].what
         {
-            modules.push(name.clone());
+            let path = item.iter().find_map(|token| match &token.what {
+                What::Text(path) => Some(path.clone()),
+                _ => None,
+            });
+            modules.push(path.map_or_else(|| TestModule::Named(name.clone()), TestModule::At));
         }
         at += 1;
     }
@@ -689,4 +707,10 @@ fn a_module_for_tests_is_test_code() {
     let tests = Source::new(Path::new("fs/tests.rs"), "use crate::fuse::X;\n");
     let deeper = Source::new(Path::new("fs/tests/more.rs"), "use crate::fuse::X;\n");
     assert!(check(&[parent, tests, deeper]).is_empty());
+    let parent = Source::new(
+        Path::new("cache/disk.rs"),
+        "//! Head.\n#[cfg(test)]\n#[path = \"disk_tests.rs\"]\nmod tests;\n",
+    );
+    let tests = Source::new(Path::new("cache/disk_tests.rs"), "use crate::fuse::X;\n");
+    assert!(check(&[parent, tests]).is_empty());
 }

@@ -3,8 +3,8 @@
 use std::time::{Duration, SystemTime};
 
 use super::{FileSystem, Ino};
-use crate::model::{Action, Entry, Error, ErrorKind, Kind, Result, Rights};
-use crate::state::LocalAttributes;
+use crate::model::{Action, Error, ErrorKind, Kind, Result, Rights, Version};
+use crate::state::{LocalAttributes, LocalTimes};
 
 /// The attributes of a node, in the kernel's terms but in our own type.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,8 +78,14 @@ impl FileSystem {
         if change.mode.is_some() || change.accessed.is_some() || change.modified.is_some() {
             let mut local = self.local_attributes(ino)?;
             local.mode = change.mode.map(|mode| mode & 0o777).or(local.mode);
-            local.modified = change.modified.or(local.modified);
-            local.accessed = change.accessed.or(local.accessed);
+            if change.accessed.is_some() || change.modified.is_some() {
+                let shown = self.known_attributes(ino)?.attributes;
+                local.times = Some(LocalTimes {
+                    modified: change.modified.unwrap_or(shown.modified),
+                    accessed: change.accessed.unwrap_or(shown.accessed),
+                    version: self.table.with(ino, |node| node.entry.version.clone())?,
+                });
+            }
             self.keep_local_attributes(ino, local)?;
         }
         self.known_attributes(ino)
@@ -93,26 +99,30 @@ impl FileSystem {
                 Some(content) if node.is_ours() => (content.staged.len(), content.staged.modified()),
                 _ => (node.entry.size, node.entry.modified),
             };
-            self.shown(ino, &node.entry, size, modified, &local)
+            let times = local
+                .times
+                .as_ref()
+                .filter(|times| node.is_ours() || times.version == node.entry.version);
+            Attributes {
+                ino,
+                kind: node.entry.kind,
+                size,
+                mode: shown_mode(
+                    self.rights(&node.entry),
+                    node.entry.kind,
+                    self.settings.umask,
+                    local.mode,
+                ),
+                uid: self.settings.uid,
+                gid: self.settings.gid,
+                modified: times.map_or(modified, |times| times.modified),
+                accessed: times.map_or(modified, |times| times.accessed),
+            }
         })?;
         Ok(Found {
             attributes,
             ttl: self.ttl(ino),
         })
-    }
-
-    fn shown(&self, ino: Ino, entry: &Entry, size: u64, modified: SystemTime, local: &LocalAttributes) -> Attributes {
-        let modified = local.modified.unwrap_or(modified);
-        Attributes {
-            ino,
-            kind: entry.kind,
-            size,
-            mode: shown_mode(self.rights(entry), entry.kind, self.settings.umask, local.mode),
-            uid: self.settings.uid,
-            gid: self.settings.gid,
-            modified,
-            accessed: local.accessed.unwrap_or(modified),
-        }
     }
 
     /// Stores what was set, in the table and in the state database.
@@ -126,15 +136,21 @@ impl FileSystem {
     /// The times that were set belong to the content of then.
     pub(super) fn content_changed(&self, ino: Ino) -> Result<()> {
         let local = self.local_attributes(ino)?;
-        if local.modified.is_some() || local.accessed.is_some() {
-            self.keep_local_attributes(
-                ino,
-                LocalAttributes {
-                    modified: None,
-                    accessed: None,
-                    ..local
-                },
-            )?;
+        if local.times.is_some() {
+            self.keep_local_attributes(ino, LocalAttributes { times: None, ..local })?;
+        }
+        Ok(())
+    }
+
+    /// What was changed here is a version of the provider's now: times that were set since are that version's.
+    pub(super) fn content_sent(&self, ino: Ino, version: &Version) -> Result<()> {
+        let local = self.local_attributes(ino)?;
+        if let Some(times) = local.times.clone() {
+            let times = Some(LocalTimes {
+                version: version.clone(),
+                ..times
+            });
+            self.keep_local_attributes(ino, LocalAttributes { times, ..local })?;
         }
         Ok(())
     }

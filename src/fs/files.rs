@@ -172,14 +172,10 @@ impl FileSystem {
             return Err(Error::new(ErrorKind::BadHandle, "the file isn't open for writing"));
         }
         let staged = self.stage(file.ino).await?;
-        let was_clean = !staged.is_dirty();
         staged
             .write(offset, bytes, self.provider.capabilities().max_file_size)
             .await?;
-        if was_clean || self.table.with(file.ino, |node| node.local.is_some())? {
-            self.content_changed(file.ino)?;
-        }
-        Ok(())
+        self.content_changed(file.ino)
     }
 
     /// What `close` waits for: the file is at the provider afterwards.
@@ -327,6 +323,7 @@ impl FileSystem {
             return Ok(());
         };
         self.fetcher.store(&entry.object(), content.staged.file()).await;
+        self.content_sent(ino, &entry.version)?;
         self.table.with(ino, |node| {
             node.kernel_version = Some(entry.version.clone());
             node.local_contents += 1;

@@ -3,9 +3,11 @@
 //! A provider turns the operations below into requests and the answers into entries. It keeps no cache, no retries and
 //! no credentials of its own (`api` has the last two), and it enforces no rights: it reports them and passes on refusals.
 
+pub mod cludz;
 mod content;
 pub mod faulty;
 pub mod memory;
+pub mod reductstore;
 pub mod registry;
 
 pub use content::Content;

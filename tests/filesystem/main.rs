@@ -1,5 +1,7 @@
 //! The file system without a kernel: every operation against the reference provider, with faults on demand.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 mod support;
 
 use std::ffi::OsStr;

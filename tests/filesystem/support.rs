@@ -63,7 +63,7 @@ impl Fixture {
         let dynamic: Arc<dyn Provider> = Arc::clone(&provider) as _;
         let fetcher = Arc::new(Fetcher::shim(Arc::clone(&dynamic)));
         let staging = StagingArea::open(folder.path()).unwrap();
-        let state = Arc::new(StateDb);
+        let state = Arc::new(StateDb::open(&folder.path().join("state.db")).unwrap());
         let fs = FileSystem::new(dynamic, fetcher, staging, state, root, settings.clone());
         Self {
             fs,

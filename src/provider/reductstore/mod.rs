@@ -1,0 +1,275 @@
+//! ReductStore: buckets, entries and records as directories and files.
+//!
+//! Buckets and entry segments are directories, records are files; the files directly in a bucket are the records of a
+//! hidden entry. This module holds the provider and its order of steps: `tree` finds and lists, `upload` stores,
+//! `change` makes, moves and removes, `reading` checks what is read. The requests are in `server`, the names in `names`.
+//!
+//! Removing a directory is safe only against what is known when it is asked for: the server removes an entry with all
+//! in it, so a file that another client stores there in the same moment is lost.
+
+mod change;
+mod key;
+mod names;
+mod reading;
+mod records;
+mod rights;
+mod server;
+mod tree;
+mod upload;
+mod wire;
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+
+use self::key::{Key, RecordId, Timestamp};
+use self::reading::EntryLocks;
+use self::rights::Access;
+use self::server::Server;
+use self::wire::{QuotaType, ReductDialect};
+use super::{ByteStream, Capabilities, Content, LabelChanges, LabelSupport, Place, Provider, Reads, Target};
+use crate::api::Api;
+use crate::model::{Entry, Error, ErrorKind, Name, ObjectId, ObjectKey, Result, Rights, Usage};
+use crate::net::Dialect;
+
+/// How records are named.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NameMode {
+    /// Ordinary names, kept in the label `name`; records without it have the vendor's export name.
+    #[default]
+    Label,
+    /// The vendor's export names, `<microseconds since 1970>.<extension>`, and no others.
+    Timestamp,
+}
+
+/// What is mounted and how.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// The bucket that is the root, as the server names it; without one all buckets are below the root.
+    pub bucket: Option<String>,
+    /// The directory below the bucket, or below the root of all buckets, that is mounted.
+    pub path: Vec<Name>,
+    pub names: NameMode,
+    /// Shown instead of the rights that the server tells.
+    pub rights_override: Option<Rights>,
+}
+
+/// A ReductStore server.
+pub struct ReductStore {
+    server: Server,
+    settings: Settings,
+    capabilities: Capabilities,
+    access: Mutex<Option<Arc<Access>>>,
+    locks: EntryLocks,
+    clock: Clock,
+    /// The time of directories that hold no record.
+    since: SystemTime,
+}
+
+/// Gives every record of this process a time of its own.
+#[derive(Default)]
+struct Clock(AtomicU64);
+
+impl Clock {
+    /// Now in microseconds since 1970, but later than `after` and than every time given before.
+    fn later_than(&self, after: u64) -> Timestamp {
+        let now = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .map_or(0, |since| u64::try_from(since.as_micros()).unwrap_or(u64::MAX));
+        let mut given = now.max(after.saturating_add(1));
+        // A record at the end of all times is not a reason to number every later one behind it.
+        if after < now {
+            let last = self.0.fetch_max(given, Ordering::Relaxed);
+            if last >= given {
+                given = self.0.fetch_add(1, Ordering::Relaxed) + 1;
+            }
+        }
+        Timestamp(given)
+    }
+}
+
+impl ReductStore {
+    /// `api` has the server's root as its base, with the base path if the server has one.
+    pub fn new(api: Arc<Api>, settings: Settings) -> Self {
+        Self {
+            server: Server::new(api),
+            settings,
+            capabilities: Capabilities {
+                reads: Reads::WholeOnly,
+                labels: LabelSupport::Stored,
+                max_file_size: None,
+                max_name_chars: None,
+                rename_directories: true,
+                move_files: false,
+            },
+            access: Mutex::new(None),
+            locks: EntryLocks::default(),
+            clock: Clock::default(),
+            since: SystemTime::now(),
+        }
+    }
+
+    /// How to read the server's refusals.
+    pub fn dialect() -> Arc<dyn Dialect> {
+        Arc::new(ReductDialect)
+    }
+
+    /// The token's grants as of the last `probe`.
+    async fn access(&self) -> Result<Arc<Access>> {
+        if let Some(access) = &*self.access.lock() {
+            return Ok(Arc::clone(access));
+        }
+        self.ask_access().await
+    }
+
+    async fn ask_access(&self) -> Result<Arc<Access>> {
+        let access = Arc::new(self.server.access().await?);
+        *self.access.lock() = Some(Arc::clone(&access));
+        Ok(access)
+    }
+
+    /// What the server grants on what a key stands for.
+    async fn granted(&self, key: &Key) -> Result<Rights> {
+        let access = self.access().await?;
+        Ok(match key {
+            Key::Root => access.on_root(),
+            Key::Bucket(bucket) => access.on_bucket(bucket),
+            Key::Directory(entry) | Key::Record(RecordId { entry, .. }) => access.on_bucket(&entry.bucket),
+        })
+    }
+
+    /// The rights that are shown for what is granted.
+    fn shown(&self, granted: Rights) -> Rights {
+        self.settings.rights_override.unwrap_or(granted)
+    }
+}
+
+#[async_trait]
+impl Provider for ReductStore {
+    fn kind(&self) -> &'static str {
+        "reductstore"
+    }
+
+    fn identity(&self) -> String {
+        let bucket = self.settings.bucket.iter().map(String::as_str);
+        let path = self.settings.path.iter().map(Name::as_str);
+        let place: Vec<&str> = bucket.chain(path).collect();
+        let names = match self.settings.names {
+            NameMode::Label => "label",
+            NameMode::Timestamp => "timestamp",
+        };
+        format!("reductstore {} {} names={names}", self.server.base(), place.join("/"))
+    }
+
+    fn capabilities(&self) -> &Capabilities {
+        &self.capabilities
+    }
+
+    async fn probe(&self) -> Result<Entry> {
+        self.ask_access().await?;
+        self.find_root().await
+    }
+
+    async fn lookup(&self, parent: &ObjectKey, name: &Name) -> Result<Entry> {
+        match self.find(&Key::parse(parent)?, name).await? {
+            Some(found) => Ok(found.into_entry()),
+            None => Err(Error::not_found(format!("{:?}", name.as_str()))),
+        }
+    }
+
+    async fn stat(&self, entry: &Entry) -> Result<Entry> {
+        self.look_again(entry).await
+    }
+
+    async fn list(&self, directory: &ObjectKey) -> Result<Vec<Entry>> {
+        self.children(&Key::parse(directory)?).await
+    }
+
+    async fn read(&self, object: &ObjectId, _range: Range<u64>) -> Result<ByteStream> {
+        let id = record_id(&object.key)?;
+        let guard = self.locks.reading(&id.entry).await;
+        let (record, response) = self.server.get(&id).await?;
+        if record.version() != object.version || record.size != object.size {
+            return Err(Error::new(
+                ErrorKind::Changed,
+                "read the file: it was replaced since it was opened",
+            ));
+        }
+        Ok(reading::verified(response.stream("read the file"), &record, guard))
+    }
+
+    async fn create_directory(&self, parent: &ObjectKey, name: &Name) -> Result<Entry> {
+        self.make_directory(&Key::parse(parent)?, name).await
+    }
+
+    async fn upload(&self, target: &Target, content: &Content) -> Result<Entry> {
+        match target {
+            Target::New { parent, name } => self.store_new(&Key::parse(parent)?, name, content).await,
+            Target::Replace { parent, entry } => match self.settings.names {
+                NameMode::Label => self.replace_by_name(&Key::parse(parent)?, entry, content).await,
+                NameMode::Timestamp => self.replace_in_place(entry, content).await,
+            },
+        }
+    }
+
+    async fn remove_file(&self, entry: &Entry) -> Result<()> {
+        self.remove_record(&record_id(&entry.key)?).await
+    }
+
+    async fn remove_directory(&self, entry: &Entry) -> Result<()> {
+        self.remove_empty(&Key::parse(&entry.key)?).await
+    }
+
+    async fn rename(&self, entry: &Entry, _from: &Place, to: &Place, replaced: Option<&Entry>) -> Result<Entry> {
+        match Key::parse(&entry.key)? {
+            Key::Record(id) => self.rename_file(entry, &id, to, replaced).await,
+            key => self.rename_directory(entry, &key, to, replaced).await,
+        }
+    }
+
+    async fn set_labels(&self, entry: &Entry, changes: &LabelChanges) -> Result<Entry> {
+        self.change_labels(entry, changes).await
+    }
+
+    async fn usage(&self) -> Result<Usage> {
+        let root = self.find_root().await?;
+        let bucket = match Key::parse(&root.key)? {
+            Key::Root => {
+                let used = self.server.info().await?.usage.value();
+                return Ok(Usage {
+                    used: used.ok_or_else(|| Error::bad_data("ask the server about itself: the usage is no number"))?,
+                    total: None,
+                });
+            }
+            Key::Bucket(bucket) => bucket,
+            Key::Directory(entry) | Key::Record(RecordId { entry, .. }) => entry.bucket,
+        };
+        if !self.access().await?.on_bucket(&bucket).read {
+            return Err(Error::unsupported(
+                "how full a bucket is, is told only to tokens that may read it",
+            ));
+        }
+        let bucket = self.server.bucket(&bucket).await?;
+        let total = (bucket.settings.quota_type != QuotaType::None).then_some(bucket.settings.quota_size);
+        Ok(Usage {
+            used: bucket.info.size,
+            total,
+        })
+    }
+}
+
+/// # Errors
+/// `IsADirectory` when the key isn't that of a file.
+fn record_id(key: &ObjectKey) -> Result<RecordId> {
+    match Key::parse(key)? {
+        Key::Record(id) => Ok(id),
+        _ => Err(Error::new(
+            ErrorKind::IsADirectory,
+            "a directory can't be used as a file",
+        )),
+    }
+}

@@ -1,0 +1,316 @@
+//! Storing files: whole, verified, and never so that the only good copy is the one on its way.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tracing::warn;
+
+use super::key::{EntryId, Key, RecordId, Timestamp};
+use super::names;
+use super::records::{MTIME, NAME, Record, SHA256, is_reserved};
+use super::tree::Found;
+use super::wire::QuotaType;
+use super::{NameMode, ReductStore, record_id};
+use crate::model::{Entry, Error, ErrorKind, Name, Result, Rights};
+use crate::provider::Content;
+
+/// How many taken times are stepped over: others may store at the same microsecond.
+const MAX_TIES: u32 = 100;
+/// Files up to this size, in bytes, are stored without a look at the quota: no quota is that small.
+const FITS_EVERY_QUOTA: u64 = 64 * 1024;
+/// How often a record is written again after its predecessor had to be removed first.
+const REWRITES: u32 = 5;
+/// The pause before the first of them; each further one is twice as long.
+const REWRITE_PAUSE: Duration = Duration::from_millis(200);
+
+impl ReductStore {
+    /// Stores a file under a free name.
+    pub(super) async fn store_new(&self, parent: &Key, name: &Name, content: &Content) -> Result<Entry> {
+        let Some(files) = parent.files() else {
+            return Err(Error::unsupported(
+                "files live inside a bucket; make a directory here first, which becomes a bucket",
+            ));
+        };
+        let granted = self.granted(parent).await?;
+        self.check_size(&files.bucket, content.len(), granted).await?;
+        let sha256 = content.sha256().await?;
+        match self.find(parent, name).await? {
+            None => {}
+            // What an upload whose answer got lost has stored.
+            Some(Found::File { entry, record }) if record.sha256() == Some(&sha256) => return Ok(entry),
+            Some(_) => return Err(taken(name)),
+        }
+        let mut record = Record {
+            at: Timestamp(0),
+            size: content.len(),
+            content_type: names::content_type_of(name),
+            labels: BTreeMap::from([(SHA256.to_owned(), sha256)]),
+        };
+        let stored = match self.settings.names {
+            NameMode::Label => {
+                record.labels.insert(NAME.to_owned(), names::encode_file_name(name));
+                record.at = self.clock.later_than(0);
+                self.write_at_free_time(&files, record, content, granted).await?
+            }
+            NameMode::Timestamp => {
+                (record.at, record.content_type) = timestamp_and_type(name)?;
+                self.write(&files, record, content, granted).await?
+            }
+        };
+        Ok(stored.to_entry(&files, name.clone(), self.shown(granted)))
+    }
+
+    /// Stores the new content beside the old, with the same name, and removes the old one when the new one is proven.
+    pub(super) async fn replace_by_name(&self, parent: &Key, entry: &Entry, content: &Content) -> Result<Entry> {
+        let old = record_id(&entry.key)?;
+        let granted = self.granted(parent).await?;
+        self.check_size(&old.entry.bucket, content.len(), granted).await?;
+        let sha256 = content.sha256().await?;
+        let current = if granted.read || !granted.write {
+            self.find(parent, &entry.name).await?
+        } else {
+            // Nothing can be seen; a change of no label says whether the old one is there.
+            self.server
+                .patch_labels(&old, &BTreeMap::new())
+                .await
+                .map_err(|error| if_missing(error, changed))?;
+            Some(Found::File {
+                entry: entry.clone(),
+                record: remembered(&old, entry),
+            })
+        };
+        let stored = match current {
+            Some(Found::File { entry: now, record }) if now.key == entry.key && now.version == entry.version => {
+                let mut labels = record.labels;
+                labels.remove(MTIME);
+                labels.insert(NAME.to_owned(), names::encode_file_name(&entry.name));
+                labels.insert(SHA256.to_owned(), sha256);
+                let next = Record {
+                    at: self.clock.later_than(old.at.0),
+                    size: content.len(),
+                    content_type: record.content_type,
+                    labels,
+                };
+                if next.at <= old.at {
+                    return Err(Error::unsupported(
+                        "the file has the last of all timestamps; nothing can be stored after it",
+                    ));
+                }
+                self.write_at_free_time(&old.entry, next, content, granted).await?
+            }
+            // What an earlier attempt stored before its answer, or the removal of the old one, got lost.
+            Some(Found::File { record, .. }) if record.sha256() == Some(&sha256) => record,
+            _ => return Err(changed()),
+        };
+        match self.remove_record(&old).await {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        Ok(stored.to_entry(&old.entry, entry.name.clone(), self.shown(granted)))
+    }
+
+    /// Removes the old record and stores the new one at the same time, which is its name. In between there is only the
+    /// local copy, so this one tries harder; what is missing already is stored all the same.
+    pub(super) async fn replace_in_place(&self, entry: &Entry, content: &Content) -> Result<Entry> {
+        let id = record_id(&entry.key)?;
+        let granted = self.granted(&Key::Record(id.clone())).await?;
+        self.check_size(&id.entry.bucket, content.len(), granted).await?;
+        let sha256 = content.sha256().await?;
+        let old = if granted.read || !granted.write {
+            match self.server.head(&id).await {
+                Ok(record) if record.sha256() == Some(&sha256) => {
+                    return Ok(record.to_entry(&id.entry, entry.name.clone(), self.shown(granted)));
+                }
+                Ok(record) if record.version() != entry.version => return Err(changed()),
+                Err(error) if error.kind() == ErrorKind::NotFound => remembered(&id, entry),
+                outcome => outcome?,
+            }
+        } else {
+            remembered(&id, entry)
+        };
+        let mut labels = old.labels;
+        labels.remove(MTIME);
+        labels.insert(SHA256.to_owned(), sha256);
+        let next = Record {
+            at: id.at,
+            size: content.len(),
+            content_type: timestamp_and_type(&entry.name).map_or(old.content_type, |(_, known)| known),
+            labels,
+        };
+        match self.remove_record(&id).await {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut pause = REWRITE_PAUSE;
+        for attempt in 1.. {
+            match self.write(&id.entry, next.clone(), content, granted).await {
+                Err(error)
+                    if attempt < REWRITES
+                        && matches!(
+                            error.kind(),
+                            ErrorKind::Unreachable | ErrorKind::TimedOut | ErrorKind::Busy | ErrorKind::BadData
+                        ) =>
+                {
+                    warn!(%error, attempt, "storing the replaced file again");
+                    tokio::time::sleep(pause).await;
+                    pause *= 2;
+                }
+                Ok(stored) => return Ok(stored.to_entry(&id.entry, entry.name.clone(), self.shown(granted))),
+                Err(error) => return Err(error),
+            }
+        }
+        Err(Error::internal("the attempts to store a file ran out"))
+    }
+
+    /// Refuses what a bucket with a FIFO quota can never hold. The server refuses it too, but only after it removed every
+    /// older record to make room (measured on ReductStore 1.21.5).
+    async fn check_size(&self, bucket: &str, len: u64, granted: Rights) -> Result<()> {
+        if len <= FITS_EVERY_QUOTA || !granted.read {
+            return Ok(());
+        }
+        let settings = self.server.bucket(bucket).await?.settings;
+        if settings.quota_type == QuotaType::Fifo && len > settings.quota_size {
+            let message = format!(
+                "the file has {len} bytes, the whole bucket {bucket:?} may have {}",
+                settings.quota_size
+            );
+            return Err(Error::new(ErrorKind::TooLarge, message));
+        }
+        Ok(())
+    }
+
+    /// Removes one record, when none of its entry is being read here.
+    pub(super) async fn remove_record(&self, id: &RecordId) -> Result<()> {
+        let _guard = self.locks.removing(&id.entry).await;
+        self.server.remove_record(id).await
+    }
+
+    async fn write_at_free_time(
+        &self,
+        files: &EntryId,
+        mut record: Record,
+        content: &Content,
+        granted: Rights,
+    ) -> Result<Record> {
+        for _ in 0..MAX_TIES {
+            match self.write(files, record.clone(), content, granted).await {
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                    record.at = self.clock.later_than(record.at.0);
+                }
+                outcome => return outcome,
+            }
+        }
+        Err(Error::new(
+            ErrorKind::Busy,
+            "store the file: every timestamp that was tried is taken",
+        ))
+    }
+
+    /// Writes a record and proves that the server has it as it was sent; what is not proven is removed again.
+    ///
+    /// A token that may only write gets no proof.
+    async fn write(&self, files: &EntryId, record: Record, content: &Content, granted: Rights) -> Result<Record> {
+        let id = RecordId {
+            entry: files.clone(),
+            at: record.at,
+        };
+        let blind = granted.write && !granted.read;
+        match self.server.write(files, &record, content).await {
+            Ok(()) if blind => return Ok(record),
+            Ok(()) => {}
+            // The answer is lost, perhaps not the record. One that others made at this time isn't ours to remove.
+            Err(error) if matches!(error.kind(), ErrorKind::Unreachable | ErrorKind::TimedOut) => {
+                if !blind {
+                    match self.server.head(&id).await {
+                        Ok(stored) if is_as_sent(&stored, &record) => return Ok(stored),
+                        Ok(_) => return Err(error),
+                        Err(missing) if missing.kind() == ErrorKind::NotFound => return Err(error),
+                        Err(_) => {}
+                    }
+                }
+                self.discard(&id).await;
+                return Err(error);
+            }
+            Err(error) => return Err(error),
+        }
+        let wrong = |why: &str| Err(Error::bad_data(format!("store the file: {why}")));
+        match self.server.head(&id).await {
+            Ok(stored) if is_as_sent(&stored, &record) => Ok(stored),
+            Ok(_) => {
+                self.discard(&id).await;
+                wrong("what is stored isn't what was sent")
+            }
+            Err(error) if error.kind() == ErrorKind::BadData => {
+                self.discard(&id).await;
+                wrong("the record is broken")
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => wrong("the record is gone"),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Removes what a failed upload left behind: it is in no listing, but it takes room.
+    async fn discard(&self, id: &RecordId) {
+        match self.remove_record(id).await {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                warn!(%error, "the rest of a failed upload stays on the server");
+            }
+            _ => {}
+        }
+    }
+}
+
+fn is_as_sent(stored: &Record, sent: &Record) -> bool {
+    stored.size == sent.size
+        && stored.labels.get(SHA256) == sent.labels.get(SHA256)
+        && stored.labels.get(NAME) == sent.labels.get(NAME)
+}
+
+/// A record as its entry tells it, where the server can't be asked.
+fn remembered(id: &RecordId, entry: &Entry) -> Record {
+    let labels = entry
+        .labels
+        .iter()
+        .filter(|(label, _)| !is_reserved(label))
+        .filter_map(|(label, value)| Some((label.clone(), names::encode_value(value)?)))
+        .collect();
+    Record {
+        at: id.at,
+        size: entry.size,
+        content_type: names::content_type_of(&entry.name),
+        labels,
+    }
+}
+
+/// What a name says in the mode of export names.
+fn timestamp_and_type(name: &Name) -> Result<(Timestamp, String)> {
+    names::parse_timestamp_name(name)
+        .and_then(|(at, extension)| Some((at, names::content_type_with(extension)?)))
+        .ok_or_else(|| invalid_timestamp_name(name))
+}
+
+pub(super) fn invalid_timestamp_name(name: &Name) -> Error {
+    Error::new(
+        ErrorKind::InvalidInput,
+        format!(
+            "{:?} is not <microseconds since 1970>.<extension> with a known extension, which names = \"timestamp\" asks for",
+            name.as_str()
+        ),
+    )
+}
+
+pub(super) fn taken(name: &Name) -> Error {
+    Error::new(ErrorKind::AlreadyExists, format!("{:?} exists already", name.as_str()))
+}
+
+fn changed() -> Error {
+    Error::new(ErrorKind::Changed, "another version is stored now")
+}
+
+fn if_missing(error: Error, other: fn() -> Error) -> Error {
+    if error.kind() == ErrorKind::NotFound {
+        other()
+    } else {
+        error
+    }
+}

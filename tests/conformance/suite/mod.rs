@@ -1,0 +1,174 @@
+//! The list of cases, what they need from a provider, and the run over them.
+
+mod changes;
+mod files;
+mod helpers;
+mod labels;
+mod names;
+mod reads;
+mod trees;
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use keymount::provider::Provider;
+
+pub use helpers::Bench;
+
+/// One fresh, empty, writable root of a provider. Dropping it cleans up.
+#[async_trait]
+pub trait Fixture: Send + Sync {
+    fn provider(&self) -> Arc<dyn Provider>;
+
+    /// A way to the stored objects that doesn't lead through the provider, to cross-check what it says.
+    fn raw(&self) -> Option<&dyn RawStore> {
+        None
+    }
+
+    /// Whether the provider's rules forbid a name (for another reason than its length).
+    fn refuses(&self, _name: &str) -> bool {
+        false
+    }
+
+    /// Cases that cannot apply, each with the reason.
+    fn skips(&self) -> &'static [(&'static str, &'static str)] {
+        &[]
+    }
+}
+
+/// The store seen past the provider. Paths are relative to the fixture's root, parts divided by `/`.
+#[async_trait]
+pub trait RawStore: Send + Sync {
+    async fn read(&self, path: &str) -> Option<Vec<u8>>;
+    /// Stores a file as another client would, over what is there.
+    async fn write(&self, path: &str, bytes: &[u8]);
+    async fn remove(&self, path: &str);
+    /// All names in a folder.
+    async fn names(&self, folder: &str) -> Vec<String>;
+}
+
+/// How a case ended, unless it panicked.
+pub enum Outcome {
+    Passed,
+    /// The provider's capabilities say that it cannot be.
+    NotApplicable(&'static str),
+}
+
+struct Case {
+    name: &'static str,
+    run: fn(Arc<Bench>) -> BoxFuture<'static, Outcome>,
+}
+
+macro_rules! cases {
+    ($($module:ident :: { $($case:ident),* $(,)? }),* $(,)?) => {
+        &[$($(Case {
+            name: stringify!($case),
+            run: |bench| Box::pin(async move { $module::$case(&bench).await }),
+        }),*),*]
+    };
+}
+
+const CASES: &[Case] = cases![
+    files::{
+        probe_gives_an_empty_writable_directory,
+        an_empty_file,
+        a_small_file,
+        a_large_file,
+        equal_contents_under_two_names,
+        every_view_gives_the_same_entry,
+        a_version_changes_with_the_content_only,
+        upload_over_an_existing_name_is_refused,
+        replace_the_expected_version,
+        replace_a_stale_version_is_refused,
+        replace_a_removed_file_is_refused,
+        replace_by_the_same_content,
+        replace_content_by_nothing_and_back,
+        concurrent_creates_of_one_name_have_one_winner,
+        concurrent_creates_of_many_names_all_succeed,
+        concurrent_replaces_of_one_version_keep_a_whole_content,
+        a_file_above_the_limit_is_refused,
+        uploads_are_what_the_store_holds,
+        edits_by_others_are_seen,
+    },
+    reads::{
+        ranges_at_every_edge,
+        concurrent_reads_of_one_file,
+        read_of_a_replaced_version,
+        read_of_a_removed_file,
+        usage_or_unsupported,
+    },
+    names::{
+        unusual_names_of_files,
+        unusual_names_of_directories,
+        composed_and_decomposed_names_are_two,
+        names_that_differ_in_case_are_two,
+        the_longest_name,
+        one_character_too_many,
+        forbidden_names_are_refused,
+    },
+    trees::{
+        a_deep_tree,
+        many_entries_in_one_directory,
+        an_empty_directory,
+        create_over_an_existing_name_is_refused,
+        list_of_a_file,
+        list_of_a_missing_directory,
+        lookup_of_a_missing_name,
+        stat_of_a_removed_entry,
+        changes_in_a_missing_directory,
+    },
+    changes::{
+        remove_a_file_and_use_its_name_again,
+        remove_what_is_missing,
+        remove_an_empty_directory,
+        a_directory_that_is_not_empty_stays,
+        rename_to_a_free_name,
+        rename_to_unusual_names,
+        rename_over_a_file,
+        rename_over_a_changed_file_is_refused,
+        rename_to_a_taken_name_is_refused,
+        rename_to_an_impossible_name_is_refused,
+        rename_of_a_missing_entry,
+        rename_to_another_directory,
+        rename_a_directory_with_content,
+        rename_a_directory_over_an_empty_one,
+    },
+    labels::{
+        labels_are_kept_and_removed,
+        labels_leave_the_content_alone,
+    },
+];
+
+/// Runs every case on a root of its own, prints the table and fails when a case did.
+pub async fn run<F: Fixture + 'static>(label: &str, fresh: impl AsyncFn() -> F) {
+    let mut table = String::new();
+    let mut failed = Vec::new();
+    let mut known = Vec::new();
+    for case in CASES {
+        let bench = Bench::open(fresh().await).await;
+        known.extend(bench.fixture().skips().iter().map(|(name, _)| *name));
+        let skip = bench.fixture().skips().iter().find(|(name, _)| *name == case.name);
+        let result = match skip {
+            Some((_, reason)) => format!("skipped: {reason}"),
+            None => match AssertUnwindSafe((case.run)(bench)).catch_unwind().await {
+                Ok(Outcome::Passed) => "passed".to_owned(),
+                Ok(Outcome::NotApplicable(reason)) => format!("not applicable: {reason}"),
+                Err(_) => {
+                    failed.push(case.name);
+                    "FAILED".to_owned()
+                }
+            },
+        };
+        table += &format!("{label:<24} {:<56} {result}\n", case.name);
+    }
+    println!("{table}");
+    assert!(failed.is_empty(), "{label}: {failed:?}");
+    let unknown: Vec<_> = known
+        .iter()
+        .filter(|name| !CASES.iter().any(|case| case.name == **name))
+        .collect();
+    assert!(unknown.is_empty(), "skips that name no case: {unknown:?}");
+}

@@ -1,0 +1,14 @@
+//! Real mounts through the kernel, by the program as people run it, with ordinary tools on top.
+//!
+//! Each test runs as root and as an ordinary user where both can be had.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod cludz;
+mod demo;
+mod drive;
+mod failures;
+mod lifecycle;
+mod reductstore;
+mod sandbox;
+mod secrets;

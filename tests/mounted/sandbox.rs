@@ -1,0 +1,330 @@
+//! A person with a home of their own, who runs keymount and ordinary tools. Nothing of it outlives the test.
+
+use std::ffi::OsStr;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::OnceLock;
+
+/// Who runs the commands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Who {
+    Root,
+    /// An ordinary user, who mounts through `fusermount3`.
+    User { uid: u32, gid: u32 },
+}
+
+impl Who {
+    /// Everybody whom this process can be: root and the user that `scripts/test` made, or just the one who runs it.
+    pub fn everybody() -> Vec<Self> {
+        let me = std::fs::metadata("/proc/self").expect("/proc is mounted");
+        if me.uid() != 0 {
+            return vec![Self::User { uid: me.uid(), gid: me.gid() }];
+        }
+        let name = std::env::var("KEYMOUNT_TEST_USER")
+            .expect("as root, the mounted tests need KEYMOUNT_TEST_USER; run them with scripts/test");
+        let users = std::fs::read_to_string("/etc/passwd").expect("/etc/passwd is readable");
+        let line = users.lines().find(|line| line.split(':').next() == Some(name.as_str()));
+        let fields: Vec<&str> = line.unwrap_or_else(|| panic!("there is no user {name}")).split(':').collect();
+        let number = |index: usize| fields[index].parse().expect("a number in /etc/passwd");
+        vec![Self::Root, Self::User { uid: number(2), gid: number(3) }]
+    }
+
+    /// The one who started the test.
+    pub fn me() -> Self {
+        Self::everybody()[0]
+    }
+
+    fn become_for(self, command: &mut Command) {
+        if let (Self::User { uid, gid }, true) = (self, running_as_root()) {
+            command.uid(uid).gid(gid);
+        }
+    }
+}
+
+fn running_as_root() -> bool {
+    std::fs::metadata("/proc/self").is_ok_and(|me| me.uid() == 0)
+}
+
+/// The program under test, where everybody may execute it.
+fn program() -> &'static Path {
+    static COPY: OnceLock<(tempfile::TempDir, PathBuf)> = OnceLock::new();
+    let (_, path) = COPY.get_or_init(|| {
+        let folder = tempfile::tempdir().unwrap();
+        open_to_all(folder.path());
+        let path = folder.path().join("keymount");
+        std::fs::copy(env!("CARGO_BIN_EXE_keymount"), &path).unwrap();
+        (folder, path)
+    });
+    path
+}
+
+fn open_to_all(folder: &Path) {
+    std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+/// A home with a configuration and a mount point, and the commands run there.
+pub struct Sandbox {
+    pub who: Who,
+    folder: tempfile::TempDir,
+    variables: Vec<(String, String)>,
+}
+
+/// What a command printed, and how it ended.
+#[derive(Debug)]
+pub struct Said {
+    pub code: Option<i32>,
+    pub out: String,
+    pub err: String,
+}
+
+impl Said {
+    fn of(output: Output) -> Self {
+        Self {
+            code: output.status.code(),
+            out: String::from_utf8_lossy(&output.stdout).into_owned(),
+            err: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    #[track_caller]
+    pub fn ok(self) -> String {
+        assert_eq!(self.code, Some(0), "it failed:\n{}\n{}", self.out, self.err);
+        self.out
+    }
+
+    /// The command failed with this code, and one sentence says why.
+    #[track_caller]
+    pub fn fails(self, code: i32, words: &str) {
+        assert_eq!(self.code, Some(code), "another exit code:\n{}\n{}", self.out, self.err);
+        assert!(self.err.contains(words), "{words:?} is not in {:?}", self.err);
+        assert_eq!(self.err.trim().lines().count(), 1, "more than one sentence: {}", self.err);
+    }
+
+    /// A tool was refused with this message of the C library.
+    #[track_caller]
+    pub fn refused(self, message: &str) {
+        assert_ne!(self.code, Some(0), "it was not refused: {}", self.out);
+        assert!(self.err.contains(message), "not {message:?} but: {}", self.err);
+    }
+}
+
+impl Sandbox {
+    pub fn new(who: Who) -> Self {
+        let folder = tempfile::Builder::new().prefix("mounted-").tempdir().unwrap();
+        open_to_all(folder.path());
+        let it = Self { who, folder, variables: Vec::new() };
+        for name in ["mnt", "config/keymount", "state", "cache", "run", "work"] {
+            std::fs::create_dir_all(it.path(name)).unwrap();
+        }
+        std::fs::set_permissions(it.path("run"), std::fs::Permissions::from_mode(0o700)).unwrap();
+        it.own(it.folder.path());
+        it
+    }
+
+    /// A path in the home.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub fn mount_point(&self) -> PathBuf {
+        self.path("mnt")
+    }
+
+    /// An environment variable for every command from now on.
+    pub fn variable(&mut self, name: &str, value: &str) {
+        self.variables.retain(|(known, _)| known != name);
+        self.variables.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// Writes `config.toml`.
+    pub fn configure(&self, toml: &str) {
+        self.file("config/keymount/config.toml", toml, 0o600);
+    }
+
+    /// A file in the home.
+    pub fn file(&self, name: &str, text: &str, mode: u32) -> PathBuf {
+        let path = self.path(name);
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        self.own(&path);
+        path
+    }
+
+    /// Runs keymount to its end.
+    #[track_caller]
+    pub fn keymount<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Said {
+        Said::of(self.command(program()).args(arguments).output().unwrap())
+    }
+
+    /// Mounts on `mnt`.
+    #[track_caller]
+    pub fn mount(&self, what: &str, options: &[&str]) {
+        let mnt = self.mount_point();
+        let mut arguments: Vec<&OsStr> = vec!["mount".as_ref(), what.as_ref(), mnt.as_ref()];
+        arguments.extend(options.iter().map(OsStr::new));
+        self.keymount(arguments).ok();
+    }
+
+    #[track_caller]
+    pub fn unmount(&self) {
+        self.keymount(["umount".as_ref(), self.mount_point().as_os_str()]).ok();
+    }
+
+    /// Runs a shell script in the mount.
+    #[track_caller]
+    pub fn sh(&self, script: &str) -> Said {
+        Said::of(self.shell(script).output().unwrap())
+    }
+
+    /// Starts a shell script in the mount; it is ended with the test.
+    pub fn start(&self, script: &str) -> Running {
+        let mut command = self.shell(script);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        Running(Some(command.spawn().unwrap()))
+    }
+
+    /// Starts keymount without waiting for its end.
+    pub fn start_keymount<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Running {
+        let mut command = self.command(program());
+        command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Running(Some(command.spawn().unwrap()))
+    }
+
+    pub fn is_mounted(&self, name: &str) -> bool {
+        let path = self.path(name);
+        mounts_below(&path).contains(&path)
+    }
+
+    /// The daemons that serve this home.
+    pub fn daemons(&self) -> Vec<u32> {
+        let home = format!("HOME={}", self.folder.path().display());
+        let mut daemons = Vec::new();
+        for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+            let Ok(pid) = entry.file_name().to_string_lossy().parse::<u32>() else { continue };
+            let read = |name: &str| std::fs::read(entry.path().join(name)).unwrap_or_default();
+            let environment = read("environ");
+            let ours = environment.split(|byte| *byte == 0).any(|variable| variable == home.as_bytes());
+            if ours && read("comm").starts_with(b"keymount") {
+                daemons.push(pid);
+            }
+        }
+        daemons
+    }
+
+    fn shell(&self, script: &str) -> Command {
+        let mut command = self.command("/bin/sh");
+        command.arg("-c").arg(format!("cd \"$MNT\" || exit 99\n{script}"));
+        command
+    }
+
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new(program);
+        self.who.become_for(&mut command);
+        command.env_clear().stdin(Stdio::null()).current_dir(self.folder.path()).process_group(0);
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        command.env("PATH", path).env("LC_ALL", "C").env("MNT", self.mount_point()).env("RUST_BACKTRACE", "1");
+        command.env("HOME", self.folder.path());
+        for (variable, folder) in [
+            ("XDG_CONFIG_HOME", "config"),
+            ("XDG_STATE_HOME", "state"),
+            ("XDG_CACHE_HOME", "cache"),
+            ("XDG_RUNTIME_DIR", "run"),
+        ] {
+            command.env(variable, self.path(folder));
+        }
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
+        command
+    }
+
+    /// Gives what is below a path to the one who acts here.
+    fn own(&self, path: &Path) {
+        if let (Who::User { uid, gid }, true) = (self.who, running_as_root()) {
+            let mut command = Command::new("chown");
+            let status = command.arg("-R").arg(format!("{uid}:{gid}")).arg(path).status().unwrap();
+            assert!(status.success());
+        }
+    }
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        for daemon in self.daemons() {
+            let _ = Command::new("kill").arg("-KILL").arg(daemon.to_string()).status();
+        }
+        for mount in mounts_below(self.folder.path()).into_iter().rev() {
+            let _ = match self.who {
+                Who::Root => Command::new("umount").arg("-l").arg(&mount).status(),
+                Who::User { .. } => self.command("fusermount3").arg("-uz").arg(&mount).status(),
+            };
+        }
+        if std::thread::panicking() {
+            let log = self.path("state/keymount");
+            for entry in std::fs::read_dir(log).into_iter().flatten().flatten() {
+                if entry.path().extension().is_some_and(|extension| extension == "log") {
+                    eprintln!("{}:\n{}", entry.path().display(), std::fs::read_to_string(entry.path()).unwrap_or_default());
+                }
+            }
+        }
+    }
+}
+
+fn mounts_below(folder: &Path) -> Vec<PathBuf> {
+    let table = std::fs::read_to_string("/proc/self/mounts").unwrap();
+    let points = table.lines().filter_map(|line| line.split(' ').nth(1)).map(PathBuf::from);
+    points.filter(|point| point.starts_with(folder)).collect()
+}
+
+/// A process of the test, killed when the test is over.
+pub struct Running(Option<Child>);
+
+impl Running {
+    pub fn id(&self) -> u32 {
+        self.0.as_ref().map_or(0, Child::id)
+    }
+
+    pub fn wait(mut self) -> Said {
+        Said::of(self.0.take().expect("it is waited for once").wait_with_output().unwrap())
+    }
+
+    /// Waits for a line on its standard output that has these words; gives all lines until then.
+    pub fn wait_for(&mut self, words: &str) -> String {
+        use std::io::Read;
+        let out = self.0.as_mut().and_then(|child| child.stdout.as_mut()).expect("its output is piped");
+        let (mut text, mut byte) = (Vec::new(), [0]);
+        while out.read(&mut byte).unwrap() == 1 {
+            text.push(byte[0]);
+            if byte[0] == b'\n' && String::from_utf8_lossy(&text).contains(words) {
+                return String::from_utf8_lossy(&text).into_owned();
+            }
+        }
+        panic!("it ended without saying {words:?}: {}", String::from_utf8_lossy(&text));
+    }
+
+    /// Sends a signal by name.
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("kill").arg(format!("-{name}")).arg(self.id().to_string()).status().unwrap();
+        assert!(status.success());
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.0.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// Waits until something holds, looking again after each short pause; the limit only ends a test that would hang.
+#[track_caller]
+pub fn until(what: &str, holds: impl Fn() -> bool) {
+    let start = std::time::Instant::now();
+    while !holds() {
+        assert!(start.elapsed().as_secs() < 60, "{what} did not happen");
+        std::thread::yield_now();
+        std::thread::park_timeout(std::time::Duration::from_millis(20));
+    }
+}
