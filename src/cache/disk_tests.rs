@@ -282,11 +282,12 @@ async fn many_at_once_stay_below_the_cap_and_get_right_bytes() {
         task.await.unwrap();
     }
     assert!(cache.usage().hits > 0);
-    let index = cache.0.index.lock();
-    assert!(index.versions.iter().all(|(_, kept)| kept.pins == 0));
-    let sum: u64 = index.versions.iter().map(|(_, kept)| kept.bytes).sum();
-    drop(index);
-    assert_eq!(cache.usage().bytes, sum);
+    {
+        let index = cache.0.index.lock();
+        assert!(index.versions.iter().all(|(_, kept)| kept.pins == 0));
+        let sum: u64 = index.versions.iter().map(|(_, kept)| kept.bytes).sum();
+        assert_eq!(cache.usage().bytes, sum);
+    }
     cache.clear().await;
     assert_eq!(cache.usage().bytes, 0);
     drop(folder);

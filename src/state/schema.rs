@@ -1,0 +1,57 @@
+//! The tables of the state database and their versions.
+
+use std::time::Duration;
+
+use rusqlite::{Connection, ErrorCode};
+
+/// One step from each schema version to the next; `user_version` counts those that were done.
+const MIGRATIONS: [&str; 1] = ["CREATE TABLE attributes (
+    namespace TEXT NOT NULL,
+    path TEXT NOT NULL,
+    mode INTEGER,
+    modified_s INTEGER,
+    modified_ns INTEGER,
+    accessed_s INTEGER,
+    accessed_ns INTEGER,
+    version TEXT,
+    PRIMARY KEY (namespace, path)
+) WITHOUT ROWID"];
+
+pub enum Refused {
+    /// Its schema version.
+    Newer(u32),
+    Damaged,
+    Failed(rusqlite::Error),
+}
+
+impl From<rusqlite::Error> for Refused {
+    fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Self::Damaged,
+            _ => Self::Failed(error),
+        }
+    }
+}
+
+/// Sets the connection up and brings the tables to the newest version.
+pub fn prepare(connection: &mut Connection, busy: Duration) -> Result<(), Refused> {
+    connection.busy_timeout(busy)?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "NORMAL")?;
+    let check: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+    if check != "ok" {
+        return Err(Refused::Damaged);
+    }
+    // Immediate: two daemons that start together migrate once.
+    let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+    let version: u32 = transaction.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    if version as usize > MIGRATIONS.len() {
+        return Err(Refused::Newer(version));
+    }
+    for (number, migration) in MIGRATIONS.iter().enumerate().skip(version as usize) {
+        transaction.execute_batch(migration)?;
+        transaction.pragma_update(None, "user_version", number as u32 + 1)?;
+    }
+    transaction.commit()?;
+    Ok(())
+}
