@@ -30,6 +30,7 @@ pub use handoff::Handoff;
 use hosted::HostedMount;
 pub use logging::{LogTarget, Verbosity, start as start_logging};
 pub use process::{leave_terminal, protect_memory};
+use stack::{Common, Stack};
 pub use trial::{Clock, Trial, clock_of, try_remote};
 
 /// One directory to mount.
@@ -101,9 +102,6 @@ pub async fn run(
     ready: impl FnOnce(&[MountReport]) + Send,
 ) -> Result<Ended, StartError> {
     let mut signals = Signals::new().map_err(|error| Stage::Local.failed()(error.into()))?;
-    for directory in [spec.paths.state(), spec.paths.cache()] {
-        crate::paths::private_directory(directory).map_err(Stage::Local.failed())?;
-    }
     let mounts = mount_all(&spec, &given).await?;
     let stop = CancellationToken::new();
     let serving = match serve(&spec, &mounts, stop.clone()) {
@@ -147,9 +145,13 @@ pub async fn run(
 
 /// Builds and probes all of them before the first is mounted.
 async fn mount_all(spec: &DaemonSpec, given: &GivenSecrets) -> Result<Vec<Arc<HostedMount>>, StartError> {
+    let common = Common::open(&spec.paths, &spec.mounts)
+        .await
+        .map_err(Stage::Local.failed())?;
+    let common = Arc::new(common);
     let mut stacks = Vec::new();
     for mount in &spec.mounts {
-        stacks.push(stack::Stack::build(mount, &spec.paths, given).await?);
+        stacks.push(Stack::build(mount, &common, given).await?);
     }
     let mut mounts = Vec::new();
     for (mount, stack) in spec.mounts.iter().zip(stacks) {
