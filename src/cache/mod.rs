@@ -1,1 +1,189 @@
 //! Blocks of object versions that were read before: in memory and on disk, capped in bytes.
+//!
+//! A block is named by what it holds, for ever: provider, object, version, position. So nothing is ever invalidated,
+//! only forgotten. A cache never fails: whatever goes wrong inside is a miss. Who asks the provider is `fetch`.
+
+mod disk;
+mod folder;
+mod layered;
+mod map;
+mod memory;
+#[cfg(test)]
+mod testing;
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+
+pub use disk::DiskCache;
+pub use layered::Layered;
+pub use memory::MemoryCache;
+
+use crate::model::ObjectId;
+
+/// Bytes per block; the last one of an object is shorter.
+///
+/// It is what one request brings at least, what one checksum covers and what one eviction frees. At a round trip of
+/// 20 ms a reader that waits for each block gets 50 MB/s from 1 MiB and a quarter of that from 256 KiB; larger blocks
+/// make a small random read dearer (a READ of the kernel asks for 128 KiB to 1 MiB).
+pub const BLOCK: u64 = 1024 * 1024;
+
+/// Names the bytes of one version of one object of one provider.
+///
+/// A SHA-256, so that neither the provider's identity nor the object's name reaches the disk in the clear.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ContentId([u8; 32]);
+
+impl ContentId {
+    /// `namespace` is the provider's identity: remotes with equal ones share their blocks.
+    pub fn new(namespace: &str, object: &ObjectId) -> Self {
+        let mut hash = Sha256::new();
+        for part in [namespace, object.key.as_str(), object.version.as_str()] {
+            hash.update((part.len() as u64).to_le_bytes());
+            hash.update(part);
+        }
+        hash.update(object.size.to_le_bytes());
+        Self(hash.finalize().into())
+    }
+
+    /// 64 digits of lower-case hexadecimal.
+    pub fn hex(&self) -> String {
+        use fmt::Write;
+        self.0.iter().fold(String::with_capacity(64), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
+    }
+
+    fn from_hex(text: &str) -> Option<Self> {
+        let digits = text.as_bytes();
+        if digits.len() != 64 {
+            return None;
+        }
+        let mut bytes = [0; 32];
+        for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+            *byte = value(pair[0])? << 4 | value(pair[1])?;
+        }
+        Some(Self(bytes))
+    }
+}
+
+/// Of a lower-case hexadecimal digit.
+fn value(digit: u8) -> Option<u8> {
+    match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        _ => None,
+    }
+}
+
+impl fmt::Debug for ContentId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.hex()[..12])
+    }
+}
+
+/// What `status` shows of a cache.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CacheUsage {
+    /// Held now, with the cache's own bookkeeping.
+    pub bytes: u64,
+    /// Never exceeded.
+    pub cap: u64,
+    /// Blocks given, since the start.
+    pub hits: u64,
+    /// Blocks asked for in vain, since the start.
+    pub misses: u64,
+}
+
+/// Somewhere to keep blocks. No method has a default: a wrapper must forward each.
+#[async_trait]
+pub trait BlockCache: Send + Sync + 'static {
+    /// The bytes that were put there, or nothing: never others.
+    async fn get(&self, content: &ContentId, block: u64) -> Option<Bytes>;
+
+    /// Keeps a block of at most [`BLOCK`] bytes for as long as there is room. The bytes should own their memory: a
+    /// slice of something larger is counted by its own length.
+    async fn put(&self, content: &ContentId, block: u64, bytes: Bytes);
+
+    /// Drops all blocks of one version.
+    async fn forget(&self, content: &ContentId);
+
+    /// Drops everything that nobody is reading at this moment.
+    async fn clear(&self);
+
+    /// Never waits.
+    fn usage(&self) -> CacheUsage;
+}
+
+/// Hits and misses.
+#[derive(Debug, Default)]
+struct Tally {
+    hits: AtomicU64,
+    misses: AtomicU64,
+}
+
+impl Tally {
+    fn count<T>(&self, found: Option<T>) -> Option<T> {
+        let counter = if found.is_some() { &self.hits } else { &self.misses };
+        counter.fetch_add(1, Ordering::Relaxed);
+        found
+    }
+
+    fn usage(&self, bytes: u64, cap: u64) -> CacheUsage {
+        CacheUsage {
+            bytes,
+            cap,
+            hits: self.hits.load(Ordering::Relaxed),
+            misses: self.misses.load(Ordering::Relaxed),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{ObjectKey, Version};
+
+    fn object(key: &str, version: &str, size: u64) -> ObjectId {
+        ObjectId {
+            key: ObjectKey::new(key),
+            version: Version::new(version),
+            size,
+        }
+    }
+
+    #[test]
+    fn contents_are_told_apart_by_every_part_of_their_name() {
+        let ids = [
+            ContentId::new("n", &object("k", "v", 1)),
+            ContentId::new("m", &object("k", "v", 1)),
+            ContentId::new("n", &object("l", "v", 1)),
+            ContentId::new("n", &object("k", "w", 1)),
+            ContentId::new("n", &object("k", "v", 2)),
+            // The same text, divided elsewhere.
+            ContentId::new("nk", &object("", "v", 1)),
+            ContentId::new("n", &object("kv", "", 1)),
+        ];
+        let distinct: std::collections::HashSet<_> = ids.iter().collect();
+        assert_eq!(distinct.len(), ids.len());
+        assert_eq!(ids[0], ContentId::new("n", &object("k", "v", 1)));
+    }
+
+    #[test]
+    fn hexadecimal_round_trips_and_nothing_else_is_taken() {
+        let id = ContentId::new("n", &object("k", "v", 1));
+        assert_eq!(ContentId::from_hex(&id.hex()), Some(id));
+        for other in [
+            "",
+            "ab",
+            &id.hex().to_uppercase().replace(|c: char| c.is_ascii_digit(), "A"),
+            &"é".repeat(32),
+        ] {
+            assert_eq!(ContentId::from_hex(other), None, "{other:?}");
+        }
+    }
+}

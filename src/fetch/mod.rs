@@ -1,1 +1,116 @@
 //! Reads of a provider: one request in flight per piece whoever asks, filled from and into the cache.
+//!
+//! It decides what is asked for, when something may be served and when a request is repeated. What is kept is up to
+//! `cache`; how a request is made and how long it may stand still is up to the provider.
+//!
+//! Locks, each a leaf and none held across an await: the objects that are open (here), the flights of one object
+//! (`flight`).
+
+mod access;
+mod download;
+mod flight;
+mod source;
+mod spill;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
+
+use crate::cache::{BLOCK, BlockCache, ContentId};
+use crate::model::ObjectId;
+use crate::provider::{Provider, Reads};
+
+pub use source::Source;
+
+use self::source::Object;
+
+#[derive(Clone, Debug)]
+pub struct FetchSettings {
+    /// Where whole objects wait to be verified, in files without a name. Made when it is first needed.
+    pub spill_directory: PathBuf,
+    /// The largest object that goes there, in bytes.
+    pub spill_limit: u64,
+    /// What all requests in flight may hold in memory together, in bytes; one block at least.
+    pub memory: u64,
+}
+
+/// Reads one provider through one cache. Clones share everything.
+#[derive(Clone)]
+pub struct Fetcher(Arc<Shared>);
+
+struct Shared {
+    provider: Arc<dyn Provider>,
+    reads: Reads,
+    namespace: String,
+    cache: Arc<dyn BlockCache>,
+    settings: FetchSettings,
+    /// One permit per block that requests in flight hold.
+    memory: Arc<Semaphore>,
+    permits: u32,
+    /// The objects that somebody has open, so that whoever opens one joins the others.
+    open: Mutex<HashMap<ContentId, Weak<Object>>>,
+}
+
+impl Fetcher {
+    pub fn new(provider: Arc<dyn Provider>, cache: Arc<dyn BlockCache>, settings: FetchSettings) -> Self {
+        let permits = u32::try_from(settings.memory / BLOCK).unwrap_or(u32::MAX);
+        let permits = permits.clamp(1, Semaphore::MAX_PERMITS.try_into().unwrap_or(u32::MAX));
+        Self(Arc::new(Shared {
+            reads: provider.capabilities().reads,
+            namespace: provider.identity(),
+            provider,
+            cache,
+            settings,
+            memory: Arc::new(Semaphore::new(permits as usize)),
+            permits,
+            open: Mutex::default(),
+        }))
+    }
+
+    /// A version of an object, to be read. Asks nobody.
+    pub fn open(&self, object: ObjectId) -> Source {
+        let content = self.content(&object);
+        let mut open = self.0.open.lock();
+        if let Some(shared) = open.get(&content).and_then(Weak::upgrade) {
+            return Source::new(shared);
+        }
+        let object = Arc::new(Object::new(object, content, Arc::clone(&self.0)));
+        open.insert(content, Arc::downgrade(&object));
+        Source::new(object)
+    }
+
+    /// Drops what is cached of a version.
+    pub async fn forget(&self, object: &ObjectId) {
+        self.0.cache.forget(&self.content(object)).await;
+    }
+
+    pub fn cache(&self) -> &Arc<dyn BlockCache> {
+        &self.0.cache
+    }
+
+    fn content(&self, object: &ObjectId) -> ContentId {
+        ContentId::new(&self.0.namespace, object)
+    }
+}
+
+impl Shared {
+    /// In blocks.
+    fn most_per_request(&self) -> u64 {
+        access::MOST_PER_REQUEST.min(self.permits.into())
+    }
+
+    /// To be called when an object goes that was open.
+    fn closed(&self, content: &ContentId) {
+        let mut open = self.open.lock();
+        // Somebody may have opened it anew meanwhile.
+        if open.get(content).is_some_and(|object| object.strong_count() == 0) {
+            open.remove(content);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,149 @@
+//! Blocks in memory, least recently used out first.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use lru::LruCache;
+use parking_lot::Mutex;
+
+use super::{BlockCache, CacheUsage, ContentId, Tally};
+
+/// What an entry costs beside its bytes: key, list node, hash slot and allocator, rounded up (judged, not measured).
+const OVERHEAD: u64 = 192;
+
+/// A cache that ends with the daemon.
+pub struct MemoryCache {
+    cap: u64,
+    held: Mutex<Held>,
+    tally: Tally,
+}
+
+struct Held {
+    blocks: LruCache<(ContentId, u64), Bytes>,
+    bytes: u64,
+}
+
+impl Held {
+    fn remove(&mut self, key: &(ContentId, u64)) {
+        if let Some(old) = self.blocks.pop(key) {
+            self.bytes -= cost(&old);
+        }
+    }
+}
+
+fn cost(bytes: &Bytes) -> u64 {
+    bytes.len() as u64 + OVERHEAD
+}
+
+impl MemoryCache {
+    /// `cap` is in bytes; 0 keeps nothing.
+    pub fn new(cap: u64) -> Self {
+        Self {
+            cap,
+            held: Mutex::new(Held {
+                blocks: LruCache::unbounded(),
+                bytes: 0,
+            }),
+            tally: Tally::default(),
+        }
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl BlockCache for MemoryCache {
+    async fn get(&self, content: &ContentId, block: u64) -> Option<Bytes> {
+        let found = self.held.lock().blocks.get(&(*content, block)).cloned();
+        self.tally.count(found)
+    }
+
+    async fn put(&self, content: &ContentId, block: u64, bytes: Bytes) {
+        let cost = cost(&bytes);
+        if cost > self.cap {
+            return;
+        }
+        let mut held = self.held.lock();
+        held.remove(&(*content, block));
+        while held.bytes + cost > self.cap {
+            let Some((_, old)) = held.blocks.pop_lru() else { break };
+            held.bytes -= self::cost(&old);
+        }
+        held.bytes += cost;
+        held.blocks.put((*content, block), bytes);
+    }
+
+    async fn forget(&self, content: &ContentId) {
+        let mut held = self.held.lock();
+        let blocks = held.blocks.iter().map(|(key, _)| *key);
+        let gone: Vec<_> = blocks.filter(|(of, _)| of == content).collect();
+        for key in gone {
+            held.remove(&key);
+        }
+    }
+
+    async fn clear(&self) {
+        let mut held = self.held.lock();
+        held.blocks.clear();
+        held.bytes = 0;
+    }
+
+    fn usage(&self) -> CacheUsage {
+        self.tally.usage(self.held.lock().bytes, self.cap)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Model, Op, content, ops};
+    use super::*;
+    use futures_util::FutureExt;
+    use proptest::prelude::*;
+
+    #[tokio::test]
+    async fn the_least_recently_used_goes_first() {
+        let cache = MemoryCache::new(2 * (1000 + OVERHEAD));
+        for (block, byte) in [(0, 0u8), (1, 1)] {
+            cache.put(&content(0), block, vec![byte; 1000].into()).await;
+        }
+        assert!(cache.get(&content(0), 0).await.is_some());
+        cache.put(&content(1), 0, vec![2; 1000].into()).await;
+        assert!(cache.get(&content(0), 0).await.is_some());
+        assert!(cache.get(&content(0), 1).await.is_none());
+        assert!(cache.get(&content(1), 0).await.is_some());
+        let usage = cache.usage();
+        assert_eq!((usage.hits, usage.misses, usage.bytes), (3, 1, usage.cap));
+    }
+
+    proptest! {
+        #[test]
+        fn gives_what_was_put_and_stays_below_its_cap(cap in 0u64..40_000, ops in ops()) {
+            let cache = MemoryCache::new(cap);
+            let mut model = Model::default();
+            for op in ops {
+                match op {
+                    Op::Put { content: id, block, bytes } => {
+                        let bytes = model.put(id, block, bytes);
+                        cache.put(&content(id), block, bytes.clone()).now_or_never().unwrap();
+                        let fits = cost(&bytes) <= cap;
+                        prop_assert_eq!(cache.get(&content(id), block).now_or_never().unwrap(), fits.then_some(bytes));
+                    }
+                    Op::Get { content: id, block } => {
+                        let found = cache.get(&content(id), block).now_or_never().unwrap();
+                        prop_assert!(model.allows(id, block, found.as_ref()));
+                    }
+                    Op::Forget { content: id } => {
+                        model.forget(id);
+                        cache.forget(&content(id)).now_or_never().unwrap();
+                    }
+                    Op::Clear | Op::Reopen => {
+                        model.clear();
+                        cache.clear().now_or_never().unwrap();
+                        prop_assert_eq!(cache.usage().bytes, 0);
+                    }
+                }
+                let held = cache.held.lock();
+                prop_assert_eq!(held.bytes, held.blocks.iter().map(|(_, bytes)| cost(bytes)).sum::<u64>());
+                prop_assert!(held.bytes <= cap);
+            }
+        }
+    }
+}

@@ -1,0 +1,497 @@
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use tempfile::TempDir;
+
+use super::*;
+use crate::cache::{DiskCache, MemoryCache};
+use crate::model::{Entry, ErrorKind, Progress};
+use crate::provider::Capabilities;
+use crate::provider::faulty::{Fault, Faulty, Gate, Operation, Times};
+use crate::provider::memory::{Memory, Options};
+
+const MIB: usize = BLOCK as usize;
+
+struct Fixture {
+    service: Faulty<Memory>,
+    fetcher: Fetcher,
+    spills: TempDir,
+}
+
+impl Fixture {
+    fn new(reads: Reads) -> Self {
+        Self::with(reads, Arc::new(MemoryCache::new(64 * BLOCK)))
+    }
+
+    fn with(reads: Reads, cache: Arc<dyn BlockCache>) -> Self {
+        let defaults = Options::default();
+        let service = Faulty::new(Memory::new(Options {
+            capabilities: Capabilities {
+                reads,
+                ..defaults.capabilities
+            },
+            ..defaults
+        }));
+        let spills = tempfile::tempdir().unwrap();
+        let settings = FetchSettings {
+            spill_directory: spills.path().join("made when needed"),
+            spill_limit: 16 * BLOCK,
+            memory: 16 * BLOCK,
+        };
+        Self {
+            fetcher: Fetcher::new(Arc::new(service.clone()), cache, settings),
+            service,
+            spills,
+        }
+    }
+
+    fn put(&self, path: &str, bytes: &[u8]) -> Entry {
+        self.service.inner().put(path, bytes.to_vec()).unwrap()
+    }
+
+    fn open(&self, path: &str, bytes: &[u8]) -> Source {
+        self.fetcher.open(self.put(path, bytes).object())
+    }
+
+    fn fault(&self, fault: Fault) {
+        self.service.inject(Operation::Read, Times::Next(1), fault);
+    }
+
+    fn reads(&self) -> u64 {
+        self.service.calls(Operation::Read)
+    }
+
+    /// Lets the tasks run that have something to do.
+    async fn settle(&self) {
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+/// Bytes that tell their place.
+fn pattern(len: usize) -> Vec<u8> {
+    (0..len).map(|i| (i % 251 + i / 65_536) as u8).collect()
+}
+
+fn kind<T>(result: Result<T, crate::model::Error>) -> Option<ErrorKind> {
+    result.err().map(|error| error.kind())
+}
+
+#[tokio::test]
+async fn every_part_of_an_object_reads_right_whatever_the_provider_can() {
+    let bytes = pattern(3 * MIB + 1000);
+    for reads in [Reads::Ranges, Reads::WholeOnly] {
+        for cap in [0, 2 * BLOCK + 1000, 64 * BLOCK] {
+            let all = Fixture::with(reads, Arc::new(MemoryCache::new(cap)));
+            let source = all.open("f", &bytes);
+            for (offset, len) in [
+                (0, 1),
+                (MIB - 1, 2),
+                (0, 4 * MIB),
+                (2 * MIB + 7, MIB),
+                (3 * MIB, MIB),
+                (3 * MIB + 999, 1),
+                (3 * MIB + 1000, 1),
+                (9 * MIB, 1),
+                (5, 0),
+            ] {
+                let expected = &bytes[offset.min(bytes.len())..(offset + len).min(bytes.len())];
+                let read = source.read(offset as u64, len).await.unwrap();
+                assert!(read == expected, "{reads:?}, {len} at {offset}, cap {cap}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn many_readers_of_one_block_make_one_call() {
+    for reads in [Reads::Ranges, Reads::WholeOnly] {
+        let all = Fixture::new(reads);
+        let bytes = pattern(MIB / 2);
+        let gate = Gate::new();
+        all.fault(Fault::StallAfter {
+            bytes: 100_000,
+            gate: gate.clone(),
+        });
+        let object = all.put("f", &bytes).object();
+        let readers = (0..64u64).map(|reader| {
+            let source = all.fetcher.open(object.clone());
+            tokio::spawn(async move { source.read(reader * 100, 100).await.unwrap() })
+        });
+        let readers: Vec<_> = readers.collect();
+        gate.reached(1).await;
+        all.settle().await;
+        assert!(readers.iter().all(|reader| !reader.is_finished()));
+        gate.open();
+        for (read, expected) in join_all(readers).await.into_iter().zip(bytes.chunks(100)) {
+            assert_eq!(read.unwrap(), expected);
+        }
+        assert_eq!(all.reads(), 1, "{reads:?}");
+        assert_eq!(all.fetcher.open(object).read(0, 10).await.unwrap(), bytes[..10]);
+        assert_eq!(all.reads(), 1, "{reads:?}: it is cached");
+    }
+}
+
+#[tokio::test]
+async fn neighbouring_blocks_share_a_request_and_known_ones_are_not_asked_for() {
+    let all = Fixture::new(Reads::Ranges);
+    let bytes = pattern(5 * MIB);
+    let source = all.open("f", &bytes);
+    assert!(source.read(0, 2 * MIB).await.unwrap() == bytes[..2 * MIB]);
+    assert_eq!(all.reads(), 1);
+    source.read(3 * BLOCK, 1).await.unwrap();
+    assert_eq!(all.reads(), 2);
+    // Blocks 2 and 4 lie on both sides of what is there.
+    assert!(source.read(0, 5 * MIB).await.unwrap() == bytes);
+    assert_eq!(all.reads(), 4);
+}
+
+#[tokio::test]
+async fn one_waiter_that_goes_leaves_the_others_waiting() {
+    let all = Fixture::new(Reads::Ranges);
+    let bytes = pattern(1000);
+    let gate = Gate::new();
+    all.fault(Fault::Stall(gate.clone()));
+    let source = all.open("f", &bytes);
+    let start = || {
+        let source = source.clone();
+        tokio::spawn(async move { source.read(0, 1000).await })
+    };
+    let (goes, stays) = (start(), start());
+    gate.reached(1).await;
+    all.settle().await;
+    goes.abort();
+    assert!(goes.await.unwrap_err().is_cancelled());
+    all.settle().await;
+    gate.open();
+    assert_eq!(stays.await.unwrap().unwrap(), bytes);
+    assert_eq!(all.reads(), 1);
+}
+
+#[tokio::test]
+async fn a_download_that_nobody_waits_for_ends_and_the_next_reader_starts_anew() {
+    for reads in [Reads::Ranges, Reads::WholeOnly] {
+        let all = Fixture::new(reads);
+        let bytes = pattern(1000);
+        let gate = Gate::new();
+        all.fault(Fault::Stall(gate.clone()));
+        let source = all.open("f", &bytes);
+        let reader = tokio::spawn({
+            let source = source.clone();
+            async move { source.read(0, 1000).await }
+        });
+        gate.reached(1).await;
+        reader.abort();
+        assert!(reader.await.unwrap_err().is_cancelled());
+        all.settle().await;
+        assert_eq!(Arc::strong_count(&source.0), 1, "{reads:?}: the task is gone");
+        assert_eq!(all.fetcher.0.memory.available_permits(), 16);
+        // The gate is still shut.
+        assert_eq!(source.read(0, 1000).await.unwrap(), bytes);
+        assert_eq!(all.reads(), 2);
+    }
+}
+
+#[tokio::test]
+async fn waiting_counts_as_progress_while_bytes_move_and_only_then() {
+    for reads in [Reads::Ranges, Reads::WholeOnly] {
+        let all = Fixture::new(reads);
+        let gate = Gate::new();
+        all.fault(Fault::Stall(gate.clone()));
+        let source = all.open("f", &pattern(MIB));
+        let watched = |source: &Source| {
+            let (progress, source) = (Progress::default(), source.clone());
+            let scope = progress.clone();
+            let task = tokio::spawn(async move { scope.scope(source.read(0, MIB)).await });
+            (progress, task)
+        };
+        let (leader, leads) = watched(&source);
+        gate.reached(1).await;
+        let (joiner, joins) = watched(&source);
+        all.settle().await;
+        assert_eq!((leader.value(), joiner.value()), (0, 0), "{reads:?}");
+        gate.open();
+        leads.await.unwrap().unwrap();
+        joins.await.unwrap().unwrap();
+        assert!(leader.value() > 0 && joiner.value() > 0, "{reads:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_replaced_version_is_changed_and_never_mixed() {
+    for reads in [Reads::Ranges, Reads::WholeOnly] {
+        let all = Fixture::new(reads);
+        let old = vec![1; 2 * MIB];
+        let source = all.open("f", &old);
+        if reads == Reads::Ranges {
+            assert!(source.read(0, MIB).await.unwrap() == old[..MIB]);
+        }
+        let new = all.put("f", &vec![2; 2 * MIB]);
+        assert_eq!(kind(source.read(BLOCK, 10).await), Some(ErrorKind::Changed));
+        assert_eq!(kind(source.read(BLOCK - 5, 10).await), Some(ErrorKind::Changed));
+        if reads == Reads::Ranges {
+            assert_eq!(
+                source.read(10, 10).await.unwrap(),
+                [1; 10][..],
+                "what is cached stays readable"
+            );
+        }
+        let fresh = all.fetcher.open(new.object());
+        assert_eq!(fresh.read(BLOCK - 5, 10).await.unwrap(), [2; 10][..]);
+        all.service.inner().remove("f").unwrap();
+        assert_eq!(kind(source.read(BLOCK, 10).await), Some(ErrorKind::NotFound));
+    }
+}
+
+#[tokio::test]
+async fn a_whole_object_is_served_by_nobody_before_it_is_verified() {
+    let all = Fixture::new(Reads::WholeOnly);
+    let bytes = pattern(2 * MIB);
+    let gate = Gate::new();
+    // All bytes are here; the provider hasn't said yet that they are right.
+    all.fault(Fault::StallAfter {
+        bytes: bytes.len() as u64,
+        gate: gate.clone(),
+    });
+    let source = all.open("f", &bytes);
+    let reader = tokio::spawn({
+        let source = source.clone();
+        async move { source.read(0, 100).await }
+    });
+    gate.reached(1).await;
+    all.settle().await;
+    assert!(!reader.is_finished());
+    assert_eq!(all.fetcher.cache().usage().bytes, 0);
+    gate.open();
+    assert_eq!(reader.await.unwrap().unwrap(), bytes[..100]);
+}
+
+/// Wrong bytes are what a provider that verifies ends its stream with.
+fn wrong(after: u64) -> Fault {
+    Fault::Break {
+        after,
+        kind: ErrorKind::BadData,
+    }
+}
+
+#[tokio::test]
+async fn wrong_bytes_are_asked_for_once_more() {
+    for reads in [Reads::Ranges, Reads::WholeOnly] {
+        let all = Fixture::new(reads);
+        let bytes = pattern(2 * MIB);
+        let source = all.open("f", &bytes);
+        all.fault(wrong(2 * BLOCK));
+        assert!(source.read(0, 2 * MIB).await.unwrap() == bytes, "{reads:?}");
+        assert_eq!(all.reads(), 2, "{reads:?}");
+
+        let other = all.open("g", &bytes);
+        all.fault(wrong(BLOCK / 2));
+        all.fault(wrong(BLOCK / 2));
+        assert_eq!(kind(other.read(0, 2 * MIB).await), Some(ErrorKind::BadData));
+        assert_eq!(all.reads(), 4, "{reads:?}");
+        assert!(other.read(0, 2 * MIB).await.unwrap() == bytes, "{reads:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_of_the_wrong_length_is_wrong() {
+    for reads in [Reads::Ranges, Reads::WholeOnly] {
+        let all = Fixture::new(reads);
+        let source = all.open("f", &pattern(1000));
+        all.fault(Fault::NoEffect);
+        all.fault(Fault::NoEffect);
+        let error = source.read(0, 10).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::BadData);
+        assert!(error.message().contains("fewer bytes"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_broke_off_is_taken_up_where_it_ended() {
+    let broken = || Fault::Break {
+        after: BLOCK + 10,
+        kind: ErrorKind::Unreachable,
+    };
+    for (reads, breaks, served) in [
+        (Reads::Ranges, 2, true),
+        (Reads::WholeOnly, 2, true),
+        (Reads::WholeOnly, 3, false),
+    ] {
+        let all = Fixture::new(reads);
+        let bytes = pattern(4 * MIB);
+        let source = all.open("f", &bytes);
+        (0..breaks).for_each(|_| all.fault(broken()));
+        let read = source.read(0, 4 * MIB).await;
+        assert_eq!(read.is_ok_and(|read| read == bytes), served, "{reads:?}");
+        assert_eq!(all.reads(), 3, "{reads:?}");
+    }
+    // A refusal is not asked for again here.
+    let all = Fixture::new(Reads::Ranges);
+    let source = all.open("f", &pattern(10));
+    all.fault(Fault::Fail(ErrorKind::Unreachable));
+    assert_eq!(kind(source.read(0, 1).await), Some(ErrorKind::Unreachable));
+    assert_eq!(all.reads(), 1);
+}
+
+#[tokio::test]
+async fn all_who_wait_get_the_failure() {
+    let all = Fixture::new(Reads::Ranges);
+    let gate = Gate::new();
+    all.fault(Fault::Stall(gate.clone()));
+    let source = all.open("f", &pattern(10));
+    all.put("f", b"new");
+    let readers: Vec<_> = (0..3)
+        .map(|_| {
+            let source = source.clone();
+            tokio::spawn(async move { kind(source.read(0, 1).await) })
+        })
+        .collect();
+    gate.reached(1).await;
+    all.settle().await;
+    gate.open();
+    for reader in readers {
+        assert_eq!(reader.await.unwrap(), Some(ErrorKind::Changed));
+    }
+    assert_eq!(all.reads(), 1);
+}
+
+#[tokio::test]
+async fn an_object_larger_than_the_cache_is_brought_once_while_it_is_open() {
+    let all = Fixture::with(Reads::WholeOnly, Arc::new(MemoryCache::new(BLOCK)));
+    let bytes = pattern(3 * MIB);
+    let source = all.open("f", &bytes);
+    for _ in 0..2 {
+        for offset in (0..3 * MIB).step_by(MIB) {
+            assert!(source.read(offset as u64, MIB).await.unwrap() == bytes[offset..offset + MIB]);
+        }
+    }
+    assert_eq!(all.reads(), 1);
+    let object = source.object().clone();
+    drop(source);
+    all.settle().await;
+    assert!(all.fetcher.0.open.lock().is_empty());
+    all.fetcher.open(object).read(0, 1).await.unwrap();
+    assert_eq!(all.reads(), 2);
+}
+
+#[tokio::test]
+async fn a_whole_object_has_its_limit_and_needs_a_place() {
+    let all = Fixture::new(Reads::WholeOnly);
+    let large = all.open("large", &vec![0; 16 * MIB + 1]);
+    assert_eq!(kind(large.read(0, 1).await), Some(ErrorKind::TooLarge));
+    assert_eq!(all.reads(), 0);
+    // In the place of the folder is something else.
+    std::fs::write(all.spills.path().join("made when needed"), "").unwrap();
+    let error = all.open("small", b"x").read(0, 1).await.unwrap_err();
+    assert!(error.message().contains("cannot be held locally"), "{error}");
+}
+
+#[tokio::test]
+async fn a_full_disk_is_said_to_be_full() {
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let written = spill::write(&Arc::new(full), 0, Bytes::from_static(b"x")).await;
+    assert_eq!(kind(written), Some(ErrorKind::NoSpace));
+}
+
+#[tokio::test]
+async fn nothing_is_asked_for_nothing() {
+    for reads in [Reads::Ranges, Reads::WholeOnly] {
+        let all = Fixture::new(reads);
+        let source = all.open("f", b"");
+        assert!(source.read(0, 100).await.unwrap().is_empty());
+        let file = Arc::new(tempfile::tempfile().unwrap());
+        file.set_len(7).unwrap();
+        source.copy_to(&file).await.unwrap();
+        assert_eq!(file.metadata().unwrap().len(), 0);
+        source.prime(&file).await;
+        assert_eq!(all.reads(), 0);
+    }
+}
+
+#[tokio::test]
+async fn copies_are_whole_bounded_and_say_that_they_move() {
+    let bytes = pattern(11 * MIB + 5);
+    for reads in [Reads::Ranges, Reads::WholeOnly] {
+        let all = Fixture::new(reads);
+        let source = all.open("f", &bytes);
+        source.read(2 * BLOCK, 1).await.unwrap();
+        let file = Arc::new(tempfile::tempfile().unwrap());
+        file.set_len(100 * BLOCK).unwrap();
+        let progress = Progress::default();
+        progress.scope(source.copy_to(&file)).await.unwrap();
+        assert!(progress.value() > 0);
+        let mut copy = vec![0; bytes.len()];
+        file.read_exact_at(&mut copy, 0).unwrap();
+        assert!(copy == bytes && file.metadata().unwrap().len() == bytes.len() as u64);
+        let expected = match reads {
+            // Block 2, then 0..2 and 3..8, then 8..12.
+            Reads::Ranges => 4,
+            Reads::WholeOnly => 1,
+        };
+        assert_eq!(all.reads(), expected, "{reads:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_was_just_uploaded_is_read_from_the_cache() {
+    let bytes = pattern(2 * MIB + 5);
+    for reads in [Reads::Ranges, Reads::WholeOnly] {
+        let all = Fixture::new(reads);
+        let source = all.open("f", &bytes);
+        let file = Arc::new(tempfile::tempfile().unwrap());
+        file.write_all_at(&bytes[1..], 0).unwrap();
+        source.prime(&file).await;
+        assert_eq!(all.fetcher.cache().usage().bytes, 0, "the length is another one");
+        file.write_all_at(&bytes, 0).unwrap();
+        source.prime(&file).await;
+        assert!(source.read(0, 3 * MIB).await.unwrap() == bytes);
+        assert_eq!(all.reads(), 0);
+        all.fetcher.forget(source.object()).await;
+        assert!(source.read(0, 3 * MIB).await.unwrap() == bytes);
+        assert_eq!(all.reads(), 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn readers_all_over_a_changing_set_get_right_bytes_from_a_cache_on_disk() {
+    const CAP: u64 = 5 * BLOCK;
+    for reads in [Reads::Ranges, Reads::WholeOnly] {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = DiskCache::open(folder.path(), CAP).unwrap();
+        let all = Fixture::with(reads, Arc::new(cache));
+        let contents: Vec<_> = (0..4).map(|i| pattern((i + 1) * MIB + i * 1000)).collect();
+        let objects: Vec<_> = contents
+            .iter()
+            .enumerate()
+            .map(|(i, bytes)| all.put(&format!("f{i}"), bytes).object())
+            .collect();
+        let (contents, objects) = (Arc::new(contents), Arc::new(objects));
+        let tasks = (0..16usize).map(|task| {
+            let (fetcher, contents, objects) = (all.fetcher.clone(), contents.clone(), objects.clone());
+            tokio::spawn(async move {
+                for step in 0..20usize {
+                    let which = (task + step) % 4;
+                    let bytes = &contents[which];
+                    let offset = (task * 7919 + step * 104_729 * 13) % bytes.len();
+                    let source = fetcher.open(objects[which].clone());
+                    let len = 300_000.min(bytes.len() - offset);
+                    if step % 5 == 4 {
+                        // Somebody who has no patience.
+                        let _ = tokio::time::timeout(Duration::ZERO, source.read(offset as u64, 300_000)).await;
+                        continue;
+                    }
+                    let read = source.read(offset as u64, 300_000).await.unwrap();
+                    assert!(read == bytes[offset..offset + len]);
+                    assert!(fetcher.cache().usage().bytes <= CAP);
+                }
+            })
+        });
+        for task in tasks.collect::<Vec<_>>() {
+            task.await.unwrap();
+        }
+    }
+}
