@@ -18,6 +18,11 @@ impl Progress {
         CURRENT.scope(self.clone(), work).await
     }
 
+    /// The running operation's counter, to take along into a task of its own. Without an operation a new one.
+    pub fn current() -> Self {
+        CURRENT.try_with(Self::clone).unwrap_or_default()
+    }
+
     /// Says that the running operation got further. Without an operation it says nothing to nobody.
     pub fn tick() {
         let _ = CURRENT.try_with(|progress| progress.0.fetch_add(1, Ordering::Relaxed));

@@ -28,7 +28,7 @@ use self::store::{Swap, Upload};
 use super::{ByteStream, Capabilities, Content, LabelChanges, LabelSupport, Place, Provider, Reads, Target};
 use crate::api::Api;
 use crate::auth::CredentialState;
-use crate::model::{Action, Entry, Error, ErrorKind, Name, ObjectId, ObjectKey, Result, Rights, Usage};
+use crate::model::{Action, Entry, Error, ErrorKind, Kind, Name, ObjectId, ObjectKey, Progress, Result, Rights, Usage};
 use crate::net::Dialect;
 
 /// In bytes. "100 MB" is documented; that it is decimal is assumed, for the smaller of both is safe.
@@ -96,7 +96,8 @@ impl Cludz {
 
     /// Runs a change of several requests to its end even if the caller stops waiting in the middle.
     async fn unbroken<T: Send + 'static>(work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
-        match tokio::spawn(work).await {
+        let progress = Progress::current();
+        match tokio::spawn(async move { progress.scope(work).await }).await {
             Ok(result) => result,
             Err(_) => Err(Error::internal("a change at the provider was interrupted")),
         }
@@ -115,6 +116,10 @@ impl Provider for Cludz {
 
     fn capabilities(&self) -> &Capabilities {
         &self.capabilities
+    }
+
+    fn check_name(&self, _: &ObjectKey, _: Kind, name: &Name) -> Result<()> {
+        names::check(name)
     }
 
     async fn probe(&self) -> Result<Entry> {

@@ -33,7 +33,7 @@ use self::server::Server;
 use self::wire::{QuotaType, ReductDialect};
 use super::{ByteStream, Capabilities, Content, LabelChanges, LabelSupport, Place, Provider, Reads, Target};
 use crate::api::Api;
-use crate::model::{Entry, Error, ErrorKind, Name, ObjectId, ObjectKey, Result, Rights, Usage};
+use crate::model::{Entry, Error, ErrorKind, Kind, Name, ObjectId, ObjectKey, Result, Rights, Usage};
 use crate::net::Dialect;
 
 /// How records are named.
@@ -167,6 +167,13 @@ impl Provider for ReductStore {
 
     fn capabilities(&self) -> &Capabilities {
         &self.capabilities
+    }
+
+    fn check_name(&self, parent: &ObjectKey, kind: Kind, name: &Name) -> Result<()> {
+        match kind {
+            Kind::Directory => names::encode_segment(name).map(drop),
+            Kind::File => self.check_file_name(&Key::parse(parent)?, name),
+        }
     }
 
     async fn probe(&self) -> Result<Entry> {

@@ -24,13 +24,18 @@ const REWRITES: u32 = 5;
 const REWRITE_PAUSE: Duration = Duration::from_millis(200);
 
 impl ReductStore {
+    /// Whether a file could have this name in this directory.
+    pub(super) fn check_file_name(&self, parent: &Key, name: &Name) -> Result<()> {
+        files_of(parent)?;
+        match self.settings.names {
+            NameMode::Label => Ok(()),
+            NameMode::Timestamp => timestamp_and_type(name).map(drop),
+        }
+    }
+
     /// Stores a file under a free name.
     pub(super) async fn store_new(&self, parent: &Key, name: &Name, content: &Content) -> Result<Entry> {
-        let Some(files) = parent.files() else {
-            return Err(Error::unsupported(
-                "files live inside a bucket; make a directory here first, which becomes a bucket",
-            ));
-        };
+        let files = files_of(parent)?;
         let granted = self.granted(parent).await?;
         self.check_size(&files.bucket, content.len(), granted).await?;
         let sha256 = content.sha256().await?;
@@ -283,6 +288,13 @@ fn remembered(id: &RecordId, entry: &Entry) -> Record {
 }
 
 /// What a name says in the mode of export names.
+/// The entry that holds a directory's files.
+fn files_of(parent: &Key) -> Result<EntryId> {
+    parent.files().ok_or_else(|| {
+        Error::unsupported("files live inside a bucket; make a directory here first, which becomes a bucket")
+    })
+}
+
 fn timestamp_and_type(name: &Name) -> Result<(Timestamp, String)> {
     names::parse_timestamp_name(name)
         .and_then(|(at, extension)| Some((at, names::content_type_with(extension)?)))
