@@ -47,6 +47,8 @@ pub enum MountState {
     Mounted,
     /// No longer mounted, still uploading what was written.
     Finishing,
+    /// Over, while the daemon has other mounts. Such a mount is in no answer.
+    Ended,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

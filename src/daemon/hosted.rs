@@ -176,7 +176,8 @@ impl Mounted for HostedMount {
     fn report(&self) -> MountReport {
         let state = match *self.phase.borrow() {
             Phase::Mounted => MountState::Mounted,
-            Phase::Finishing | Phase::Finished => MountState::Finishing,
+            Phase::Finishing => MountState::Finishing,
+            Phase::Finished => MountState::Ended,
         };
         let problems = self.stack.fs.problems();
         let last_errors = problems.into_iter().map(|problem| ErrorReport {
