@@ -1,248 +1,130 @@
-//! What must outlive the daemon: a small database of attributes that the provider cannot hold.
+//! What must outlive the daemon and no provider holds: a small database of local attributes.
 //!
-//! SQLite in write-ahead mode. Calls take well under a millisecond and run on the caller's thread under one lock, which
-//! is never held across an await. It knows paths below a mount point, no inodes and no provider.
+//! One SQLite file for all remotes of a user, shared by all daemons. Every call is one short statement or transaction
+//! on a thread that may block; the one connection is guarded by a lock that no await holds. A power failure may take
+//! back the last moments (`synchronous = NORMAL`), never the whole.
 
-mod schema;
+mod attributes;
+mod database;
 
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
 
 use parking_lot::Mutex;
-use rusqlite::{Connection, OptionalExtension, Row, params};
-use tracing::warn;
+use rusqlite::Connection;
 
-use crate::model::{Error, ErrorKind, Result, Version};
+use crate::model::{Error, Result};
 
-/// How long a call waits for another daemon's transaction.
-const BUSY: Duration = Duration::from_secs(5);
-
-/// What a person set on an entry.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// What a person set on an entry where the provider cannot hold it. `None`: never set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LocalAttributes {
-    /// Permission bits of `chmod`.
+    /// Permission bits, `0o7777` at most.
     pub mode: Option<u32>,
-    pub times: Option<LocalTimes>,
+    pub modified: Option<SystemTime>,
+    pub accessed: Option<SystemTime>,
 }
 
-/// The times of `utimens`. They count only for the version that they were set on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LocalTimes {
-    pub modified: SystemTime,
-    pub accessed: SystemTime,
-    pub version: Version,
+/// What is to become of one attribute.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Change<T> {
+    #[default]
+    Keep,
+    Clear,
+    Set(T),
 }
 
-/// The database of one user, shared by all mounts and daemons.
-pub struct StateDb {
-    connection: Mutex<Connection>,
+/// What is to become of an entry's attributes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AttributeChanges {
+    pub mode: Change<u32>,
+    pub modified: Change<SystemTime>,
+    pub accessed: Change<SystemTime>,
 }
 
-fn failed(what: &str) -> impl FnOnce(rusqlite::Error) -> Error {
-    let what = what.to_owned();
-    move |error| {
-        let kind = match error.sqlite_error_code() {
-            Some(rusqlite::ErrorCode::DiskFull) => ErrorKind::NoSpace,
-            Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked) => ErrorKind::Busy,
-            _ => ErrorKind::Internal,
-        };
-        Error::new(kind, format!("state database: cannot {what} ({error})")).with_source(error)
-    }
-}
+/// A handle on the database; clones share the connection.
+///
+/// An entry is named by a namespace, the provider's identity, and a path: the names from the remote's root on, divided
+/// by `/`, without one at either end. The root's path is empty.
+#[derive(Clone)]
+pub struct StateDb(Arc<Mutex<Connection>>);
 
 impl StateDb {
-    /// Opens or makes the database. A corrupt one is set aside beside it, and a new one begins.
+    /// Opens the database or makes it, with its folder; nobody else may read either. One that is damaged is set aside
+    /// with a warning, as `<name>.corrupt-<unix time>`, and a new one made. Blocks the thread.
     ///
     /// # Errors
-    /// `Unsupported` when a newer keymount made it, `NoSpace` and others when the disk fails.
+    /// `Unsupported` when a newer keymount wrote it; troubles of the disk.
     pub fn open(path: &Path) -> Result<Self> {
-        match Self::try_open(path) {
-            Err(error) if error.kind() == ErrorKind::BadData => {
-                let aside = set_aside(path)?;
-                warn!(path = %path.display(), aside = %aside.display(), "the state database was damaged and is set aside; modes and times that were set are shown as the provider has them");
-                Self::try_open(path)
-            }
-            outcome => outcome,
-        }
+        Ok(Self(Arc::new(Mutex::new(database::open(path)?))))
     }
 
-    fn try_open(path: &Path) -> Result<Self> {
-        // Made before SQLite does, so that it is never readable by others.
-        std::fs::OpenOptions::new()
-            .append(true)
-            .create(true)
-            .mode(0o600)
-            .open(path)?;
-        let mut connection = Connection::open(path).map_err(failed("open"))?;
-        match schema::prepare(&mut connection, BUSY) {
-            Ok(()) => Ok(Self {
-                connection: Mutex::new(connection),
-            }),
-            Err(schema::Refused::Newer(version)) => {
-                let message = format!(
-                    "{} was made by a newer keymount (schema {version}); install that one or move the file away",
-                    path.display()
-                );
-                Err(Error::new(ErrorKind::Unsupported, message))
-            }
-            Err(schema::Refused::Damaged) => {
-                Err(Error::bad_data(format!("{} is not a sound database", path.display())))
-            }
-            Err(schema::Refused::Failed(error)) => Err(failed("open")(error)),
-        }
-    }
-
-    /// What was set on the entry at this path; nothing set is the default.
+    /// What is set on an entry; nothing if nothing ever was.
     ///
     /// # Errors
-    /// The disk's.
-    pub fn attributes(&self, namespace: &str, path: &str) -> Result<LocalAttributes> {
-        let connection = self.connection.lock();
-        let found = connection
-            .prepare_cached(
-                "SELECT mode, modified_s, modified_ns, accessed_s, accessed_ns, version FROM attributes
-                 WHERE namespace = ?1 AND path = ?2",
-            )
-            .and_then(|mut select| select.query_row(params![namespace, path], read_row).optional());
-        Ok(found.map_err(failed("read attributes"))?.unwrap_or_default())
+    /// Troubles of the disk, as with all that follow.
+    pub async fn attributes(&self, namespace: &str, path: &str) -> Result<LocalAttributes> {
+        let (namespace, path) = (namespace.to_owned(), path.to_owned());
+        self.run(move |connection| attributes::get(connection, &namespace, &path))
+            .await
     }
 
-    /// Keeps what was set; the default forgets.
+    /// The attributes of all entries of a directory that have any, by name.
     ///
     /// # Errors
-    /// The disk's.
-    pub fn set_attributes(&self, namespace: &str, path: &str, attributes: &LocalAttributes) -> Result<()> {
-        if *attributes == LocalAttributes::default() {
-            let connection = self.connection.lock();
-            let gone = connection.execute(
-                "DELETE FROM attributes WHERE namespace = ?1 AND path = ?2",
-                params![namespace, path],
-            );
-            return gone.map(drop).map_err(failed("forget attributes"));
-        }
-        let times = attributes.times.as_ref();
-        let modified = times.map(|times| since_epoch(times.modified));
-        let accessed = times.map(|times| since_epoch(times.accessed));
-        let connection = self.connection.lock();
-        let kept = connection
-            .prepare_cached(
-                "INSERT OR REPLACE INTO attributes
-                 (namespace, path, mode, modified_s, modified_ns, accessed_s, accessed_ns, version)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
-            )
-            .and_then(|mut insert| {
-                insert.execute(params![
-                    namespace,
-                    path,
-                    attributes.mode,
-                    modified.map(|(seconds, _)| seconds),
-                    modified.map(|(_, nanos)| nanos),
-                    accessed.map(|(seconds, _)| seconds),
-                    accessed.map(|(_, nanos)| nanos),
-                    times.map(|times| times.version.as_str()),
-                ])
-            });
-        kept.map(drop).map_err(failed("keep attributes"))
+    /// As `attributes`.
+    pub async fn children(&self, namespace: &str, directory: &str) -> Result<Vec<(String, LocalAttributes)>> {
+        let (namespace, directory) = (namespace.to_owned(), directory.to_owned());
+        self.run(move |connection| attributes::children(connection, &namespace, &directory))
+            .await
     }
 
-    /// Moves what was set on an entry, and on everything below it, to another path; what was set there is forgotten.
+    /// Changes some of an entry's attributes and gives what is set now.
     ///
     /// # Errors
-    /// The disk's.
-    pub fn rename(&self, namespace: &str, from: &str, to: &str) -> Result<()> {
-        let mut connection = self.connection.lock();
-        let transaction = connection.transaction().map_err(failed("rename"))?;
-        let moved = remove_below(&transaction, namespace, to).and_then(|()| {
-            transaction.execute(
-                "UPDATE attributes SET path = ?3 || substr(path, length(?2) + 1)
-                 WHERE namespace = ?1 AND (path = ?2 OR substr(path, 1, length(?2) + 1) = ?2 || '/')",
-                params![namespace, from, to],
-            )
-        });
-        moved.and_then(|_| transaction.commit()).map_err(failed("rename"))
+    /// As `attributes`.
+    pub async fn set_attributes(
+        &self,
+        namespace: &str,
+        path: &str,
+        changes: AttributeChanges,
+    ) -> Result<LocalAttributes> {
+        let (namespace, path) = (namespace.to_owned(), path.to_owned());
+        self.run(move |connection| attributes::change(connection, &namespace, &path, changes))
+            .await
     }
 
-    /// Forgets what was set on an entry and on everything below it.
+    /// Gives an entry and all below it another path; what was set at that path and below is forgotten.
     ///
     /// # Errors
-    /// The disk's.
-    pub fn remove(&self, namespace: &str, path: &str) -> Result<()> {
-        remove_below(&self.connection.lock(), namespace, path).map_err(failed("forget"))
+    /// As `attributes`.
+    pub async fn rename(&self, namespace: &str, from: &str, to: &str) -> Result<()> {
+        let (namespace, from, to) = (namespace.to_owned(), from.to_owned(), to.to_owned());
+        self.run(move |connection| attributes::rename(connection, &namespace, &from, &to))
+            .await
     }
-}
 
-fn remove_below(connection: &Connection, namespace: &str, path: &str) -> rusqlite::Result<()> {
-    let below = "DELETE FROM attributes
-                 WHERE namespace = ?1 AND (path = ?2 OR substr(path, 1, length(?2) + 1) = ?2 || '/')";
-    connection
-        .prepare_cached(below)?
-        .execute(params![namespace, path])
-        .map(drop)
-}
+    /// Forgets what is set on an entry and on all below it.
+    ///
+    /// # Errors
+    /// As `attributes`.
+    pub async fn remove(&self, namespace: &str, path: &str) -> Result<()> {
+        let (namespace, path) = (namespace.to_owned(), path.to_owned());
+        self.run(move |connection| attributes::remove(connection, &namespace, &path))
+            .await
+    }
 
-fn read_row(row: &Row<'_>) -> rusqlite::Result<LocalAttributes> {
-    let time = |seconds: usize| -> rusqlite::Result<Option<SystemTime>> {
-        let (seconds, nanos): (Option<i64>, Option<u32>) = (row.get(seconds)?, row.get(seconds + 1)?);
-        Ok(seconds.zip(nanos).map(|(seconds, nanos)| from_epoch(seconds, nanos)))
-    };
-    let version: Option<String> = row.get(5)?;
-    let times = match (time(1)?, time(3)?, version) {
-        (Some(modified), Some(accessed), Some(version)) => Some(LocalTimes {
-            modified,
-            accessed,
-            version: Version::new(version),
-        }),
-        _ => None,
-    };
-    Ok(LocalAttributes {
-        mode: row.get(0)?,
-        times,
-    })
-}
-
-/// Seconds, negative before 1970, and nanoseconds after them.
-fn since_epoch(time: SystemTime) -> (i64, u32) {
-    match time.duration_since(UNIX_EPOCH) {
-        Ok(after) => (after.as_secs() as i64, after.subsec_nanos()),
-        Err(before) => {
-            let before = before.duration();
-            match before.subsec_nanos() {
-                0 => (-(before.as_secs() as i64), 0),
-                nanos => (-(before.as_secs() as i64) - 1, 1_000_000_000 - nanos),
-            }
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let connection = Arc::clone(&self.0);
+        let result = tokio::task::spawn_blocking(move || work(&mut connection.lock())).await;
+        match result {
+            Ok(result) => result.map_err(database::failure),
+            Err(_) => Err(Error::internal("work on the state database was interrupted")),
         }
     }
-}
-
-fn from_epoch(seconds: i64, nanos: u32) -> SystemTime {
-    let whole = Duration::from_secs(seconds.unsigned_abs());
-    let base = if seconds < 0 {
-        UNIX_EPOCH.checked_sub(whole)
-    } else {
-        UNIX_EPOCH.checked_add(whole)
-    };
-    base.and_then(|base| base.checked_add(Duration::from_nanos(nanos.into())))
-        .unwrap_or(UNIX_EPOCH)
-}
-
-fn set_aside(path: &Path) -> Result<PathBuf> {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_secs();
-    let with = |suffix: &str| {
-        let mut name = path.as_os_str().to_owned();
-        name.push(suffix);
-        PathBuf::from(name)
-    };
-    let aside = with(&format!(".corrupt-{now}"));
-    std::fs::rename(path, &aside)?;
-    for suffix in ["-wal", "-shm"] {
-        // They belong to the database that was moved; often there are none.
-        let _ = std::fs::remove_file(with(suffix));
-    }
-    Ok(aside)
 }
 
 #[cfg(test)]
