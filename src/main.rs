@@ -1,3 +1,7 @@
 //! The binary. It hands the arguments over and does nothing else.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    keymount::cli::run(std::env::args_os().collect())
+}

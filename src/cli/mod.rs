@@ -1,1 +1,98 @@
-//! What a person types, and what they read.
+//! The command line: arguments, one file a command, and everything that is printed.
+//!
+//! It asks daemons and starts them; it knows no provider's protocol and no kernel interface.
+
+mod arguments;
+mod daemon;
+mod demo;
+mod doctor;
+mod exit;
+mod holders;
+mod invocation;
+mod locate;
+mod mount;
+mod refresh;
+mod remote;
+mod status;
+mod umount;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use crate::auth::GivenSecrets;
+use crate::config::{Config, ResolvedRemote};
+use arguments::{Arguments, Command};
+use exit::{Exit, Failure};
+use invocation::Invocation;
+
+/// Runs the command that these arguments say, and prints at most one sentence about its failure.
+pub fn run(arguments: Vec<OsString>) -> ExitCode {
+    let outcome = match invocation::read(arguments) {
+        Ok(Invocation::Command(arguments)) => dispatch(*arguments),
+        Ok(Invocation::MountHelper(request)) => mount::run_as_helper(*request),
+        Ok(Invocation::Answered(exit)) => return exit.into(),
+        Err(failure) => Err(failure),
+    };
+    match outcome {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            eprintln!("keymount: {failure}");
+            failure.exit.into()
+        }
+    }
+}
+
+fn dispatch(arguments: Arguments) -> Result<Exit, Failure> {
+    let Arguments {
+        config,
+        verbose,
+        command,
+    } = arguments;
+    let paths = crate::paths::Paths::from_environment(config.as_deref())?;
+    match command {
+        Command::Mount(mount) => mount::run(mount.into_request(verbose)?, paths),
+        Command::Umount(arguments) => block_on(umount::run(&arguments, &paths)),
+        Command::Refresh(arguments) => block_on(refresh::run(&arguments, &paths)),
+        Command::Status(arguments) => block_on(status::run(&arguments, &paths)),
+        Command::Doctor => block_on(doctor::run(&paths)),
+        Command::Remote(arguments) => block_on(remote::run(&arguments, &paths)),
+        Command::Demo(arguments) => demo::run(&arguments, &paths, verbose),
+        Command::Daemon(arguments) => daemon::run(arguments.mode),
+    }
+}
+
+/// Runs a short command; daemons have a runtime of their own.
+fn block_on(work: impl Future<Output = Result<Exit, Failure>>) -> Result<Exit, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let outcome = runtime.block_on(work);
+    // A look at a dead mount may hang for ever; the command needn't.
+    runtime.shutdown_background();
+    outcome
+}
+
+fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// The values of this process's variables that a remote's secret is kept in.
+fn given_secrets<'a>(variables: impl IntoIterator<Item = &'a str>) -> GivenSecrets {
+    let mut given = GivenSecrets::default();
+    for name in variables {
+        if let Some(value) = environment(name).filter(|value| !value.is_empty()) {
+            given.insert(name, value.into());
+        }
+    }
+    given
+}
+
+fn secrets_of(remote: &ResolvedRemote) -> GivenSecrets {
+    given_secrets(remote.secret_variable())
+}
+
+/// Every variable that may hold a secret: none of them reaches a child process.
+fn secret_variables(config: Option<&Config>, remote: Option<&ResolvedRemote>) -> Vec<String> {
+    let common = crate::provider::registry::token_variables().map(str::to_owned);
+    let configured = config.into_iter().flat_map(Config::secret_variables).map(str::to_owned);
+    let own = remote.and_then(ResolvedRemote::secret_variable).map(str::to_owned);
+    common.chain(configured).chain(own).collect()
+}

@@ -1,1 +1,37 @@
-//! The daemon's Unix socket: status, refresh, unmount.
+//! The daemon's Unix socket: HTTP and JSON for `status`, `refresh` and `umount`, and metrics as text.
+//!
+//! It knows how to ask a mount, not what a mount is made of: `daemon` implements [`Mounted`].
+
+mod client;
+mod listener;
+mod metrics;
+mod report;
+mod server;
+#[cfg(test)]
+mod tests;
+
+pub use client::{Daemon, Daemons};
+pub use listener::{GuardedListener, bind};
+pub use report::{
+    CacheReport, CredentialReport, DaemonReport, ErrorReport, MountReport, MountState, PendingReport, Unmounted,
+    seconds,
+};
+pub use server::{Facts, Mounted, UnmountError, serve};
+
+use serde::{Deserialize, Serialize};
+
+/// How a mount shall go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UnmountMode {
+    /// Only when nobody uses it.
+    IfUnused,
+    /// Out of sight at once, gone when the last user is.
+    Lazy,
+}
+
+/// What `unmount` is asked to do.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct UnmountRequest {
+    pub mode: UnmountMode,
+}

@@ -2,12 +2,16 @@
 //!
 //! It knows neither credentials nor providers. It and the opendal adapter are the only rooms that know an HTTP client.
 
+mod local;
+mod reach;
 mod redirect;
 mod request;
 mod retry;
 mod status;
 mod transport;
 
+pub use local::{LocalAnswer, LocalClient};
+pub use reach::{Reached, reach};
 pub use request::{Body, Credential, FilePart, Replay, Request};
 pub use retry::RetryPolicy;
 pub use status::{Dialect, PlainDialect, Refusal, error_for};

@@ -8,6 +8,7 @@ mod content;
 pub mod faulty;
 pub mod memory;
 pub mod reductstore;
+pub mod registry;
 
 pub use content::Content;
 

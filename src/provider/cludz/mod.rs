@@ -134,8 +134,9 @@ impl Provider for Cludz {
                 }
                 _ => error,
             })?;
-        match items.first() {
-            Some(child) => client.ask(&self.root, &child.name).await,
+        // A file: a folder may have rights of its own.
+        match items.iter().find(|item| !item.is_directory) {
+            Some(file) => client.ask(&self.root, &file.name).await,
             None => client.ask(&self.root, &names::probe()).await,
         }
         match client.describe(&self.root).await {

@@ -296,9 +296,18 @@ impl Claimed<'_> {
 
     /// Gives it its name back after this failure.
     async fn restore(&self, error: Error) -> Swap {
-        match self.client.put_name(self.path, self.name, Evidence::OldIsGone).await {
-            Ok(()) => Swap::Restored(error),
-            Err(_) => self.in_between(error),
+        if self
+            .client
+            .put_name(self.path, self.name, Evidence::OldIsGone)
+            .await
+            .is_ok()
+        {
+            return Swap::Restored(error);
+        }
+        // It may never have got the temporary name, though the service said so.
+        match self.client.exists(self.path).await {
+            Ok(false) => Swap::Restored(error),
+            _ => self.in_between(error),
         }
     }
 

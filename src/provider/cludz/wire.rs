@@ -25,7 +25,7 @@ pub(super) struct Listed {
     pub(super) name: String,
     #[serde(default)]
     size: Option<u64>,
-    is_directory: bool,
+    pub(super) is_directory: bool,
     #[serde(default)]
     checksum: Option<String>,
     #[serde(default, rename = "modified_at")]

@@ -1,0 +1,260 @@
+//! What can be typed.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+
+use super::exit::{Exit, Failure};
+use super::mount::{MountRequest, Voice};
+use crate::config::OptionLayer;
+use crate::config::options::{parse_duration, parse_size, parse_timeout, parse_umask};
+use crate::daemon::Verbosity;
+
+/// Mount a cloud provider's storage as a local directory, and the keys keep working.
+#[derive(Debug, Parser)]
+#[command(name = "keymount", version, about, after_help = after_help(), arg_required_else_help = true)]
+pub struct Arguments {
+    /// Read this configuration instead of ~/.config/keymount/config.toml
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Say more in the log; twice says everything
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub verbose: u8,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Mount a remote, and go to the background once the directory is ready
+    Mount(MountArguments),
+    /// Upload what is pending, then unmount
+    #[command(visible_alias = "unmount")]
+    Umount(UmountArguments),
+    /// Renew the credential now: read its source again, drop cached metadata, ask for the rights anew
+    Refresh(RefreshArguments),
+    /// Show mounts, credentials, rights, cache, pending uploads and the latest errors
+    Status(StatusArguments),
+    /// Check FUSE, permissions, configuration, secrets, clock and connections, and say the repair
+    Doctor,
+    /// Show or try the configured remotes
+    Remote(RemoteArguments),
+    /// Start built-in stand-ins of the providers, mount them, and say what to try
+    Demo(DemoArguments),
+    /// The process that serves mounts; started by `mount`
+    #[command(name = "serve-mounts", hide = true)]
+    Daemon(DaemonArguments),
+}
+
+#[derive(Debug, Args)]
+pub struct MountArguments {
+    /// A configured remote, or an address: cludz://UUID, reductstore://HOST:PORT/BUCKET, reductstores://HOST
+    #[arg(value_name = "REMOTE[:PATH]|URL")]
+    source: String,
+    /// An empty directory
+    #[arg(value_name = "DIR")]
+    directory: PathBuf,
+    /// Refuse every change (EROFS)
+    #[arg(long)]
+    read_only: bool,
+    /// Let other users look in, as far as --umask allows
+    #[arg(long)]
+    allow_other: bool,
+    /// The user that owns the files [default: you]
+    #[arg(long, value_name = "NUMBER")]
+    uid: Option<u32>,
+    /// The group that owns the files [default: yours]
+    #[arg(long, value_name = "NUMBER")]
+    gid: Option<u32>,
+    /// Permissions taken from group and others, in octal [default: 022]
+    #[arg(long, value_name = "MASK", value_parser = parse_umask)]
+    umask: Option<u32>,
+    /// Keep read content here [default: ~/.cache/keymount]
+    #[arg(long, value_name = "DIR")]
+    cache_dir: Option<PathBuf>,
+    /// Keep at most so much on disk, such as 500M or 20G [default: 10G]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    cache_size: Option<u64>,
+    /// Keep read content in memory only
+    #[arg(long)]
+    no_disk_cache: bool,
+    /// Believe attributes and listings for this long; 0 asks every time [default: 10s]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    attr_ttl: Option<Duration>,
+    /// Give an operation up after this long without progress [default: 30s]
+    #[arg(long, value_name = "TIME", value_parser = parse_timeout)]
+    op_timeout: Option<Duration>,
+    /// Write the log here [default: ~/.local/state/keymount/keymount.log]
+    #[arg(long, value_name = "FILE")]
+    log_file: Option<PathBuf>,
+    /// Stay in the foreground and log to the terminal, or tell systemd when ready
+    #[arg(long)]
+    foreground: bool,
+    /// The options above as in fstab: ro,allow_other,umask=077,attr_ttl=1m
+    #[arg(short = 'o', value_name = "LIST")]
+    options: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct UmountArguments {
+    /// The mounted directory
+    #[arg(value_name = "DIR")]
+    pub directory: PathBuf,
+    /// Take it away even if it is in use; those who use it keep what they have open
+    #[arg(long)]
+    pub lazy: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct RefreshArguments {
+    /// A mounted directory, or a remote: then all its mounts
+    #[arg(value_name = "DIR|REMOTE")]
+    pub target: String,
+}
+
+#[derive(Debug, Args)]
+pub struct StatusArguments {
+    /// Only this mount
+    #[arg(value_name = "DIR")]
+    pub directory: Option<PathBuf>,
+    /// For programs
+    #[arg(long, conflicts_with = "watch")]
+    pub json: bool,
+    /// Show it again every second until Ctrl-C
+    #[arg(long)]
+    pub watch: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct RemoteArguments {
+    #[command(subcommand)]
+    pub command: RemoteCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum RemoteCommand {
+    /// List the configured remotes
+    List,
+    /// Ask a remote whether the credential is good and what it may do
+    Test {
+        /// A configured remote, or an address
+        #[arg(value_name = "REMOTE[:PATH]|URL")]
+        source: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct DemoArguments {
+    /// Mount below this directory, which is made and removed again
+    #[arg(value_name = "DIR", default_value = "keymount-demo")]
+    pub directory: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct DaemonArguments {
+    #[arg(value_enum)]
+    pub mode: DaemonMode,
+}
+
+/// Where the process that serves mounts lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum DaemonMode {
+    /// It tells its starter when it is ready, and leaves the terminal.
+    Background,
+    Foreground,
+}
+
+impl MountArguments {
+    /// # Errors
+    /// When `-o` has an unknown or malformed option.
+    pub fn into_request(self, verbose: u8) -> Result<MountRequest, Failure> {
+        let mut list = OptionLayer::default();
+        for options in &self.options {
+            list.set_list(options)
+                .map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
+        }
+        let flag = |given: bool| given.then_some(true);
+        let typed = OptionLayer {
+            read_only: flag(self.read_only),
+            allow_other: flag(self.allow_other),
+            uid: self.uid,
+            gid: self.gid,
+            umask: self.umask,
+            cache_dir: self.cache_dir.map(|path| crate::paths::absolute(&path)),
+            cache_size: self.cache_size,
+            no_disk_cache: flag(self.no_disk_cache),
+            attr_ttl: self.attr_ttl,
+            op_timeout: self.op_timeout,
+            log_file: self.log_file.map(|path| crate::paths::absolute(&path)),
+        };
+        Ok(MountRequest {
+            source: self.source,
+            directory: self.directory,
+            options: list.under(typed),
+            mode: if self.foreground {
+                DaemonMode::Foreground
+            } else {
+                DaemonMode::Background
+            },
+            verbosity: Verbosity::from_count(verbose),
+            voice: Voice::SayWhatHappened,
+        })
+    }
+}
+
+fn after_help() -> String {
+    format!(
+        "Also: keymount --unmount DIR, keymount --refresh DIR, keymount --status [DIR].\n\
+         Linked as mount.keymount it serves mount -t keymount and fstab.\n\
+         A secret is never an argument: see the configuration's secret sources, or set KEYMOUNT_TOKEN.\n\n{}",
+        Exit::table()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn every_mount_option_has_its_flag() {
+        let command = Arguments::command();
+        let mount = command.find_subcommand("mount").unwrap();
+        for option in &crate::config::OPTIONS {
+            let flag = option.name.replace('_', "-");
+            assert!(
+                mount.get_arguments().any(|argument| argument.get_long() == Some(&flag)),
+                "--{flag}"
+            );
+        }
+    }
+
+    #[test]
+    fn flags_win_over_the_list() {
+        let arguments = Arguments::parse_from([
+            "keymount",
+            "mount",
+            "drive",
+            "/mnt",
+            "--umask",
+            "077",
+            "-o",
+            "umask=022,ro",
+            "-o",
+            "attr_ttl=0",
+        ]);
+        let Command::Mount(mount) = arguments.command else {
+            panic!("mount was typed")
+        };
+        let request = mount.into_request(0).unwrap();
+        assert_eq!(request.options.umask, Some(0o077));
+        assert_eq!(request.options.read_only, Some(true));
+        assert_eq!(request.options.attr_ttl, Some(Duration::ZERO));
+    }
+}

@@ -1,0 +1,58 @@
+//! `refresh`: hands the caller's environment secrets to the daemon and has it ask the provider anew.
+
+use std::path::Path;
+
+use super::arguments::RefreshArguments;
+use super::exit::{Exit, Failure};
+use super::{given_secrets, locate};
+use crate::control::{Daemon, Daemons, MountReport};
+use crate::paths::Paths;
+
+pub async fn run(arguments: &RefreshArguments, paths: &Paths) -> Result<Exit, Failure> {
+    let daemons = Daemons::find(paths).await?;
+    let mounts = targets(&daemons, &arguments.target);
+    if mounts.is_empty() {
+        return Err(Failure::new(
+            Exit::NotMounted,
+            format!(
+                "keymount has nothing mounted that is called {:?}; see: keymount status",
+                arguments.target
+            ),
+        ));
+    }
+    let mut failure = None;
+    for (daemon, mount) in mounts {
+        let given = given_secrets(mount.credential.variable.as_deref());
+        match daemon.refresh(mount.id, &given).await {
+            Ok(now) => println!(
+                "{}: rights {}, credential {}",
+                now.directory.display(),
+                now.rights,
+                now.credential.state
+            ),
+            Err(error) => {
+                let failed = Failure::from(error).about(mount.directory.display());
+                match failure {
+                    None => failure = Some(failed),
+                    Some(_) => eprintln!("keymount: {failed}"),
+                }
+            }
+        }
+    }
+    failure.map_or(Ok(Exit::Done), Err)
+}
+
+/// A directory, else the mounts of a remote with or without its path.
+fn targets<'a>(daemons: &'a Daemons, target: &str) -> Vec<(&'a Daemon, &'a MountReport)> {
+    let by_directory = locate::mounts_at(daemons, Path::new(target));
+    if !by_directory.is_empty() {
+        return by_directory;
+    }
+    daemons
+        .mounts()
+        .filter(|(_, mount)| {
+            let remote = mount.remote.as_str();
+            remote == target || (!remote.contains("://") && remote.split(':').next() == Some(target))
+        })
+        .collect()
+}

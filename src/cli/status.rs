@@ -1,0 +1,269 @@
+//! `status`: what is mounted and how it is, as a table or as JSON.
+
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use comfy_table::{ContentArrangement, Table, presets};
+use indicatif::{HumanBytes, HumanDuration};
+use serde::Serialize;
+
+use super::arguments::StatusArguments;
+use super::exit::{Exit, Failure};
+use super::locate;
+use crate::control::{DaemonReport, Daemons, ErrorReport, MountReport, MountState, seconds};
+use crate::daemon::{MountPointState, keymount_mounts, mount_point_state};
+use crate::paths::Paths;
+
+const WATCH_EVERY: Duration = Duration::from_secs(1);
+/// How long a mount without a daemon has to say whether it is alive.
+const LOOK: Duration = Duration::from_secs(2);
+/// How many of the latest errors the table shows.
+const ERRORS: usize = 5;
+
+/// The document of `--json`.
+#[derive(Debug, Serialize)]
+struct Status {
+    daemons: Vec<DaemonReport>,
+    /// Mounts that nobody serves any more.
+    dead: Vec<PathBuf>,
+}
+
+pub async fn run(arguments: &StatusArguments, paths: &Paths) -> Result<Exit, Failure> {
+    if !arguments.watch {
+        let status = gather(arguments, paths).await?;
+        print!("{}", render(&status, arguments.json)?);
+        return Ok(Exit::Done);
+    }
+    let mut interrupted = std::pin::pin!(tokio::signal::ctrl_c());
+    loop {
+        let status = gather(arguments, paths).await?;
+        // Clears the screen and goes to its first line (ECMA-48).
+        print!("\x1b[2J\x1b[H{}", render(&status, false)?);
+        tokio::select! {
+            _ = &mut interrupted => return Ok(Exit::Done),
+            () = tokio::time::sleep(WATCH_EVERY) => {}
+        }
+    }
+}
+
+async fn gather(arguments: &StatusArguments, paths: &Paths) -> Result<Status, Failure> {
+    let daemons = Daemons::find(paths).await?;
+    let mut dead = dead_mounts(&daemons).await;
+    let mut reports: Vec<DaemonReport> = daemons.running.iter().map(|daemon| daemon.report.clone()).collect();
+    if let Some(directory) = &arguments.directory {
+        let wanted: Vec<PathBuf> = locate::mounts_at(&daemons, directory)
+            .into_iter()
+            .map(|(_, mount)| mount.directory.clone())
+            .collect();
+        let spellings = locate::spellings(directory);
+        dead.retain(|path| spellings.contains(path));
+        if wanted.is_empty() && dead.is_empty() {
+            return Err(Failure::new(
+                Exit::NotMounted,
+                format!("keymount has nothing mounted on {}", directory.display()),
+            ));
+        }
+        for report in &mut reports {
+            report.mounts.retain(|mount| wanted.contains(&mount.directory));
+        }
+        reports.retain(|report| !report.mounts.is_empty());
+    }
+    Ok(Status { daemons: reports, dead })
+}
+
+/// Mounts of ours in the kernel's table that belong to no running daemon and don't answer.
+pub async fn dead_mounts(daemons: &Daemons) -> Vec<PathBuf> {
+    let served: Vec<PathBuf> = daemons.mounts().map(|(_, mount)| mount.directory.clone()).collect();
+    let mut dead = Vec::new();
+    for directory in keymount_mounts().unwrap_or_default() {
+        if served.contains(&directory) {
+            continue;
+        }
+        let looked_at = directory.clone();
+        let look = tokio::task::spawn_blocking(move || mount_point_state(&looked_at));
+        let state = tokio::time::timeout(LOOK, look).await;
+        if matches!(state, Ok(Ok(Ok(MountPointState::DeadKeymount)))) {
+            dead.push(directory);
+        }
+    }
+    dead
+}
+
+fn render(status: &Status, json: bool) -> Result<String, Failure> {
+    if json {
+        return serde_json::to_string_pretty(status)
+            .map(|text| text + "\n")
+            .map_err(|error| Failure::new(Exit::Other, format!("the status cannot be written: {error}")));
+    }
+    let mounts: Vec<&MountReport> = status.daemons.iter().flat_map(|daemon| &daemon.mounts).collect();
+    let mut text = String::new();
+    if mounts.is_empty() && status.dead.is_empty() {
+        text.push_str("nothing is mounted\n");
+    }
+    if !mounts.is_empty() {
+        text.push_str(&table(&mounts).to_string());
+        text.push('\n');
+    }
+    for directory in &status.dead {
+        let shown = directory.display();
+        text.push_str(&format!("{shown}: its daemon died; run: keymount umount {shown}\n"));
+    }
+    for mount in &mounts {
+        for file in mount.pending.iter().filter(|file| file.error.is_some()) {
+            let why = file.error.as_deref().unwrap_or_default();
+            let directory = mount.directory.display();
+            text.push_str(&format!("{directory}: {} is not at the provider: {why}\n", file.path));
+        }
+    }
+    let now = seconds(SystemTime::now());
+    for mount in &mounts {
+        for error in mount.last_errors.iter().rev().take(ERRORS) {
+            text.push_str(&error_line(mount, error, now));
+        }
+    }
+    Ok(text)
+}
+
+fn error_line(mount: &MountReport, error: &ErrorReport, now: u64) -> String {
+    let ago = HumanDuration(Duration::from_secs(now.saturating_sub(error.at)));
+    format!(
+        "{}: {ago} ago: {}: {}\n",
+        mount.directory.display(),
+        if error.path.is_empty() { "/" } else { &error.path },
+        error.message
+    )
+}
+
+fn table(mounts: &[&MountReport]) -> Table {
+    let mut table = Table::new();
+    table
+        .load_preset(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Dynamic)
+        .set_header(["DIRECTORY", "REMOTE", "RIGHTS", "CREDENTIAL", "CACHE", "PENDING"]);
+    for mount in mounts {
+        let directory = match mount.state {
+            MountState::Mounted => mount.directory.display().to_string(),
+            MountState::Finishing => format!("{} (unmounted, uploading)", mount.directory.display()),
+        };
+        let rights = if mount.read_only {
+            format!("{} (read-only)", mount.rights)
+        } else {
+            mount.rights.clone()
+        };
+        table.add_row([
+            directory,
+            mount.remote.clone(),
+            rights,
+            credential(mount),
+            HumanBytes(mount.cache.memory.saturating_add(mount.cache.disk)).to_string(),
+            pending(mount),
+        ]);
+    }
+    table
+}
+
+fn credential(mount: &MountReport) -> String {
+    let credential = &mount.credential;
+    match (credential.state.as_str(), credential.until) {
+        ("anonymous", _) => "none needed".to_owned(),
+        (state, None) => format!("{}, {state}", credential.method),
+        (state, Some(until)) => {
+            let left = until.saturating_sub(seconds(SystemTime::now()));
+            format!(
+                "{}, {state} for {}",
+                credential.method,
+                HumanDuration(Duration::from_secs(left))
+            )
+        }
+    }
+}
+
+fn pending(mount: &MountReport) -> String {
+    match mount.pending.len() {
+        0 => "-".to_owned(),
+        1 => format!("1 file, {}", HumanBytes(mount.pending_bytes())),
+        files => format!("{files} files, {}", HumanBytes(mount.pending_bytes())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::{CacheReport, CredentialReport, PendingReport};
+
+    fn mount() -> MountReport {
+        MountReport {
+            id: 0,
+            remote: "drive".into(),
+            provider: "cludz".into(),
+            endpoint: "https://x/".into(),
+            directory: "/mnt/drive".into(),
+            state: MountState::Mounted,
+            read_only: true,
+            rights: "r--".into(),
+            credential: CredentialReport {
+                method: "token".into(),
+                state: "rejected".into(),
+                until: None,
+                variable: None,
+            },
+            cache: CacheReport::default(),
+            pending: vec![PendingReport {
+                path: "a.txt".into(),
+                bytes: 2048,
+                error: Some("too large".into()),
+            }],
+            last_errors: vec![ErrorReport {
+                at: 0,
+                path: "b.txt".into(),
+                message: "no such token".into(),
+            }],
+        }
+    }
+
+    fn status(mounts: Vec<MountReport>) -> Status {
+        Status {
+            daemons: vec![DaemonReport {
+                pid: 1,
+                version: "0".into(),
+                started: 0,
+                log_file: None,
+                mounts,
+            }],
+            dead: vec!["/mnt/dead".into()],
+        }
+    }
+
+    #[test]
+    fn everything_that_needs_a_person_is_in_the_table() {
+        let text = render(&status(vec![mount()]), false).unwrap();
+        for part in [
+            "/mnt/drive",
+            "r-- (read-only)",
+            "token, rejected",
+            "1 file, 2.00 KiB",
+            "a.txt is not at the provider: too large",
+            "b.txt: no such token",
+            "keymount umount /mnt/dead",
+        ] {
+            assert!(text.contains(part), "{part:?} is missing in\n{text}");
+        }
+    }
+
+    #[test]
+    fn json_has_the_same() {
+        let text = render(&status(vec![mount()]), true).unwrap();
+        let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(value["daemons"][0]["mounts"][0]["credential"]["state"], "rejected");
+        assert_eq!(value["dead"][0], "/mnt/dead");
+    }
+
+    #[test]
+    fn nothing_mounted_is_said() {
+        let empty = Status {
+            daemons: Vec::new(),
+            dead: Vec::new(),
+        };
+        assert_eq!(render(&empty, false).unwrap(), "nothing is mounted\n");
+    }
+}

@@ -1,0 +1,522 @@
+//! The configuration file: TOML with one table for each remote.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use toml::{Table, Value};
+use url::Url;
+use uuid::Uuid;
+
+use super::keys::Keys;
+use super::{ConfigError, OptionLayer, ResolvedRemote, source, suggestion};
+use crate::auth::SecretSource;
+use crate::model::Rights;
+use crate::paths::{ConfigOrigin, Paths};
+use crate::provider::registry::{
+    CludzAuth, CludzSpec, PROVIDERS, ProviderSpec, RecordNames, ReductstoreAuth, ReductstoreSpec, RemotePath,
+    TokenSending,
+};
+
+/// Everything that the file says, checked as a whole: one mistake in it is told before anything is done.
+#[derive(Debug)]
+pub struct Config {
+    path: PathBuf,
+    remotes: BTreeMap<String, ConfiguredRemote>,
+}
+
+/// One `[remotes.NAME]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ConfiguredRemote {
+    pub provider: ProviderSpec,
+    pub endpoint: Url,
+    pub rights: Option<Rights>,
+    pub insecure: bool,
+    pub options: OptionLayer,
+}
+
+impl Config {
+    /// Reads the file; without one in the usual place there are no remotes.
+    ///
+    /// # Errors
+    /// With the file's name, the key and what is wrong with it.
+    pub fn load(paths: &Paths) -> Result<Self, ConfigError> {
+        let (path, origin) = paths.config_file();
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && origin == ConfigOrigin::Default => {
+                return Ok(Self {
+                    path: path.to_path_buf(),
+                    remotes: BTreeMap::new(),
+                });
+            }
+            Err(error) => {
+                return Err(ConfigError::new(format!(
+                    "the configuration {} cannot be read: {error}",
+                    path.display()
+                )));
+            }
+        };
+        refuse_foreign_hands(path)?;
+        Self::parse(path, &text).map_err(|error| ConfigError::new(format!("{}: {error}", path.display())))
+    }
+
+    fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
+        let table: Table = text.parse().map_err(|error| syntax(text, &error))?;
+        let mut top = Keys::new("", table);
+        let remotes = match top.section("remotes")? {
+            None => BTreeMap::new(),
+            Some(keys) => {
+                let (path, tables) = keys.into_rest();
+                tables
+                    .into_iter()
+                    .map(|(name, value)| remote(&path, name, value))
+                    .collect::<Result<_, _>>()?
+            }
+        };
+        top.finish()?;
+        Ok(Self {
+            path: path.to_path_buf(),
+            remotes,
+        })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub fn remotes(&self) -> impl Iterator<Item = (&str, &ConfiguredRemote)> {
+        self.remotes.iter().map(|(name, remote)| (name.as_str(), remote))
+    }
+
+    /// What `<remote>[:path]` or an address stands for.
+    ///
+    /// # Errors
+    /// When there is no such remote, or the address is malformed or holds a secret.
+    pub fn resolve(
+        &self,
+        source: &str,
+        environment: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<ResolvedRemote, ConfigError> {
+        if source.contains("://") {
+            return super::url::parse(source, environment);
+        }
+        let (name, path) = source.split_once(':').unwrap_or((source, ""));
+        let path: RemotePath = path
+            .parse()
+            .map_err(|error: crate::model::Error| ConfigError::new(error.message()))?;
+        match self.remotes.get(name) {
+            Some(remote) => Ok(remote.resolve(name, path)),
+            None => Err(self.no_such_remote(name)),
+        }
+    }
+
+    fn no_such_remote(&self, name: &str) -> ConfigError {
+        let known: Vec<&str> = self.remotes.keys().map(String::as_str).collect();
+        let there = if known.is_empty() {
+            format!(
+                "{} has none; write one there or give an address such as cludz://UUID",
+                self.path.display()
+            )
+        } else {
+            format!("{} has {}", self.path.display(), known.join(", "))
+        };
+        let hint = suggestion(name, known);
+        ConfigError::new(format!("there is no remote {name:?}{hint} ({there})"))
+    }
+
+    /// Every environment variable that holds a secret of some remote.
+    pub fn secret_variables(&self) -> impl Iterator<Item = &str> {
+        self.remotes
+            .values()
+            .filter_map(|remote| match remote.provider.secret_source() {
+                Some(SecretSource::Env(name)) => Some(name.as_str()),
+                _ => None,
+            })
+    }
+}
+
+impl ConfiguredRemote {
+    pub fn resolve(&self, name: &str, path: RemotePath) -> ResolvedRemote {
+        ResolvedRemote {
+            name: name.to_owned(),
+            provider: self.provider.clone(),
+            endpoint: self.endpoint.clone(),
+            path,
+            rights: self.rights,
+            insecure: self.insecure,
+            options: self.options.clone(),
+        }
+    }
+}
+
+/// A line number in place of the parser's excerpt: the excerpt might show a secret.
+fn syntax(text: &str, error: &toml::de::Error) -> ConfigError {
+    match error.span() {
+        Some(span) => {
+            let line = text[..span.start.min(text.len())].matches('\n').count() + 1;
+            ConfigError::new(format!("line {line} is not TOML"))
+        }
+        None => ConfigError::new("this is not TOML"),
+    }
+}
+
+/// The file names programs that are run, so nobody else may write it.
+fn refuse_foreign_hands(path: &Path) -> Result<(), ConfigError> {
+    match std::fs::metadata(path) {
+        Ok(metadata) if metadata.is_file() && metadata.mode() & 0o002 != 0 => Err(ConfigError::new(format!(
+            "{} can be written by everybody, and it may name programs to run; run: chmod o-w {}",
+            path.display(),
+            path.display()
+        ))),
+        _ => Ok(()),
+    }
+}
+
+fn remote(above: &str, name: String, value: Value) -> Result<(String, ConfiguredRemote), ConfigError> {
+    let place = format!("{above}.{name}");
+    let usable = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if name.is_empty() || !name.chars().all(usable) {
+        return Err(ConfigError::new(format!(
+            "a remote's name has letters, digits, '-', '_' and '.' only, unlike {name:?}"
+        )));
+    }
+    let Value::Table(table) = value else {
+        return Err(ConfigError::new(format!("{place} must be a table")));
+    };
+    let mut keys = Keys::new(place, table);
+    let provider = provider(&mut keys)?;
+    let endpoint = endpoint(&mut keys, &provider)?;
+    let rights = match keys.text("rights")? {
+        None => None,
+        Some(text) => Some(text.parse().map_err(|_| {
+            ConfigError::new(format!(
+                "{} is written with the letters r, w and d",
+                keys.name("rights")
+            ))
+        })?),
+    };
+    let insecure = keys.truth("insecure")?;
+    let mut options = options(&mut keys)?;
+    if keys.truth("read_only")? {
+        options.read_only = Some(true);
+    }
+    keys.finish()?;
+    let remote = ConfiguredRemote {
+        provider,
+        endpoint,
+        rights,
+        insecure,
+        options,
+    };
+    Ok((name, remote))
+}
+
+fn provider(keys: &mut Keys) -> Result<ProviderSpec, ConfigError> {
+    let kind = keys.required_text("provider")?;
+    match kind.as_str() {
+        "cludz" => cludz(keys),
+        "reductstore" => reductstore(keys),
+        unknown => Err(ConfigError::new(format!(
+            "{} = {unknown:?} is not a provider (there are {}){}",
+            keys.name("provider"),
+            PROVIDERS.join(" and "),
+            suggestion(unknown, PROVIDERS)
+        ))),
+    }
+}
+
+fn cludz(keys: &mut Keys) -> Result<ProviderSpec, ConfigError> {
+    let storage = keys.required_text("storage")?;
+    let storage = Uuid::parse_str(&storage).map_err(|_| {
+        ConfigError::new(format!(
+            "{} is the drive's id, a UUID such as 3f0c1f6e-9d2b-4a57-8c64-0e5b7a1d2c3f",
+            keys.name("storage")
+        ))
+    })?;
+    let auth = match authentication(keys, &["token", "none"])? {
+        (mut auth, "token") => {
+            let token = source::required(&mut auth, "token")?;
+            let send = match auth.text("send")?.as_deref() {
+                None | Some("header") => TokenSending::Header,
+                Some("query") => TokenSending::Query,
+                Some(_) => {
+                    return Err(ConfigError::new(format!(
+                        "{} is \"header\" or \"query\"",
+                        auth.name("send")
+                    )));
+                }
+            };
+            auth.finish()?;
+            CludzAuth::Token { token, send }
+        }
+        (auth, _) => {
+            auth.finish()?;
+            CludzAuth::None
+        }
+    };
+    Ok(ProviderSpec::Cludz(CludzSpec { storage, auth }))
+}
+
+fn reductstore(keys: &mut Keys) -> Result<ProviderSpec, ConfigError> {
+    let bucket = keys.text("bucket")?.filter(|bucket| !bucket.is_empty());
+    let names = match keys.text("names")?.as_deref() {
+        None | Some("label") => RecordNames::Label,
+        Some("timestamp") => RecordNames::Timestamp,
+        Some(_) => {
+            return Err(ConfigError::new(format!(
+                "{} is \"label\" or \"timestamp\"",
+                keys.name("names")
+            )));
+        }
+    };
+    let auth = match authentication(keys, &["token", "none"])? {
+        (mut auth, "token") => {
+            let token = source::required(&mut auth, "token")?;
+            auth.finish()?;
+            ReductstoreAuth::Token { token }
+        }
+        (auth, _) => {
+            auth.finish()?;
+            ReductstoreAuth::None
+        }
+    };
+    Ok(ProviderSpec::Reductstore(ReductstoreSpec { bucket, names, auth }))
+}
+
+/// The `auth` table and the method it names, one of those that the provider has.
+fn authentication(keys: &mut Keys, methods: &[&'static str]) -> Result<(Keys, &'static str), ConfigError> {
+    let Some(mut auth) = keys.section("auth")? else {
+        return Err(keys.missing("auth"));
+    };
+    let method = auth.required_text("method")?;
+    match methods.iter().find(|known| **known == method) {
+        Some(known) => Ok((auth, known)),
+        None => Err(ConfigError::new(format!(
+            "{} = {method:?} is not a method of this provider; there are {}",
+            auth.name("method"),
+            methods.join(" and ")
+        ))),
+    }
+}
+
+fn endpoint(keys: &mut Keys, provider: &ProviderSpec) -> Result<Url, ConfigError> {
+    let name = keys.name("endpoint");
+    let text = match (keys.text("endpoint")?, provider.default_endpoint()) {
+        (Some(text), _) => text,
+        (None, Some(default)) => return Ok(default),
+        (None, None) => return Err(keys.missing("endpoint")),
+    };
+    let malformed = |why: &str| ConfigError::new(format!("{name} {why}"));
+    let url = Url::parse(&text).map_err(|_| malformed("is not an address such as https://host:port"))?;
+    if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
+        return Err(malformed("must begin with http:// or https:// and a host"));
+    }
+    if !url.username().is_empty() || url.password().is_some() || url.query().is_some() || url.fragment().is_some() {
+        return Err(malformed(
+            "must not hold a user, a password or a query; the token's place is [auth]",
+        ));
+    }
+    Ok(url)
+}
+
+fn options(keys: &mut Keys) -> Result<OptionLayer, ConfigError> {
+    let mut layer = OptionLayer::default();
+    let Some(section) = keys.section("options")? else {
+        return Ok(layer);
+    };
+    let (path, table) = section.into_rest();
+    for (name, value) in table {
+        let text = match &value {
+            Value::String(text) => text.clone(),
+            Value::Integer(number) => number.to_string(),
+            Value::Boolean(truth) => truth.to_string(),
+            _ => {
+                return Err(ConfigError::new(format!(
+                    "{path}.{name} must be a text, a number or true or false"
+                )));
+            }
+        };
+        layer
+            .set(&name, Some(&text))
+            .map_err(|error| ConfigError::new(format!("{path}: {error}")))?;
+    }
+    Ok(layer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CLUDZ: &str = r#"
+        [remotes.drive]
+        provider = "cludz"
+        storage = "3f0c1f6e-9d2b-4a57-8c64-0e5b7a1d2c3f"
+    "#;
+    const TOKEN: &str = r#"
+        [remotes.drive.auth]
+        method = "token"
+        token = { env = "CLUDZ_STORAGE_TOKEN" }
+    "#;
+
+    fn parse(parts: &[&str]) -> Result<Config, String> {
+        Config::parse(Path::new("/c.toml"), &parts.concat()).map_err(|error| error.to_string())
+    }
+
+    fn resolve(config: &Config, source: &str) -> Result<ResolvedRemote, String> {
+        config.resolve(source, &|_| None).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_complete_remote_is_read() {
+        let config = parse(&[
+            CLUDZ,
+            "endpoint = \"http://127.0.0.1:9001\"\nread_only = true\nrights = \"rw\"\ninsecure = true\n",
+            "[remotes.drive.options]\numask = \"077\"\nattr_ttl = 5\nallow_other = true\n",
+            TOKEN,
+            "send = \"query\"\n",
+        ])
+        .unwrap();
+        let remote = resolve(&config, "drive:photos/2024").unwrap();
+        assert_eq!(remote.label(), "drive:photos/2024");
+        assert_eq!(remote.endpoint.as_str(), "http://127.0.0.1:9001/");
+        assert_eq!(remote.rights, Some("rw".parse().unwrap()));
+        assert!(remote.insecure);
+        assert_eq!(remote.options.read_only, Some(true));
+        assert_eq!(remote.options.umask, Some(0o077));
+        assert_eq!(remote.secret_variable(), Some("CLUDZ_STORAGE_TOKEN"));
+        let ProviderSpec::Cludz(CludzSpec {
+            auth: CludzAuth::Token { send, .. },
+            ..
+        }) = remote.provider
+        else {
+            panic!("a Cludz remote with a token")
+        };
+        assert_eq!(send, TokenSending::Query);
+    }
+
+    #[test]
+    fn a_resolved_remote_survives_the_way_to_the_daemon() {
+        let config = parse(&[
+            CLUDZ,
+            "rights = \"r\"\n[remotes.drive.options]\ncache_size = \"1G\"\n",
+            TOKEN,
+        ])
+        .unwrap();
+        let remote = resolve(&config, "drive:a").unwrap();
+        let json = serde_json::to_string(&remote).unwrap();
+        assert_eq!(serde_json::from_str::<ResolvedRemote>(&json).unwrap(), remote);
+    }
+
+    #[test]
+    fn reductstore_needs_an_endpoint_and_may_have_a_bucket() {
+        let text = |extra: &str| {
+            format!("[remotes.r]\nprovider = \"reductstore\"\n{extra}\n[remotes.r.auth]\nmethod = \"none\"\n")
+        };
+        let config = parse(&[&text(
+            "endpoint = \"https://h:8383/base\"\nbucket = \"b\"\nnames = \"timestamp\"",
+        )])
+        .unwrap();
+        let ProviderSpec::Reductstore(spec) = resolve(&config, "r").unwrap().provider else {
+            panic!("a ReductStore remote")
+        };
+        assert_eq!(spec.bucket.as_deref(), Some("b"));
+        assert_eq!(spec.names, RecordNames::Timestamp);
+        assert_eq!(spec.auth, ReductstoreAuth::None);
+        assert_eq!(parse(&[&text("")]).unwrap_err(), "remotes.r.endpoint is missing");
+    }
+
+    #[test]
+    fn every_mistake_has_its_sentence() {
+        let remote = |rest: &str| format!("{CLUDZ}{rest}");
+        for (text, sentence) in [
+            ("remote = 1".to_owned(), "unknown key remote; did you mean \"remotes\"?"),
+            ("[remotes]\nx = 1".to_owned(), "remotes.x must be a table"),
+            ("[remotes.\"a:b\"]".to_owned(), "unlike \"a:b\""),
+            ("[remotes.a]".to_owned(), "remotes.a.provider is missing"),
+            (
+                "[remotes.a]\nprovder = \"cludz\"".to_owned(),
+                "unknown key remotes.a.provder; did you mean \"provider\"?",
+            ),
+            (
+                "[remotes.a]\nprovider = \"cluds\"".to_owned(),
+                "remotes.a.provider = \"cluds\" is not a provider (there are cludz and reductstore); did you mean \"cludz\"?",
+            ),
+            (
+                "[remotes.a]\nprovider = \"cludz\"\nstorage = \"x\"".to_owned(),
+                "remotes.a.storage is the drive's id, a UUID",
+            ),
+            (remote(""), "remotes.drive.auth is missing"),
+            (
+                remote("readonly = true\n") + TOKEN,
+                "unknown key remotes.drive.readonly; did you mean \"read_only\"?",
+            ),
+            (
+                remote("read_only = 1\n") + TOKEN,
+                "remotes.drive.read_only must be true or false, not an integer",
+            ),
+            (
+                remote("rights = \"rx\"\n") + TOKEN,
+                "remotes.drive.rights is written with the letters r, w and d",
+            ),
+            (
+                remote("endpoint = \"host\"\n") + TOKEN,
+                "remotes.drive.endpoint is not an address",
+            ),
+            (
+                remote("endpoint = \"ftp://h\"\n") + TOKEN,
+                "must begin with http:// or https://",
+            ),
+            (remote("endpoint = \"http://u:p@h\"\n") + TOKEN, "must not hold a user"),
+            (
+                remote("[remotes.drive.options]\numaks = \"0\"\n") + TOKEN,
+                "remotes.drive.options: unknown option \"umaks\"; did you mean \"umask\"?",
+            ),
+            (
+                remote("[remotes.drive.auth]\nmethod = \"oauth\"\n"),
+                "remotes.drive.auth.method = \"oauth\" is not a method of this provider; there are token and none",
+            ),
+            (
+                remote("[remotes.drive.auth]\nmethod = \"none\"\ntoken = { env = \"A\" }\n"),
+                "unknown key remotes.drive.auth.token",
+            ),
+            (
+                remote(TOKEN) + "send = \"cookie\"\n",
+                "remotes.drive.auth.send is \"header\" or \"query\"",
+            ),
+            (
+                remote(TOKEN) + "sned = \"query\"\n",
+                "unknown key remotes.drive.auth.sned; did you mean \"send\"?",
+            ),
+            (
+                remote("[remotes.drive.auth]\nmethod = \"token\"\ntoken = \"canary\"\n"),
+                "remotes.drive.auth.token holds the secret itself",
+            ),
+        ] {
+            let error = parse(&[&text]).unwrap_err();
+            assert!(error.contains(sentence), "expected {sentence:?}, got {error:?}");
+            assert!(!error.contains("canary"), "{error}");
+        }
+    }
+
+    #[test]
+    fn broken_toml_names_the_line_and_shows_nothing_of_it() {
+        let error = parse(&["[remotes.a]\n", "token = \"canary-secret\nb = 1\n"]).unwrap_err();
+        assert_eq!(error, "line 2 is not TOML");
+    }
+
+    #[test]
+    fn an_unknown_remote_names_the_known_ones() {
+        let config = parse(&[CLUDZ, TOKEN]).unwrap();
+        let error = resolve(&config, "driev").unwrap_err();
+        assert!(error.contains("did you mean \"drive\"?"), "{error}");
+        let error = resolve(&parse(&[""]).unwrap(), "drive").unwrap_err();
+        assert!(error.contains("has none"), "{error}");
+    }
+
+    #[test]
+    fn variables_that_hold_secrets_are_listed() {
+        let config = parse(&[CLUDZ, TOKEN]).unwrap();
+        assert_eq!(config.secret_variables().collect::<Vec<_>>(), ["CLUDZ_STORAGE_TOKEN"]);
+    }
+}

@@ -1,0 +1,184 @@
+//! Remotes given as an address, without a configuration: `cludz://UUID/path`, `reductstore://host/bucket/entry`.
+
+use percent_encoding::percent_decode_str;
+use url::Url;
+use uuid::Uuid;
+
+use super::{ConfigError, OptionLayer, ResolvedRemote, suggestion};
+use crate::provider::registry::{
+    CludzAuth, CludzSpec, ProviderSpec, REDUCTSTORE_PORT, RecordNames, ReductstoreAuth, ReductstoreSpec, RemotePath,
+};
+
+const SCHEMES: [&str; 3] = ["cludz", "reductstore", "reductstores"];
+
+/// An address's parts, none of them a secret.
+struct Address<'a> {
+    scheme: &'a str,
+    host: &'a str,
+    path: String,
+}
+
+/// Reads an address; the credential comes from the variables that people already have.
+///
+/// # Errors
+/// When it is malformed, has an unknown scheme, or holds a secret.
+pub fn parse(text: &str, environment: &dyn Fn(&str) -> Option<String>) -> Result<ResolvedRemote, ConfigError> {
+    let address = split(text)?;
+    let path: RemotePath = address
+        .path
+        .parse()
+        .map_err(|error: crate::model::Error| ConfigError::new(error.message()))?;
+    let (provider, endpoint, path) = match address.scheme {
+        "cludz" => {
+            let storage = Uuid::parse_str(address.host).map_err(|_| {
+                ConfigError::new("after cludz:// comes the drive's id, a UUID: cludz://UUID or cludz://UUID/folder")
+            })?;
+            let auth = CludzAuth::from_environment(environment);
+            let provider = ProviderSpec::Cludz(CludzSpec { storage, auth });
+            let endpoint = provider
+                .default_endpoint()
+                .ok_or_else(|| ConfigError::new("Cludz's own address is malformed"))?;
+            (provider, endpoint, path)
+        }
+        "reductstore" => reductstore("http", Some(REDUCTSTORE_PORT), address.host, path, environment)?,
+        "reductstores" => reductstore("https", None, address.host, path, environment)?,
+        unknown => {
+            return Err(ConfigError::new(format!(
+                "{unknown}:// is not an address keymount knows (there are {}){}",
+                SCHEMES.map(|scheme| format!("{scheme}://")).join(", "),
+                suggestion(unknown, SCHEMES)
+            )));
+        }
+    };
+    Ok(ResolvedRemote {
+        name: text.to_owned(),
+        provider,
+        endpoint,
+        path,
+        rights: None,
+        insecure: false,
+        options: OptionLayer::default(),
+    })
+}
+
+fn split(text: &str) -> Result<Address<'_>, ConfigError> {
+    let secret = || {
+        ConfigError::new(
+            "an address must not hold a user, a token or a query: everybody can read command lines; \
+             put the token into KEYMOUNT_TOKEN or the provider's own variable, or configure a remote",
+        )
+    };
+    let (scheme, rest) = text.split_once("://").unwrap_or(("", text));
+    if rest.contains(['?', '#']) {
+        return Err(secret());
+    }
+    let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
+    if host.contains('@') {
+        return Err(secret());
+    }
+    let path = percent_decode_str(path)
+        .decode_utf8()
+        .map_err(|_| ConfigError::new("the address's path is not UTF-8"))?
+        .into_owned();
+    Ok(Address { scheme, host, path })
+}
+
+fn reductstore(
+    scheme: &str,
+    default_port: Option<u16>,
+    host: &str,
+    path: RemotePath,
+    environment: &dyn Fn(&str) -> Option<String>,
+) -> Result<(ProviderSpec, Url, RemotePath), ConfigError> {
+    let malformed = || ConfigError::new("after reductstore:// comes a host: reductstore://host:8383/bucket");
+    let mut endpoint = Url::parse(&format!("{scheme}://{host}/")).map_err(|_| malformed())?;
+    if endpoint.host_str().is_none_or(str::is_empty) {
+        return Err(malformed());
+    }
+    let has_port = host
+        .rsplit_once(':')
+        .is_some_and(|(_, port)| !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()));
+    if !has_port && let Some(port) = default_port {
+        endpoint.set_port(Some(port)).map_err(|()| malformed())?;
+    }
+    let (bucket, path) = match path.split_first() {
+        Some((bucket, rest)) => (Some(bucket.to_string()), rest),
+        None => (None, RemotePath::default()),
+    };
+    let provider = ProviderSpec::Reductstore(ReductstoreSpec {
+        bucket,
+        names: RecordNames::default(),
+        auth: ReductstoreAuth::from_environment(environment),
+    });
+    Ok((provider, endpoint, path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DRIVE: &str = "3f0c1f6e-9d2b-4a57-8c64-0e5b7a1d2c3f";
+
+    fn read(text: &str) -> Result<ResolvedRemote, String> {
+        parse(text, &|name| (name == "KEYMOUNT_TOKEN").then(|| "canary".to_owned())).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn cludz_addresses() {
+        let remote = read(&format!("cludz://{DRIVE}/a%20b/c")).unwrap();
+        assert_eq!(remote.endpoint.as_str(), "https://storage.cludz.net/");
+        assert_eq!(remote.path.to_string(), "a b/c");
+        assert_eq!(remote.secret_variable(), Some("KEYMOUNT_TOKEN"));
+        let bare = parse(&format!("cludz://{DRIVE}"), &|_| None).unwrap();
+        assert!(bare.path.is_root());
+        assert_eq!(bare.provider.secret_source(), None);
+    }
+
+    #[test]
+    fn reductstore_addresses() {
+        for (text, endpoint, bucket, path) in [
+            ("reductstore://h", "http://h:8383/", None, ""),
+            ("reductstore://h:80/b", "http://h/", Some("b"), ""),
+            ("reductstore://[::1]/b/e/f", "http://[::1]:8383/", Some("b"), "e/f"),
+            ("reductstore://[::1]:9/b", "http://[::1]:9/", Some("b"), ""),
+            ("reductstores://h/b/", "https://h/", Some("b"), ""),
+        ] {
+            let remote = read(text).unwrap();
+            assert_eq!(remote.endpoint.as_str(), endpoint, "{text}");
+            assert_eq!(remote.path.to_string(), path, "{text}");
+            let ProviderSpec::Reductstore(spec) = remote.provider else {
+                panic!("{text}")
+            };
+            assert_eq!(spec.bucket.as_deref(), bucket, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_address_with_a_secret_is_refused_and_not_repeated() {
+        for text in [
+            &format!("cludz://canary@{DRIVE}"),
+            &format!("cludz://{DRIVE}?token=canary"),
+            "reductstore://user:canary@host/b",
+            "reductstores://host/b?canary",
+            "reductstores://host/b#canary",
+        ] {
+            let error = read(text).unwrap_err();
+            assert!(error.contains("KEYMOUNT_TOKEN"), "{error}");
+            assert!(!error.contains("canary"), "{error}");
+        }
+    }
+
+    #[test]
+    fn malformed_addresses_say_what_is_expected() {
+        for (text, part) in [
+            ("cludz://drive", "a UUID"),
+            ("reductstore:///b", "comes a host"),
+            ("cluds://x", "did you mean \"cludz\"?"),
+            ("s4://x", "there are cludz://"),
+            ("reductstore://h/b/../c", "cannot be mounted"),
+        ] {
+            let error = read(text).unwrap_err();
+            assert!(error.contains(part), "{text}: {error}");
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Gauges in Prometheus' text form (exposition format 0.0.4). Labels name mounts, never secrets.
+
+use std::fmt::Write;
+
+use super::{DaemonReport, MountReport, MountState};
+
+/// The states of a credential; the one it is in has the value 1.
+const CREDENTIAL_STATES: [&str; 4] = ["valid", "anonymous", "rejected", "needs-login"];
+
+/// One gauge: its name, what it says, and its value for a mount.
+type Gauge = (&'static str, &'static str, fn(&MountReport) -> u64);
+
+const GAUGES: [Gauge; 5] = [
+    (
+        "keymount_mounted",
+        "Whether the directory is mounted (1) or only finishing its uploads (0).",
+        |mount| u64::from(mount.state == MountState::Mounted),
+    ),
+    ("keymount_pending_files", "Files not yet at the provider.", |mount| {
+        mount.pending.len() as u64
+    }),
+    (
+        "keymount_pending_bytes",
+        "Bytes not yet at the provider.",
+        MountReport::pending_bytes,
+    ),
+    (
+        "keymount_cache_memory_bytes",
+        "Bytes of content held in memory.",
+        |mount| mount.cache.memory,
+    ),
+    ("keymount_cache_disk_bytes", "Bytes of content held on disk.", |mount| {
+        mount.cache.disk
+    }),
+];
+
+/// All gauges of all mounts.
+pub fn render(report: &DaemonReport) -> String {
+    let mut text = String::new();
+    for (name, help, value) in GAUGES {
+        head(&mut text, name, help);
+        for mount in &report.mounts {
+            let _ = writeln!(text, "{name}{{{}}} {}", labels(mount), value(mount));
+        }
+    }
+    let name = "keymount_credential_state";
+    head(&mut text, name, "1 for the state that the credential is in.");
+    for mount in &report.mounts {
+        for state in CREDENTIAL_STATES {
+            let value = u8::from(mount.credential.state == state);
+            let _ = writeln!(text, "{name}{{{},state=\"{state}\"}} {value}", labels(mount));
+        }
+    }
+    text
+}
+
+fn head(text: &mut String, name: &str, help: &str) {
+    let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge");
+}
+
+fn labels(mount: &MountReport) -> String {
+    format!(
+        "remote=\"{}\",provider=\"{}\",directory=\"{}\"",
+        escape(&mount.remote),
+        escape(&mount.provider),
+        escape(&mount.directory.to_string_lossy())
+    )
+}
+
+fn escape(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::{CacheReport, CredentialReport, PendingReport};
+
+    #[test]
+    fn every_gauge_has_a_line_for_each_mount() {
+        let mount = MountReport {
+            id: 0,
+            remote: "drive".into(),
+            provider: "cludz".into(),
+            endpoint: "https://x/".into(),
+            directory: "/mnt/a \"b\"".into(),
+            state: MountState::Mounted,
+            read_only: false,
+            rights: "rwd".into(),
+            credential: CredentialReport {
+                method: "token".into(),
+                state: "rejected".into(),
+                until: None,
+                variable: None,
+            },
+            cache: CacheReport {
+                memory: 1,
+                disk: 2,
+                disk_limit: None,
+            },
+            pending: vec![PendingReport {
+                path: "/a".into(),
+                bytes: 7,
+                error: None,
+            }],
+            last_errors: Vec::new(),
+        };
+        let report = DaemonReport {
+            pid: 1,
+            version: "0".into(),
+            started: 0,
+            log_file: None,
+            mounts: vec![mount],
+        };
+        let text = render(&report);
+        let labels = r#"remote="drive",provider="cludz",directory="/mnt/a \"b\"""#;
+        for line in [
+            format!("keymount_mounted{{{labels}}} 1"),
+            format!("keymount_pending_files{{{labels}}} 1"),
+            format!("keymount_pending_bytes{{{labels}}} 7"),
+            format!("keymount_cache_disk_bytes{{{labels}}} 2"),
+            format!("keymount_credential_state{{{labels},state=\"rejected\"}} 1"),
+            format!("keymount_credential_state{{{labels},state=\"valid\"}} 0"),
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! What a daemon tells about itself: the documents of the socket and of `status --json`. No secret is in them.
+
+use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+use crate::auth::CredentialState;
+
+/// One daemon process.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DaemonReport {
+    pub pid: u32,
+    pub version: String,
+    /// Seconds since 1970.
+    pub started: u64,
+    /// `None` when it logs to its terminal or to the journal.
+    pub log_file: Option<PathBuf>,
+    pub mounts: Vec<MountReport>,
+}
+
+/// One mounted directory.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MountReport {
+    /// Its number in this daemon.
+    pub id: usize,
+    /// The remote and its directory as they are typed.
+    pub remote: String,
+    pub provider: String,
+    pub endpoint: String,
+    pub directory: PathBuf,
+    pub state: MountState,
+    pub read_only: bool,
+    /// The rights on the mounted directory: `rwd`, with `-` for what is missing.
+    pub rights: String,
+    pub credential: CredentialReport,
+    pub cache: CacheReport,
+    /// Files not yet at the provider.
+    pub pending: Vec<PendingReport>,
+    /// The latest failures, newest last.
+    pub last_errors: Vec<ErrorReport>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MountState {
+    Mounted,
+    /// No longer mounted, still uploading what was written.
+    Finishing,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CredentialReport {
+    /// The configuration's word: `token`, `none`.
+    pub method: String,
+    /// `valid`, `anonymous`, `rejected`, `needs-login`.
+    pub state: String,
+    /// Seconds since 1970, for a credential that says when it ends.
+    pub until: Option<u64>,
+    /// The environment variable that holds it, if one does: `refresh` hands over its own value of it.
+    pub variable: Option<String>,
+}
+
+/// In bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CacheReport {
+    pub memory: u64,
+    pub disk: u64,
+    /// `None` without a cache on disk.
+    pub disk_limit: Option<u64>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PendingReport {
+    pub path: String,
+    pub bytes: u64,
+    /// Why it isn't there yet, if something went wrong.
+    pub error: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorReport {
+    /// Seconds since 1970.
+    pub at: u64,
+    pub path: String,
+    pub message: String,
+}
+
+/// How an unmount ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unmounted {
+    /// What is not at the provider.
+    pub pending: Vec<PendingReport>,
+    /// Where copies of it are.
+    pub saved_in: Option<PathBuf>,
+}
+
+impl CredentialReport {
+    pub fn new(method: &str, state: CredentialState, variable: Option<&str>) -> Self {
+        let (word, until) = match state {
+            CredentialState::Valid { until } => ("valid", until),
+            CredentialState::Anonymous => ("anonymous", None),
+            CredentialState::Rejected => ("rejected", None),
+            CredentialState::NeedsLogin => ("needs-login", None),
+        };
+        Self {
+            method: method.to_owned(),
+            state: word.to_owned(),
+            until: until.map(seconds),
+            variable: variable.map(str::to_owned),
+        }
+    }
+}
+
+impl MountReport {
+    /// In bytes.
+    pub fn pending_bytes(&self) -> u64 {
+        self.pending.iter().map(|file| file.bytes).sum()
+    }
+}
+
+/// Seconds since 1970; 0 for earlier times.
+pub fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}

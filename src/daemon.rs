@@ -1,1 +1,0 @@
-//! Builds the stack of a mount and keeps it until it is unmounted.

@@ -1,0 +1,248 @@
+//! One mount of this daemon, from the kernel's "mounted" to the last upload after its end.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use super::drain::{Drains, drain};
+use super::stack::Stack;
+use super::{Detach, MountSpec, Stage, StartError};
+use crate::auth::GivenSecrets;
+use crate::control::{
+    CredentialReport, ErrorReport, MountReport, MountState, Mounted, PendingReport, UnmountError, UnmountMode,
+    Unmounted, seconds,
+};
+use crate::fuse::{self, MountSettings, Session};
+use crate::model::{ErrorKind, Result};
+use crate::paths::Paths;
+
+/// How long uploads may stand still after somebody unmounted without asking us: then what is left is saved and the
+/// daemon ends.
+const FINISHING_STALL: Duration = Duration::from_secs(600);
+/// How long the kernel may take to let go of a mount that nobody uses.
+const LETTING_GO: Duration = Duration::from_secs(10);
+
+/// Where a mount is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Mounted,
+    /// The mount is gone; uploads go on.
+    Finishing,
+    Finished,
+}
+
+/// A mounted directory with everything below it.
+pub struct HostedMount {
+    spec: MountSpec,
+    stack: Stack,
+    session: Session,
+    phase: watch::Sender<Phase>,
+    unsent: PathBuf,
+    /// Held by whoever uploads before an unmount, so that two requests don't do it twice.
+    draining: tokio::sync::Mutex<()>,
+    saved: Mutex<Vec<PendingReport>>,
+}
+
+impl HostedMount {
+    /// Mounts; the directory answers when this returns.
+    pub async fn start(spec: MountSpec, paths: &Paths, stack: Stack) -> Result<Arc<Self>, StartError> {
+        let settings = MountSettings {
+            directory: spec.directory.clone(),
+            source: format!("keymount:{}", spec.remote.label()),
+            read_only: spec.options.read_only,
+            allow_other: spec.options.allow_other,
+            op_timeout: spec.options.op_timeout,
+        };
+        let session = fuse::mount(Arc::clone(&stack.fs), settings)
+            .await
+            .map_err(Stage::Mount.failed())?;
+        info!(
+            remote = spec.remote.label(),
+            directory = %spec.directory.display(),
+            rights = %stack.fs.root_rights(),
+            "mounted"
+        );
+        let hosted = Arc::new(Self {
+            unsent: paths.unsent(&spec.remote.label()),
+            spec,
+            stack,
+            session,
+            phase: watch::Sender::new(Phase::Mounted),
+            draining: tokio::sync::Mutex::default(),
+            saved: Mutex::default(),
+        });
+        tokio::spawn(Arc::clone(&hosted).outlive());
+        Ok(hosted)
+    }
+
+    /// Waits for the end of the mount, then for its uploads.
+    async fn outlive(self: Arc<Self>) {
+        self.session.ended().await;
+        if self.waiting() > 0 {
+            info!(files = self.waiting(), "unmounted; uploads go on");
+            self.advance(Phase::Finishing);
+            let _one = self.draining.lock().await;
+            drain(&*self, FINISHING_STALL).await;
+        }
+        self.save_unsent();
+        self.advance(Phase::Finished);
+    }
+
+    /// Never back.
+    fn advance(&self, to: Phase) {
+        self.phase.send_if_modified(|phase| {
+            let forward = *phase != Phase::Finished && *phase != to;
+            if forward {
+                *phase = to;
+            }
+            forward
+        });
+    }
+
+    /// Waits until the mount is gone and its uploads are done or given up.
+    pub async fn finished(&self) {
+        let mut phase = self.phase.subscribe();
+        // The sender lives as long as this mount.
+        let _ = phase.wait_for(|phase| *phase == Phase::Finished).await;
+    }
+
+    /// Takes the mount away because the process ends, after uploading as long as that gets on.
+    pub async fn end(&self, stall: Duration) {
+        if *self.phase.borrow() == Phase::Finished {
+            return;
+        }
+        drain(self, stall).await;
+        if *self.phase.borrow() == Phase::Mounted {
+            match self.session.detach(Detach::IfUnused).await {
+                Err(error) if error.kind() == ErrorKind::Busy => {
+                    warn!(directory = %self.spec.directory.display(), "still in use; it goes when the last user does");
+                    if let Err(error) = self.session.detach(Detach::Lazy).await {
+                        warn!(%error, "the directory stays mounted");
+                    }
+                }
+                // Gone already is what was wanted.
+                Err(error) if error.kind() != ErrorKind::NotFound => warn!(%error, "the directory stays mounted"),
+                _ => {}
+            }
+        }
+        self.save_unsent();
+        self.advance(Phase::Finished);
+    }
+
+    /// Copies what the provider doesn't have to where the person finds it; gives what was ever saved so.
+    pub fn save_unsent(&self) -> Vec<PendingReport> {
+        let mut saved = self.saved.lock();
+        let pending = self.pending();
+        if pending.is_empty() || !saved.is_empty() {
+            return saved.clone();
+        }
+        let folder = &self.unsent;
+        match crate::paths::private_directory(folder).and_then(|()| self.stack.fs.export_unsent(folder)) {
+            Ok(_) => warn!(files = pending.len(), folder = %folder.display(), "not at the provider; saved here"),
+            Err(error) => warn!(%error, files = pending.len(), "not at the provider and not saved"),
+        }
+        *saved = pending;
+        saved.clone()
+    }
+
+    fn pending(&self) -> Vec<PendingReport> {
+        let describe = |file: crate::fs::PendingFile| PendingReport {
+            path: file.path,
+            bytes: file.bytes,
+            error: file.error,
+        };
+        self.stack.fs.pending().into_iter().map(describe).collect()
+    }
+}
+
+#[async_trait]
+impl Drains for HostedMount {
+    fn waiting(&self) -> usize {
+        self.stack.fs.pending().len()
+    }
+
+    async fn send_all(&self) -> Result<()> {
+        self.stack.fs.drain().await
+    }
+}
+
+#[async_trait]
+impl Mounted for HostedMount {
+    fn report(&self) -> MountReport {
+        let state = match *self.phase.borrow() {
+            Phase::Mounted => MountState::Mounted,
+            Phase::Finishing | Phase::Finished => MountState::Finishing,
+        };
+        let problems = self.stack.fs.problems();
+        let last_errors = problems.into_iter().map(|problem| ErrorReport {
+            at: seconds(problem.at),
+            path: problem.path,
+            message: problem.message,
+        });
+        let authenticator = &self.stack.authenticator;
+        MountReport {
+            id: 0,
+            remote: self.spec.remote.label(),
+            provider: self.stack.fs.provider().kind().to_owned(),
+            endpoint: self.spec.remote.endpoint.to_string(),
+            directory: self.spec.directory.clone(),
+            state,
+            read_only: self.spec.options.read_only,
+            rights: self.stack.fs.root_rights().to_string(),
+            credential: CredentialReport::new(
+                authenticator.method(),
+                authenticator.state(),
+                self.spec.remote.secret_variable(),
+            ),
+            cache: self.stack.cache_report(),
+            pending: self.pending(),
+            last_errors: last_errors.collect(),
+        }
+    }
+
+    async fn refresh(&self, given: &GivenSecrets) -> Result<()> {
+        self.stack.authenticator.refresh(given).await?;
+        self.stack.fs.refresh().await?;
+        info!(
+            remote = self.spec.remote.label(),
+            rights = %self.stack.fs.root_rights(),
+            "refreshed"
+        );
+        Ok(())
+    }
+
+    async fn unmount(&self, mode: UnmountMode) -> Result<Unmounted, UnmountError> {
+        if *self.phase.borrow() == Phase::Mounted {
+            let _one = self.draining.lock().await;
+            drain(self, self.spec.options.op_timeout).await;
+            let how = match mode {
+                UnmountMode::IfUnused => Detach::IfUnused,
+                UnmountMode::Lazy => Detach::Lazy,
+            };
+            match self.session.detach(how).await {
+                Ok(()) => {}
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) if error.kind() == ErrorKind::Busy => return Err(UnmountError::Busy),
+                Err(error) => return Err(UnmountError::Failed(error)),
+            }
+            if mode == UnmountMode::IfUnused && tokio::time::timeout(LETTING_GO, self.session.ended()).await.is_err() {
+                warn!("the kernel has not let go of the mount yet");
+            }
+        }
+        let pending = match mode {
+            UnmountMode::IfUnused => self.save_unsent(),
+            // Whoever still uses it may write yet.
+            UnmountMode::Lazy => self.pending(),
+        };
+        let saved_in = (mode == UnmountMode::IfUnused && !pending.is_empty()).then(|| self.unsent.clone());
+        if mode == UnmountMode::IfUnused {
+            self.advance(Phase::Finished);
+        }
+        Ok(Unmounted { pending, saved_in })
+    }
+}

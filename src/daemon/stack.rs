@@ -1,0 +1,219 @@
+//! Puts one remote's rooms together, from the credential up to the file system.
+
+use std::sync::Arc;
+
+use super::{MountSpec, Stage, StartError};
+use crate::api::{Api, PlainHttp};
+use crate::auth::{Anonymous, Authenticator, GivenSecrets, StaticToken};
+use crate::cache::{BlockCache, DiskCache, Layered, MemoryCache};
+use crate::config::{DiskCacheUse, ResolvedRemote};
+use crate::control::CacheReport;
+use crate::fetch::{FetchSettings, Fetcher};
+use crate::fs::{FileSystem, FsSettings};
+use crate::model::{Error, Result};
+use crate::net::{Dialect, Transport, TransportSettings};
+use crate::outbox::StagingArea;
+use crate::paths::{Paths, private_directory};
+use crate::provider::Provider;
+use crate::provider::cludz::{self, Cludz};
+use crate::provider::reductstore::{self, ReductStore};
+use crate::provider::registry::{ProviderSpec, RecordNames};
+use crate::state::StateDb;
+
+/// Blocks held in memory by one daemon, in bytes: some hundred pieces of what is being read just now.
+const MEMORY_CACHE: u64 = 128 << 20;
+/// What all downloads in flight may hold, in bytes.
+const IN_FLIGHT: u64 = 64 << 20;
+/// The largest object that is verified as a whole in a temporary file, in bytes; a full disk says so earlier.
+const LARGEST_WHOLE: u64 = 64 << 30;
+
+/// What all mounts of a daemon share.
+pub struct Common {
+    state: Arc<StateDb>,
+    memory: Arc<MemoryCache>,
+    /// The cache on disk with its cap in bytes.
+    disk: Option<(Arc<DiskCache>, u64)>,
+    paths: Paths,
+}
+
+impl Common {
+    /// Opens the state and the caches; the disk cache's cap is the largest that a mount asks for.
+    pub async fn open(paths: &Paths, mounts: &[MountSpec]) -> Result<Self> {
+        let cap = mounts
+            .iter()
+            .filter_map(|mount| match mount.options.disk_cache {
+                DiskCacheUse::Limited(cap) => Some(cap),
+                DiskCacheUse::Off => None,
+            })
+            .max();
+        let owned = paths.clone();
+        let opening = tokio::task::spawn_blocking(move || -> Result<Self> {
+            for directory in [owned.state(), owned.cache()] {
+                private_directory(directory)?;
+            }
+            let disk = match cap {
+                Some(cap) => Some((Arc::new(DiskCache::open(&owned.blocks(), cap)?), cap)),
+                None => None,
+            };
+            Ok(Self {
+                state: Arc::new(StateDb::open(&owned.state_database())?),
+                memory: Arc::new(MemoryCache::new(MEMORY_CACHE)),
+                disk,
+                paths: owned,
+            })
+        });
+        opening
+            .await
+            .unwrap_or_else(|_| Err(Error::internal("opening the state was interrupted")))
+    }
+
+    fn cache(&self, wanted: DiskCacheUse) -> Arc<dyn BlockCache> {
+        let memory = Arc::clone(&self.memory);
+        match (&self.disk, wanted) {
+            (Some((disk, _)), DiskCacheUse::Limited(_)) => {
+                Arc::new(Layered::new(memory, Arc::clone(disk) as Arc<dyn BlockCache>))
+            }
+            _ => memory,
+        }
+    }
+
+    fn report(&self) -> CacheReport {
+        CacheReport {
+            memory: self.memory.usage().bytes,
+            disk: self.disk.as_ref().map_or(0, |(disk, _)| disk.usage().bytes),
+            disk_limit: self.disk.as_ref().map(|(_, cap)| *cap),
+        }
+    }
+}
+
+/// A remote that answered and accepted the credential, ready to be mounted.
+pub struct Stack {
+    pub fs: Arc<FileSystem>,
+    pub authenticator: Arc<dyn Authenticator>,
+    common: Arc<Common>,
+}
+
+impl Stack {
+    /// Asks the provider before anything is mounted: a wrong token is told now and not by the first `ls`.
+    pub async fn build(mount: &MountSpec, common: &Arc<Common>, given: &GivenSecrets) -> Result<Self, StartError> {
+        let options = &mount.options;
+        let remote = Remote::open(&mount.remote, TransportSettings::within(options.op_timeout), given).await?;
+        let root = remote.provider.probe().await.map_err(Stage::Probe.failed())?;
+        let staging_folder = common.paths.staging();
+        private_directory(&staging_folder).map_err(Stage::Local.failed())?;
+        let staging = StagingArea::open(&staging_folder).map_err(Stage::Local.failed())?;
+        let fetching = FetchSettings {
+            spill_directory: staging_folder,
+            spill_limit: LARGEST_WHOLE,
+            memory: IN_FLIGHT,
+        };
+        let cache = common.cache(options.disk_cache);
+        let fetcher = Arc::new(Fetcher::new(Arc::clone(&remote.provider), cache, fetching));
+        let settings = FsSettings {
+            read_only: options.read_only,
+            uid: options.uid,
+            gid: options.gid,
+            umask: options.umask,
+            attr_ttl: options.attr_ttl,
+        };
+        let state = Arc::clone(&common.state);
+        Ok(Self {
+            fs: Arc::new(FileSystem::new(
+                remote.provider,
+                fetcher,
+                staging,
+                state,
+                root,
+                settings,
+            )),
+            authenticator: remote.authenticator,
+            common: Arc::clone(common),
+        })
+    }
+
+    pub fn cache_report(&self) -> CacheReport {
+        self.common.report()
+    }
+}
+
+/// A provider and who asks it.
+pub struct Remote {
+    pub provider: Arc<dyn Provider>,
+    pub authenticator: Arc<dyn Authenticator>,
+}
+
+impl Remote {
+    /// Reads the secret source; asks the provider nothing yet.
+    pub async fn open(
+        remote: &ResolvedRemote,
+        patience: TransportSettings,
+        given: &GivenSecrets,
+    ) -> Result<Self, StartError> {
+        let authenticator = authenticator(&remote.provider, given)
+            .await
+            .map_err(Stage::Credential.failed())?;
+        let opened = (|| {
+            let api = Arc::new(Api::new(
+                remote.endpoint.clone(),
+                plain_http(remote),
+                Transport::new(patience)?,
+                Arc::clone(&authenticator),
+                dialect(&remote.provider),
+            )?);
+            Ok(provider(remote, api))
+        })();
+        Ok(Self {
+            provider: opened.map_err(Stage::Local.failed())?,
+            authenticator,
+        })
+    }
+}
+
+async fn authenticator(spec: &ProviderSpec, given: &GivenSecrets) -> Result<Arc<dyn Authenticator>> {
+    Ok(match spec.token() {
+        Some((source, placement)) => Arc::new(StaticToken::open(source.clone(), placement, given.clone()).await?),
+        None => Arc::new(Anonymous),
+    })
+}
+
+/// Without a credential there is none to protect.
+fn plain_http(remote: &ResolvedRemote) -> PlainHttp {
+    if remote.insecure || remote.provider.secret_source().is_none() {
+        PlainHttp::Anywhere
+    } else {
+        PlainHttp::LoopbackOnly
+    }
+}
+
+fn dialect(spec: &ProviderSpec) -> Arc<dyn Dialect> {
+    match spec {
+        ProviderSpec::Cludz(_) => Cludz::dialect(),
+        ProviderSpec::Reductstore(_) => ReductStore::dialect(),
+    }
+}
+
+fn provider(remote: &ResolvedRemote, api: Arc<Api>) -> Arc<dyn Provider> {
+    let path = remote.path.names().to_vec();
+    match &remote.provider {
+        ProviderSpec::Cludz(cludz) => Arc::new(Cludz::new(
+            api,
+            cludz::Settings {
+                storage: cludz.storage,
+                path,
+                rights_override: remote.rights,
+            },
+        )),
+        ProviderSpec::Reductstore(reductstore) => Arc::new(ReductStore::new(
+            api,
+            reductstore::Settings {
+                bucket: reductstore.bucket.clone(),
+                path,
+                names: match reductstore.names {
+                    RecordNames::Label => reductstore::NameMode::Label,
+                    RecordNames::Timestamp => reductstore::NameMode::Timestamp,
+                },
+                rights_override: remote.rights,
+            },
+        )),
+    }
+}
