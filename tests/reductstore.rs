@@ -420,6 +420,32 @@ async fn a_replacement_keeps_the_name_and_labels_and_only_one_record() {
 }
 
 #[tokio::test]
+async fn an_interrupted_replacement_is_finished_without_harm_to_others() {
+    let at = Mounted::new().await;
+    let root = &at.root.key;
+    let entry = at.create(root, "f", b"one").await;
+    let next = at.replace(root, &entry, b"two").await.unwrap();
+    let (_, old_time) = entry.key.as_str().rsplit_once('@').unwrap();
+    let digest = entry.version.as_str().rsplit_once('-').unwrap().1;
+    let put_old_back = async |label: &str| {
+        let headers = [
+            ("x-reduct-label-name", label),
+            ("x-reduct-label-sha256", digest),
+            ("content-type", "application/octet-stream"),
+        ];
+        at.put("b/_-", old_time.parse().unwrap(), &headers, "one").await;
+    };
+    put_old_back("f").await;
+    assert_eq!(at.names(root).await.len(), 2);
+    assert_eq!(at.replace(root, &entry, b"two").await.unwrap(), next);
+    assert_eq!(at.names(root).await, ["f"]);
+    // Somebody gave the old record another name: it is theirs.
+    put_old_back("kept").await;
+    assert_eq!(at.replace(root, &entry, b"two").await.unwrap(), next);
+    assert_eq!(at.names(root).await, ["f", "kept"]);
+}
+
+#[tokio::test]
 async fn removing_one_record_leaves_all_others() {
     let at = Mounted::new().await;
     let directory = at.mkdir(&at.root.key, "d").await;
@@ -692,6 +718,8 @@ async fn bytes_that_shift_under_a_read_are_found() {
     let content = large();
     let first = at.create(&at.root.key, "first", &vec![1; 1024 * 1024]).await;
     let entry = at.create(&at.root.key, "second", &content).await;
+    // With enough bytes behind it, the second stays as long as it was.
+    at.create(&at.root.key, "third", &vec![3; 2 * 1024 * 1024]).await;
     let mut stream = at.provider.read(&entry.object(), 0..entry.size).await.unwrap();
     let mut bytes = stream.next().await.unwrap().unwrap().to_vec();
     let (_, at_time) = first.key.as_str().rsplit_once('@').unwrap();
@@ -1027,6 +1055,20 @@ async fn a_server_that_is_away_is_unreachable_and_comes_back() {
     assert_eq!(read(&at.provider, &entry).await.unwrap(), b"kept");
 }
 
+#[tokio::test]
+async fn what_was_stored_survives_a_crash_of_the_server() {
+    let mut at = Mounted::new().await;
+    let directory = at.mkdir(&at.root.key, "d").await;
+    for number in 0..20 {
+        at.create(&directory.key, &format!("f{number}"), &[number; 5000]).await;
+    }
+    at.server.kill();
+    at.server.restart();
+    let listed = at.listed(&directory.key).await;
+    assert_eq!(listed.len(), 20);
+    assert_eq!(read(&at.provider, &listed["f7"]).await.unwrap(), [7; 5000]);
+}
+
 /// Passes everything on but, while armed, the answer to the next record that is stored.
 async fn proxy_that_loses_an_answer(port: u16, armed: Arc<AtomicBool>) -> u16 {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
@@ -1136,7 +1178,7 @@ async fn a_server_from_before_me_grants_what_it_grants() {
         )
         .route(
             "/base/api/v1/list",
-            get(async || r#"{"buckets": [{"name": "old", "latest_record": 5}]}"#),
+            get(async || r#"{"buckets": [{"name": "old", "latest_record": "5"}]}"#),
         );
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let endpoint = format!("http://{}/base", listener.local_addr().unwrap());

@@ -12,6 +12,7 @@ pub mod cludz;
 mod faults;
 mod gate;
 mod recorder;
+pub mod reductstore;
 mod wire;
 
 use std::future::IntoFuture;

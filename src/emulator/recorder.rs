@@ -29,30 +29,38 @@ pub struct Recorded {
 
 /// A request's place in the log, updated while the request is served.
 #[derive(Debug, Clone)]
-pub(super) struct Entry(Arc<Mutex<Recorded>>);
+pub(super) struct Entry {
+    recorded: Arc<Mutex<Recorded>>,
+    changed: Arc<Notify>,
+}
 
 impl Entry {
     pub(super) fn update(&self, change: impl FnOnce(&mut Recorded)) {
-        change(&mut self.0.lock());
+        change(&mut self.recorded.lock());
+        self.changed.notify_waiters();
     }
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Log {
     entries: Mutex<Vec<Entry>>,
-    changed: Notify,
+    changed: Arc<Notify>,
 }
 
 impl Log {
     pub(super) fn arrived(&self, method: &Method, target: &str) -> Entry {
-        let entry = Entry(Arc::new(Mutex::new(Recorded {
+        let recorded = Recorded {
             method: method.clone(),
             target: target.to_owned(),
             status: None,
             authenticated_as: None,
             bytes_in: 0,
             bytes_out: 0,
-        })));
+        };
+        let entry = Entry {
+            recorded: Arc::new(Mutex::new(recorded)),
+            changed: Arc::clone(&self.changed),
+        };
         self.entries.lock().push(entry.clone());
         self.changed.notify_waiters();
         entry
@@ -63,11 +71,14 @@ impl Log {
             recorded.status = Some(status);
             recorded.authenticated_as = authenticated_as;
         });
-        self.changed.notify_waiters();
     }
 
     pub(super) fn snapshot(&self) -> Vec<Recorded> {
-        self.entries.lock().iter().map(|entry| entry.0.lock().clone()).collect()
+        self.entries
+            .lock()
+            .iter()
+            .map(|entry| entry.recorded.lock().clone())
+            .collect()
     }
 
     pub(super) fn clear(&self) {

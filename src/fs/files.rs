@@ -258,7 +258,7 @@ impl FileSystem {
         let file = self.staging.new_file()?;
         if entry.size > 0 {
             self.require(&entry, Action::Read)?;
-            self.fetcher.open(entry.object()).copy_to(Arc::clone(&file)).await?;
+            self.fetcher.open(entry.object()).copy_to(&file).await?;
         }
         let staged = Arc::new(Staged::copy(file, entry.size, entry.modified));
         self.adopt(ino, staged, entry)
@@ -319,10 +319,12 @@ impl FileSystem {
                 name,
             },
         };
-        let Some(entry) = outbox::upload(&*self.provider, &content.staged, target).await? else {
+        let Some((entry, sending)) = outbox::upload(&*self.provider, &content.staged, target).await? else {
             return Ok(());
         };
-        self.fetcher.store(&entry.object(), content.staged.file()).await;
+        // Before writers go on: the cache must hold what was sent.
+        self.fetcher.open(entry.object()).prime(&content.staged.file()).await;
+        sending.done();
         self.content_sent(ino, &entry.version)?;
         self.table.with(ino, |node| {
             node.kernel_version = Some(entry.version.clone());

@@ -25,6 +25,10 @@ const MAX_REFUSAL: usize = 64 * 1024;
 /// The longest document (a listing) that is held in memory, in bytes.
 const MAX_DOCUMENT: usize = 64 * 1024 * 1024;
 
+/// The headers of one HTTP/2 answer, in bytes: ReductStore describes its records in headers, and 16 KiB, the client's own
+/// limit, are soon full.
+const MAX_HEADERS: u32 = 1024 * 1024;
+
 /// How often an upload is looked at for progress.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
@@ -67,6 +71,7 @@ impl Transport {
             .connect_timeout(settings.stall.min(Duration::from_secs(10)))
             .tcp_keepalive(Duration::from_secs(15))
             .pool_idle_timeout(Duration::from_secs(60))
+            .http2_max_header_list_size(MAX_HEADERS)
             .build()
             .map_err(|error| Error::internal("the HTTP client cannot be set up").with_source(error))?;
         Ok(Self { client, settings })

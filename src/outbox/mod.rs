@@ -5,22 +5,26 @@
 
 mod staged;
 
-pub use staged::{Staged, StagingArea};
+pub use staged::{Sending, Staged, StagingArea};
 
 use crate::model::{Entry, Result};
 use crate::provider::{Provider, Target};
 
-/// Sends what was staged since the last upload. `None` when there was nothing to send.
+/// Sends what was staged since the last upload; `None` when there was nothing to send.
 ///
-/// Writers wait meanwhile: what is sent is one state of the file, not a mixture.
+/// Writers wait until the `Sending` is `done` or dropped: what is sent is one state of the file, not a mixture. Dropped,
+/// it counts as not sent.
 ///
 /// # Errors
 /// As `Provider::upload`; the content stays staged.
-pub async fn upload(provider: &dyn Provider, staged: &Staged, target: Target) -> Result<Option<Entry>> {
+pub async fn upload<'a>(
+    provider: &dyn Provider,
+    staged: &'a Staged,
+    target: Target,
+) -> Result<Option<(Entry, Sending<'a>)>> {
     let Some(sending) = staged.begin_upload().await else {
         return Ok(None);
     };
     let entry = provider.upload(&target, sending.content()).await?;
-    sending.done();
-    Ok(Some(entry))
+    Ok(Some((entry, sending)))
 }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use keymount::fetch::Fetcher;
+use keymount::cache::MemoryCache;
+use keymount::fetch::{FetchSettings, Fetcher};
 use keymount::fs::{Access, FileSystem, FsSettings, Ino};
 use keymount::model::ErrorKind;
 use keymount::outbox::StagingArea;
@@ -61,7 +62,16 @@ impl Fixture {
         let provider = Arc::new(Faulty::new(store.clone()));
         let root = store.entry_at("").unwrap();
         let dynamic: Arc<dyn Provider> = Arc::clone(&provider) as _;
-        let fetcher = Arc::new(Fetcher::shim(Arc::clone(&dynamic)));
+        let fetching = FetchSettings {
+            spill_directory: folder.path().to_owned(),
+            spill_limit: 1 << 30,
+            memory: 16 << 20,
+        };
+        let fetcher = Arc::new(Fetcher::new(
+            Arc::clone(&dynamic),
+            Arc::new(MemoryCache::new(16 << 20)),
+            fetching,
+        ));
         let staging = StagingArea::open(folder.path()).unwrap();
         let state = Arc::new(StateDb::open(&folder.path().join("state.db")).unwrap());
         let fs = FileSystem::new(dynamic, fetcher, staging, state, root, settings.clone());

@@ -4,6 +4,8 @@
 //! hidden entry. This module holds the provider and its order of steps: `tree` finds and lists, `upload` stores,
 //! `change` makes, moves and removes, `reading` checks what is read. The requests are in `server`, the names in `names`.
 //!
+//! Servers from before `GET /me` tell no rights: everything is tried there, and what they refuse is passed on.
+//!
 //! Removing a directory is safe only against what is known when it is asked for: the server removes an entry with all
 //! in it, so a file that another client stores there in the same moment is lost.
 
@@ -246,9 +248,8 @@ impl Provider for ReductStore {
         let root = self.find_root().await?;
         let bucket = match Key::parse(&root.key)? {
             Key::Root => {
-                let used = self.server.info().await?.usage.value();
                 return Ok(Usage {
-                    used: used.ok_or_else(|| Error::bad_data("ask the server about itself: the usage is no number"))?,
+                    used: self.server.info().await?.usage,
                     total: None,
                 });
             }
@@ -278,5 +279,24 @@ fn record_id(key: &ObjectKey) -> Result<RecordId> {
             ErrorKind::IsADirectory,
             "a directory can't be used as a file",
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_time_is_given_twice_and_each_is_later_than_asked() {
+        let clock = Clock::default();
+        let times: Vec<Timestamp> = (0..1000).map(|_| clock.later_than(0)).collect();
+        assert!(times.is_sorted_by(|earlier, later| earlier < later));
+        let far = u64::MAX - 5;
+        assert_eq!(clock.later_than(far), Timestamp(far + 1));
+        assert_eq!(clock.later_than(u64::MAX), Timestamp(u64::MAX));
+        assert!(
+            clock.later_than(0).0 < far,
+            "one record of the far future moves no other"
+        );
     }
 }

@@ -193,7 +193,7 @@ impl ReductStore {
             .map(|(name, key)| self.directory_in(&bucket, key, name.clone(), granted))
             .collect();
         if bucket.entry(&files.path).is_some_and(|info| info.record_count > 0) {
-            let records = or_none(self.server.records(&files, &Which::All).await)?;
+            let records = self.server.records(&files, &Which::All).await?;
             let taken: HashSet<Name> = directories.into_keys().collect();
             entries.extend(
                 with_names(records, &taken, self.settings.names)

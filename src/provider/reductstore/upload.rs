@@ -104,7 +104,12 @@ impl ReductStore {
                 self.write_at_free_time(&old.entry, next, content, granted).await?
             }
             // What an earlier attempt stored before its answer, or the removal of the old one, got lost.
-            Some(Found::File { record, .. }) if record.sha256() == Some(&sha256) => record,
+            Some(Found::File { record, .. }) if record.sha256() == Some(&sha256) => {
+                if !self.is_left_behind(&old, &record, entry).await? {
+                    return Ok(record.to_entry(&old.entry, entry.name.clone(), self.shown(granted)));
+                }
+                record
+            }
             _ => return Err(changed()),
         };
         match self.remove_record(&old).await {
@@ -112,6 +117,21 @@ impl ReductStore {
             _ => {}
         }
         Ok(stored.to_entry(&old.entry, entry.name.clone(), self.shown(granted)))
+    }
+
+    /// Whether the old record is still what it was, although the new one has its name.
+    async fn is_left_behind(&self, old: &RecordId, new: &Record, entry: &Entry) -> Result<bool> {
+        if old.at == new.at {
+            return Ok(false);
+        }
+        match self.server.head(old).await {
+            Ok(record) => {
+                let named = record.claimed_name().or_else(|| record.timestamp_name());
+                Ok(record.version() == entry.version && named.as_ref() == Some(&entry.name))
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Removes the old record and stores the new one at the same time, which is its name. In between there is only the

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use reqwest::StatusCode;
 use reqwest::header::HeaderMap;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use super::key::EntryId;
 use super::names::BUCKET_FILES;
@@ -34,10 +34,10 @@ pub(super) struct BucketList {
 pub(super) struct BucketInfo {
     pub(super) name: String,
     /// On disk, with the overhead of blocks, in bytes.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "number")]
     pub(super) size: u64,
     /// In microseconds since 1970; meaningless while nothing is stored.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "number")]
     pub(super) latest_record: u64,
     #[serde(default)]
     pub(super) status: Status,
@@ -60,7 +60,7 @@ pub(super) struct BucketSettings {
     #[serde(default)]
     pub(super) quota_type: QuotaType,
     /// In bytes.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "number")]
     pub(super) quota_size: u64,
 }
 
@@ -68,12 +68,12 @@ pub(super) struct BucketSettings {
 pub(super) struct EntryInfo {
     pub(super) name: String,
     /// Counts broken records and those being written, too.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "number")]
     pub(super) record_count: u64,
     /// Bounds from the block index: after a removal they may name a record that is gone.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "number")]
     pub(super) oldest_record: u64,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "number")]
     pub(super) latest_record: u64,
     #[serde(default)]
     pub(super) status: Status,
@@ -133,24 +133,22 @@ impl Bucket {
 /// The answer to `GET /info`.
 #[derive(Debug, Deserialize)]
 pub(super) struct ServerInfo {
-    /// On disk, in bytes; old servers send text.
-    pub(super) usage: Number,
+    /// On disk, in bytes.
+    #[serde(deserialize_with = "number")]
+    pub(super) usage: u64,
 }
 
-/// A number that old servers send as text.
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
-pub(super) enum Number {
-    Number(u64),
-    Text(String),
-}
-
-impl Number {
-    pub(super) fn value(&self) -> Option<u64> {
-        match self {
-            Self::Number(number) => Some(*number),
-            Self::Text(text) => text.parse().ok(),
-        }
+/// Reads a number, which servers of version 1.0 send as text.
+fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Sent {
+        Number(u64),
+        Text(String),
+    }
+    match Sent::deserialize(deserializer)? {
+        Sent::Number(number) => Ok(number),
+        Sent::Text(text) => text.parse().map_err(serde::de::Error::custom),
     }
 }
 
