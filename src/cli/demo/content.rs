@@ -7,8 +7,11 @@ use uuid::Uuid;
 use crate::auth::{GivenSecrets, SecretSource};
 use crate::config::{DiskCacheUse, MountOptions, OptionLayer, ResolvedRemote};
 use crate::emulator::Running;
-use crate::emulator::cludz::{CludzStore, Drive, Grant, Sharing};
-use crate::provider::registry::{CludzAuth, CludzSpec, ProviderSpec, RemotePath, TokenSending};
+use crate::emulator::cludz::{CludzStore, Drive, Grant, Sharing, StoreError};
+use crate::emulator::reductstore::{Options, Permissions, ReductStore, StoredRecord};
+use crate::provider::registry::{
+    CludzAuth, CludzSpec, ProviderSpec, RecordNames, ReductstoreAuth, ReductstoreSpec, RemotePath, TokenSending,
+};
 
 /// A mount of the demo before it has a directory.
 #[derive(Debug)]
@@ -28,7 +31,17 @@ pub struct Exhibition {
 }
 
 /// Every directory that the demo makes.
-pub const NAMES: [&str; 4] = ["cludz-owner", "cludz-read-only", "cludz-no-delete", "cludz-public"];
+pub const NAMES: [&str; 6] = [
+    "cludz-owner",
+    "cludz-read-only",
+    "cludz-no-delete",
+    "cludz-public",
+    "reductstore",
+    "reductstore-read-only",
+];
+
+/// The bucket of the ReductStore stand-in.
+const BUCKET: &str = "sensors";
 
 /// Why a stand-in could not be set up.
 #[derive(Debug)]
@@ -52,6 +65,7 @@ impl Exhibition {
             _servers: Vec::new(),
         };
         exhibition.add_cludz().await?;
+        exhibition.add_reductstore().await?;
         Ok(exhibition)
     }
 
@@ -110,6 +124,47 @@ impl Exhibition {
         Ok(())
     }
 
+    async fn add_reductstore(&mut self) -> Result<(), SetupError> {
+        let store = ReductStore::new(Options::default());
+        fill_bucket(&store);
+        let reading = Permissions {
+            full_access: false,
+            read: vec![BUCKET.to_owned()],
+            write: Vec::new(),
+        };
+        let missing = || failed("it made no token");
+        let full = store.root_token().ok_or_else(missing)?;
+        let read_only = store.create_token("reader", reading).ok_or_else(missing)?;
+        let server = store.serve().await.map_err(failed)?;
+        for (name, token, about) in [
+            (NAMES[4], full, "a token with full access; records are files"),
+            (NAMES[5], read_only, "a token that may read the bucket"),
+        ] {
+            let auth = ReductstoreAuth::Token {
+                token: self.hold(token),
+            };
+            self.exhibits.push(Exhibit {
+                name,
+                about,
+                remote: ResolvedRemote {
+                    name: name.to_owned(),
+                    provider: ProviderSpec::Reductstore(ReductstoreSpec {
+                        bucket: Some(BUCKET.to_owned()),
+                        names: RecordNames::Label,
+                        auth,
+                    }),
+                    endpoint: server.url(),
+                    path: RemotePath::default(),
+                    rights: None,
+                    insecure: false,
+                    options: OptionLayer::default(),
+                },
+            });
+        }
+        self._servers.push(server);
+        Ok(())
+    }
+
     /// Keeps a token under a name that no environment has.
     fn hold(&mut self, token: String) -> SecretSource {
         let variable = format!("DEMO_{}", Uuid::new_v4().simple());
@@ -118,7 +173,27 @@ impl Exhibition {
     }
 }
 
-fn fill_drive(drive: &Drive) -> Result<(), crate::emulator::cludz::StoreError> {
+/// Records as keymount writes them, with names, and some as a sensor does, without.
+fn fill_bucket(store: &ReductStore) {
+    /// Microseconds since 1970 of the first record: 2024-01-01.
+    const START: u64 = 1_704_067_200_000_000;
+    const MINUTE: u64 = 60_000_000;
+    store.create_bucket(BUCKET);
+    for minute in 0..5 {
+        let text = format!("temperature 2{minute}.5\n");
+        let record = StoredRecord {
+            content_type: "text/plain".to_owned(),
+            ..StoredRecord::plain(text)
+        };
+        store.put(BUCKET, "thermometer", START + minute * MINUTE, record);
+    }
+    let named = |name: &str, content: Vec<u8>| StoredRecord::plain(content).with_label("name", name);
+    store.put(BUCKET, "reports", START, named("january.csv", table().into_bytes()));
+    store.put(BUCKET, "reports", START + MINUTE, named("readme.md", NOTES.into()));
+    store.put(BUCKET, "camera", START, named("first.ppm", picture()));
+}
+
+fn fill_drive(drive: &Drive) -> Result<(), StoreError> {
     drive.put("/readme.txt", WELCOME)?;
     drive.put("/documents/notes.md", NOTES)?;
     drive.put("/documents/table.csv", table())?;
