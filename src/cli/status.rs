@@ -143,6 +143,7 @@ fn table(mounts: &[&MountReport]) -> Table {
     for mount in mounts {
         let directory = match mount.state {
             MountState::Mounted | MountState::Ended => mount.directory.display().to_string(),
+            MountState::Detached => format!("{} (unmounted, still in use)", mount.directory.display()),
             MountState::Finishing => format!("{} (unmounted, uploading)", mount.directory.display()),
         };
         let rights = if mount.read_only {
