@@ -53,7 +53,7 @@ impl HostedMount {
     pub async fn start(spec: MountSpec, paths: &Paths, stack: Stack) -> Result<Arc<Self>, StartError> {
         let settings = MountSettings {
             directory: spec.directory.clone(),
-            source: format!("keymount:{}", spec.remote.label()),
+            remote: spec.remote.label(),
             read_only: spec.options.read_only,
             allow_other: spec.options.allow_other,
             op_timeout: spec.options.op_timeout,
