@@ -9,6 +9,7 @@ use crate::control::MountReport;
 use crate::daemon::{self, Handoff, LogTarget};
 
 pub fn run(mode: DaemonMode) -> Result<Exit, Failure> {
+    daemon::take_name();
     daemon::protect_memory();
     match serve(mode) {
         Err(failure) if mode == DaemonMode::Background => {

@@ -29,7 +29,7 @@ pub use crate::fuse::{Detach, MountPointState, detach, detach_dead, keymount_mou
 pub use handoff::Handoff;
 use hosted::HostedMount;
 pub use logging::{LogTarget, Verbosity, start as start_logging};
-pub use process::{leave_terminal, protect_memory};
+pub use process::{leave_terminal, protect_memory, take_name};
 use stack::{Common, Stack};
 pub use trial::{Clock, Trial, clock_of, try_remote};
 

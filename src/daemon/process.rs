@@ -7,6 +7,12 @@ use rustix::process::{DumpableBehavior, Resource, Rlimit};
 
 use crate::model::Result;
 
+/// What `ps` shows: the daemon was started through `/proc/self/exe`, whose name would stick.
+pub fn take_name() {
+    // A name is a courtesy.
+    let _ = rustix::thread::set_name(c"keymount");
+}
+
 /// No core dump and no debugger of the same user: the memory holds secrets.
 pub fn protect_memory() {
     let none = Rlimit {

@@ -119,13 +119,20 @@ impl FileSystem {
         let entry = self.entry(ino).await?;
         self.require(&entry, Action::Read)?;
         let (known, revision) = self.table.with(ino, |node| (node.listing.clone(), node.revision))?;
-        if let Some(listing) = known.filter(|listing| listing.is_within(self.settings.attr_ttl)) {
-            return Ok(listing);
+        if let Some(listing) = &known
+            && (listing.is_within(self.settings.attr_ttl) || self.provider_is_away())
+        {
+            return Ok(Arc::clone(listing));
         }
         let started = Instant::now();
         let entries = match self.provider.list(&entry.key).await {
             Ok(entries) => entries,
-            Err(error) => return Err(self.lost(ino, error)),
+            Err(error) => {
+                return match known {
+                    Some(listing) if self.means_away(&error) => Ok(listing),
+                    _ => Err(self.lost(ino, error)),
+                };
+            }
         };
         let listing = Arc::new(self.table.reconcile(ino, entries, started));
         self.table.with(ino, |node| {

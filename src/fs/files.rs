@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tracing::warn;
 
 use super::handle::{FileHandle, Handle, HandleId, Reading};
-use super::inode::{Freshness, LocalContent, Placement, Presence};
+use super::inode::{LocalContent, Placement, Presence};
 use super::{FileSystem, Found, Ino};
 use crate::model::{Action, Entry, Error, ErrorKind, Kind, ObjectKey, Result, Version};
 use crate::outbox::{self, Staged};
@@ -150,9 +150,7 @@ impl FileSystem {
             Err(error) if matches!(error.kind(), ErrorKind::Changed | ErrorKind::NotFound) => {
                 self.table.with(file.ino, |node| {
                     node.kernel_version = None;
-                    if matches!(node.freshness, Freshness::Checked(_)) {
-                        node.freshness = Freshness::Expired;
-                    }
+                    node.expire();
                 })?;
                 self.forget_pages(file.ino);
                 Err(Error::new(ErrorKind::Changed, error.message().to_owned()))

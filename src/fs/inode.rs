@@ -134,6 +134,16 @@ impl Node {
             || (self.placement != Placement::Removed && self.is_dirty())
     }
 
+    /// To be asked for again before it is relied on.
+    pub fn expire(&mut self) {
+        if let Some(listing) = &mut self.listing {
+            Arc::make_mut(listing).expire();
+        }
+        if matches!(self.freshness, Freshness::Checked(_)) {
+            self.freshness = Freshness::Expired;
+        }
+    }
+
     /// Whether the provider lacks something of its content.
     pub fn is_dirty(&self) -> bool {
         self.content.as_ref().is_some_and(|content| content.staged.is_dirty())
@@ -343,12 +353,7 @@ impl Table {
     /// Marks everything as to be asked for again; gives the numbers that the kernel may hold attributes of.
     pub fn expire_all(&self) -> Vec<Ino> {
         let mut inner = self.inner.lock();
-        for node in inner.nodes.values_mut() {
-            node.listing = None;
-            if matches!(node.freshness, Freshness::Checked(_)) {
-                node.freshness = Freshness::Expired;
-            }
-        }
+        inner.nodes.values_mut().for_each(Node::expire);
         inner.nodes.keys().copied().collect()
     }
 

@@ -12,18 +12,24 @@ use crate::model::{Entry, Name};
 #[derive(Clone)]
 pub struct Listing {
     pub children: BTreeMap<Name, (Ino, Entry)>,
-    taken: Instant,
+    /// `None` when it was told to be asked for again.
+    taken: Option<Instant>,
 }
 
 impl Listing {
     pub fn new(children: BTreeMap<Name, (Ino, Entry)>) -> Self {
         Self {
             children,
-            taken: Instant::now(),
+            taken: Some(Instant::now()),
         }
     }
 
     pub fn is_within(&self, ttl: Duration) -> bool {
-        self.taken.elapsed() < ttl
+        self.taken.is_some_and(|taken| taken.elapsed() < ttl)
+    }
+
+    /// To be asked for again, and shown only while nobody answers.
+    pub fn expire(&mut self) {
+        self.taken = None;
     }
 }

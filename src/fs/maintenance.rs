@@ -7,8 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
-use super::inode::Freshness;
-use super::{FileSystem, Ino};
+use super::{FileSystem, Ino, inode};
 use crate::model::{Entry, Error, ErrorKind, Name, Result, Usage};
 
 /// How many errors `status` remembers.
@@ -60,6 +59,7 @@ impl FileSystem {
     /// As `Provider::probe`.
     pub async fn refresh(&self) -> Result<Entry> {
         let root = self.provider.probe().await?;
+        self.provider_answered();
         let known = self.table.expire_all();
         self.table.with(Ino::ROOT, |node| node.confirm(root.clone()))?;
         if let Some(kernel) = self.kernel.get() {
@@ -172,12 +172,7 @@ impl FileSystem {
     fn distrust_rights(&self, ino: Ino) {
         let parent = self.place(ino).ok().flatten().map(|(parent, _)| parent);
         for ino in std::iter::once(ino).chain(parent) {
-            let _ = self.table.with(ino, |node| {
-                node.listing = None;
-                if matches!(node.freshness, Freshness::Checked(_)) {
-                    node.freshness = Freshness::Expired;
-                }
-            });
+            let _ = self.table.with(ino, inode::Node::expire);
         }
         if let (Some(kernel), Ok(runtime)) = (self.kernel.get().cloned(), tokio::runtime::Handle::try_current()) {
             runtime.spawn_blocking(move || {

@@ -38,6 +38,10 @@ use handle::Handles;
 use inode::{Freshness, Placement, Table};
 use maintenance::UsageCache;
 
+/// How long a provider that gave no answer is not asked again about what is known: a file manager that looks at a
+/// hundred files waits for one deadline, not for a hundred.
+const AWAY: Duration = Duration::from_secs(5);
+
 /// How a mount behaves, whatever its provider.
 #[derive(Clone, Debug)]
 pub struct FsSettings {
@@ -72,6 +76,8 @@ pub struct FileSystem {
     usage: Arc<Mutex<UsageCache>>,
     problems: Mutex<VecDeque<Problem>>,
     kernel: OnceLock<Arc<dyn KernelCaches>>,
+    /// When the provider last gave no answer to a question about something known.
+    away_since: Mutex<Option<Instant>>,
 }
 
 impl FileSystem {
@@ -97,6 +103,7 @@ impl FileSystem {
             usage: Arc::default(),
             problems: Mutex::default(),
             kernel: OnceLock::new(),
+            away_since: Mutex::default(),
         }
     }
 
@@ -186,20 +193,57 @@ impl FileSystem {
             let fresh = node.is_ours() || node.freshness.is_within(self.settings.attr_ttl);
             (fresh, node.placement == Placement::Removed)
         })?;
-        if fresh || removed {
+        if fresh || removed || self.provider_is_away() {
             return Ok(entry);
         }
-        match self.provider.stat(&entry).await {
-            Ok(current) => {
-                if current.kind != entry.kind {
-                    self.table.remove(ino);
-                    return Err(Error::new(ErrorKind::Changed, format!("{} was replaced", entry.name)));
-                }
+        let asked = match self.provider.stat(&entry).await {
+            // Where a replaced file gets another key, its name tells more than its key.
+            Err(error) if error.kind() == ErrorKind::NotFound => self.find_again(ino, error).await,
+            answer => answer,
+        };
+        match asked {
+            Ok(current) if current.kind == entry.kind => {
+                self.provider_answered();
                 self.table.with(ino, |node| node.confirm(current.clone()))?;
                 Ok(current)
             }
+            Ok(_) => {
+                self.table.remove(ino);
+                Err(Error::new(ErrorKind::Changed, format!("{} was replaced", entry.name)))
+            }
+            // What is known is better than nothing; only what isn't known fails.
+            Err(error) if self.means_away(&error) => Ok(entry),
             Err(error) => Err(self.lost(ino, error)),
         }
+    }
+
+    async fn find_again(&self, ino: Ino, error: Error) -> Result<Entry> {
+        let Some((parent, name)) = self.place(ino)? else {
+            return Err(error);
+        };
+        let parent = self.entry(parent).await?;
+        self.provider.lookup(&parent.key, &name).await
+    }
+
+    /// Whether an error says nothing of the object, only that nobody answers us now; that is remembered for a while.
+    fn means_away(&self, error: &Error) -> bool {
+        let away = matches!(
+            error.kind(),
+            ErrorKind::NeedsLogin | ErrorKind::Unreachable | ErrorKind::TimedOut | ErrorKind::RateLimited { .. }
+        );
+        if away {
+            *self.away_since.lock() = Some(Instant::now());
+        }
+        away
+    }
+
+    /// Whether the provider did not answer a moment ago: what is known is then shown without asking again.
+    fn provider_is_away(&self) -> bool {
+        self.away_since.lock().is_some_and(|since| since.elapsed() < AWAY)
+    }
+
+    fn provider_answered(&self) {
+        *self.away_since.lock() = None;
     }
 
     /// Takes a node that the provider no longer has out of the tree.

@@ -118,11 +118,12 @@ impl FileSystem {
 
     /// The number of a child as known or as the provider says, without a reference for the kernel.
     pub(super) async fn find(&self, parent: Ino, name: &Name) -> Result<Ino> {
-        if let Some(ino) = self.table.child(parent, name) {
-            let known = self.table.with(ino, |node| {
+        let known = self.table.child(parent, name);
+        if let Some(ino) = known {
+            let fresh = self.table.with(ino, |node| {
                 node.is_ours() || node.freshness.is_within(self.settings.attr_ttl)
             });
-            if known.unwrap_or(false) {
+            if fresh.unwrap_or(false) || self.provider_is_away() {
                 return Ok(ino);
             }
         }
@@ -145,6 +146,11 @@ impl FileSystem {
         match self.provider.lookup(&directory.key, name).await {
             Ok(entry) => self.table.attach(parent, entry, None),
             Err(error) => {
+                if let Some(ino) = known
+                    && self.means_away(&error)
+                {
+                    return Ok(ino);
+                }
                 if error.kind() == ErrorKind::NotFound {
                     self.push_out(parent, name);
                 }

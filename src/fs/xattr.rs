@@ -133,10 +133,12 @@ impl FileSystem {
 
     fn own_attributes(&self, ino: Ino) -> Result<Vec<(&'static str, String)>> {
         let provider = self.provider.kind().to_owned();
+        let away = self.provider_is_away();
         self.table.with(ino, |node| {
             let state = match (node.presence, node.is_dirty()) {
                 (Presence::Unsent, _) => "not sent yet",
                 (Presence::AtProvider, true) => "changed here",
+                (Presence::AtProvider, false) if away => "stale",
                 (Presence::AtProvider, false) => "stored",
             };
             let mut own = vec![

@@ -10,8 +10,9 @@ use rustix::mount::UnmountFlags;
 
 use crate::model::{Error, ErrorKind, Result};
 
-/// How `/proc/self/mountinfo` names our mounts: `fuse.` and the subtype.
-const FS_TYPE: &str = "fuse.keymount";
+/// What every source of ours begins with. The type tells less: `fuse.keymount` through `fusermount3`, but plain `fuse`
+/// when root mounts by system call.
+pub const SOURCE_PREFIX: &str = "keymount:";
 
 /// What a directory is, as far as mounting on it goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +44,7 @@ pub enum Detach {
 pub fn mount_point_state(directory: &Path) -> std::io::Result<MountPointState> {
     let directory = resolved(directory)?;
     match mounts()?.into_iter().rev().find(|mount| mount.directory == directory) {
-        Some(mount) if mount.fs_type == FS_TYPE => {
+        Some(mount) if mount.is_ours() => {
             let dead = std::fs::symlink_metadata(&directory)
                 .is_err_and(|error| matches!(error.raw_os_error(), Some(libc::ENOTCONN | libc::ECONNABORTED)));
             return Ok(if dead {
@@ -72,7 +73,7 @@ pub fn mount_point_state(directory: &Path) -> std::io::Result<MountPointState> {
 /// # Errors
 /// When the mount table cannot be read.
 pub fn keymount_mounts() -> std::io::Result<Vec<PathBuf>> {
-    let ours = mounts()?.into_iter().filter(|mount| mount.fs_type == FS_TYPE);
+    let ours = mounts()?.into_iter().filter(Mount::is_ours);
     Ok(ours.map(|mount| mount.directory).collect())
 }
 
@@ -159,20 +160,32 @@ fn resolved(directory: &Path) -> std::io::Result<PathBuf> {
 struct Mount {
     directory: PathBuf,
     fs_type: String,
+    source: String,
+}
+
+impl Mount {
+    fn is_ours(&self) -> bool {
+        matches!(self.fs_type.as_str(), "fuse" | "fuse.keymount") && self.source.starts_with(SOURCE_PREFIX)
+    }
 }
 
 fn mounts() -> std::io::Result<Vec<Mount>> {
     Ok(parse(&std::fs::read("/proc/self/mountinfo")?))
 }
 
-/// Lines of `/proc/self/mountinfo` (proc(5)): field 5 is the directory, the field after `-` the type.
+/// Lines of `/proc/self/mountinfo` (proc(5)): field 5 is the directory; after `-` come the type and the source.
 fn parse(table: &[u8]) -> Vec<Mount> {
     let line = |line: &[u8]| {
         let fields: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
         let dash = fields.iter().position(|field| *field == b"-")?;
         let directory = PathBuf::from(OsString::from_vec(unescape(fields.get(4)?)));
-        let fs_type = String::from_utf8_lossy(fields.get(dash + 1)?).into_owned();
-        Some(Mount { directory, fs_type })
+        let text = |field: &[u8]| String::from_utf8_lossy(&unescape(field)).into_owned();
+        let (fs_type, source) = (text(fields.get(dash + 1)?), text(fields.get(dash + 2)?));
+        Some(Mount {
+            directory,
+            fs_type,
+            source,
+        })
     };
     table.split(|byte| *byte == b'\n').filter_map(line).collect()
 }
@@ -207,13 +220,14 @@ mod tests {
     #[test]
     fn the_mount_table_is_read_with_its_escapes() {
         let table = b"36 35 98:0 /mnt1 /mnt/a\\040b rw,noatime master:1 - fuse.keymount keymount:x rw\n\
-                      37 35 98:0 / /other rw - ext4 /dev/x rw\n";
+                      37 35 98:0 / /root rw - fuse keymount:y rw,user_id=0\n\
+                      38 35 98:0 / /photos rw - fuse.sshfs host: rw\n\
+                      39 35 98:0 / /other rw - ext4 /dev/x rw\n";
         let mounts = parse(table);
-        assert_eq!(mounts.len(), 2);
         assert_eq!(mounts[0].directory, Path::new("/mnt/a b"));
         assert_eq!(
-            (mounts[0].fs_type.as_str(), mounts[1].fs_type.as_str()),
-            ("fuse.keymount", "ext4")
+            mounts.iter().map(Mount::is_ours).collect::<Vec<_>>(),
+            [true, true, false, false]
         );
     }
 

@@ -10,7 +10,7 @@ use tracing::debug;
 
 use super::adapter::Adapter;
 use super::bridge::Bridge;
-use super::mount_point::{self, Detach};
+use super::mount_point::{self, Detach, SOURCE_PREFIX};
 use crate::fs::{FileSystem, Ino, KernelCaches};
 use crate::model::{Error, ErrorKind, Result};
 
@@ -22,8 +22,8 @@ const READERS: usize = 4;
 #[derive(Clone, Debug)]
 pub struct MountSettings {
     pub directory: PathBuf,
-    /// What `/proc/mounts` shows as the source.
-    pub source: String,
+    /// What `/proc/mounts` shows after `keymount:`.
+    pub remote: String,
     pub read_only: bool,
     /// Whether other users may look in.
     pub allow_other: bool,
@@ -102,7 +102,7 @@ impl Session {
 fn config(settings: &MountSettings) -> Config {
     let mut config = Config::default();
     config.mount_options = vec![
-        MountOption::FSName(plain(&settings.source)),
+        MountOption::FSName(format!("{SOURCE_PREFIX}{}", plain(&settings.remote))),
         MountOption::Subtype("keymount".to_owned()),
         MountOption::DefaultPermissions,
         MountOption::NoSuid,
@@ -168,6 +168,6 @@ mod tests {
 
     #[test]
     fn sources_cannot_smuggle_options() {
-        assert_eq!(plain("keymount:drive,allow_other x"), "keymount:drive_allow_other_x");
+        assert_eq!(plain("drive,allow_other x"), "drive_allow_other_x");
     }
 }

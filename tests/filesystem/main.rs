@@ -556,11 +556,8 @@ async fn the_last_error_is_told_in_words() {
     let it = Fixture::new();
     it.write("f", b"x").await;
     let ino = it.ino("f").await;
-    it.provider.inject(
-        Operation::Stat,
-        Times::Next(1),
-        Fault::Fail(ErrorKind::RateLimited { retry_after: None }),
-    );
+    it.provider
+        .inject(Operation::Stat, Times::Next(1), Fault::Fail(ErrorKind::BadData));
     let error = it.fs.attributes(ino).await.unwrap_err();
     it.fs.note(ino, &error);
     let told = it.fs.get_xattr(ino, os("user.keymount.last_error")).await.unwrap();
@@ -612,4 +609,46 @@ async fn names_that_the_provider_cannot_hold_are_refused_at_once() {
     let created: Result<(Found, _), _> = it.fs.create(Ino::ROOT, bytes, Access::Write, 0o644, 0).await;
     assert_eq!(created.map(drop).unwrap_err().kind(), ErrorKind::InvalidName);
     assert_eq!(it.provider.all_calls(), 0);
+}
+
+#[tokio::test]
+async fn what_is_known_is_shown_while_nobody_answers() {
+    for kind in [ErrorKind::Unreachable, ErrorKind::NeedsLogin, ErrorKind::TimedOut] {
+        let it = Fixture::new();
+        it.store.put("d/known", "cached").unwrap();
+        let folder = it.ino("d").await;
+        assert_eq!(it.names(folder).await, ["known"]);
+        let ino = it.child(folder, "known").await;
+        let opened = it.fs.open(ino, Access::Read, false).await.unwrap();
+        assert_eq!(it.fs.read(opened.handle, 0, 10).await.unwrap(), "cached");
+        for operation in [Operation::Stat, Operation::List, Operation::Lookup, Operation::Read] {
+            it.provider.inject(operation, Times::Always, Fault::Fail(kind));
+        }
+        assert_eq!(it.fs.attributes(ino).await.unwrap().attributes.size, 6);
+        assert_eq!(it.child(folder, "known").await, ino);
+        assert_eq!(it.names(folder).await, ["known"]);
+        assert_eq!(it.fs.get_xattr(ino, os("user.keymount.state")).await.unwrap(), b"stale");
+        let again = it.fs.open(ino, Access::Read, false).await.unwrap();
+        assert_eq!(it.fs.read(again.handle, 0, 10).await.unwrap(), "cached");
+        assert_eq!(it.fs.lookup(folder, os("unknown")).await.unwrap_err().kind(), kind);
+        it.provider.heal();
+        it.store.put("d/known", "changed").unwrap();
+        it.fs.refresh().await.unwrap();
+        assert_eq!(it.fs.attributes(ino).await.unwrap().attributes.size, 7);
+    }
+}
+
+/// Some providers give a file another key when somebody replaces it.
+#[tokio::test]
+async fn a_file_that_was_replaced_under_its_name_is_found_again() {
+    let it = Fixture::with_ids();
+    it.store.put("a", "one").unwrap();
+    let ino = it.ino("a").await;
+    it.store.remove("a").unwrap();
+    it.store.put("a", "second").unwrap();
+    assert_eq!(it.fs.attributes(ino).await.unwrap().attributes.size, 6);
+    let opened = it.fs.open(ino, Access::Read, false).await.unwrap();
+    assert_eq!(it.fs.read(opened.handle, 0, 10).await.unwrap(), "second");
+    it.store.remove("a").unwrap();
+    assert_eq!(it.fs.attributes(ino).await.unwrap_err().kind(), ErrorKind::NotFound);
 }

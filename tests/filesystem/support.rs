@@ -12,7 +12,7 @@ use keymount::model::ErrorKind;
 use keymount::outbox::StagingArea;
 use keymount::provider::Provider;
 use keymount::provider::faulty::Faulty;
-use keymount::provider::memory::Memory;
+use keymount::provider::memory::{Addressing, Memory, Options};
 use keymount::state::StateDb;
 
 pub struct Fixture {
@@ -41,6 +41,22 @@ impl Fixture {
             umask: 0o022,
             attr_ttl,
         })
+    }
+
+    /// Over a store whose keys are ids.
+    pub fn with_ids() -> Self {
+        let store = Memory::new(Options {
+            addressing: Addressing::Ids,
+            ..Default::default()
+        });
+        let settings = FsSettings {
+            read_only: false,
+            uid: 1000,
+            gid: 1000,
+            umask: 0o022,
+            attr_ttl: Duration::ZERO,
+        };
+        Self::over(store, settings, Arc::new(tempfile::tempdir().unwrap()))
     }
 
     pub fn read_only() -> Self {

@@ -12,8 +12,18 @@ fn the_demo_shows_every_share_and_cleans_up() {
         assert!(said.contains("ls -l"), "{said}");
         let shell = |script: &str| person.sh(&format!("cd {} && {script}", folder.display()));
         let shares: Vec<String> = shell("ls").ok().lines().map(str::to_owned).collect();
-        for share in ["cludz-owner", "cludz-read-only", "cludz-no-delete", "cludz-public", "reductstore", "reductstore-read-only"] {
-            assert!(shares.iter().any(|shown| shown == share), "{share} is not among {shares:?}");
+        for share in [
+            "cludz-owner",
+            "cludz-read-only",
+            "cludz-no-delete",
+            "cludz-public",
+            "reductstore",
+            "reductstore-read-only",
+        ] {
+            assert!(
+                shares.iter().any(|shown| shown == share),
+                "{share} is not among {shares:?}"
+            );
         }
         let mode = |share: &str| shell(&format!("stat -c %A {share}")).ok().trim().to_owned();
         assert_eq!(mode("cludz-owner"), "drwxr-xr-x");

@@ -11,7 +11,6 @@ pub struct CludzDrive {
     pub person: Sandbox,
     pub drive: Drive,
     pub server: Running,
-    pub store: CludzStore,
     pub runtime: Runtime,
 }
 
@@ -26,7 +25,12 @@ impl CludzDrive {
         let drive = store.add_drive();
         let server = runtime.block_on(store.serve()).unwrap();
         let person = Sandbox::new(who);
-        let it = Self { person, drive, server, store, runtime };
+        let it = Self {
+            person,
+            drive,
+            server,
+            runtime,
+        };
         it.configure(&it.drive.owner_token(), "");
         it
     }

@@ -7,7 +7,9 @@ use crate::sandbox::{Sandbox, Who, until};
 fn a_wrong_token() {
     let it = CludzDrive::new(Who::me());
     it.configure("not-the-token", "");
-    let said = it.person.keymount(["mount".as_ref(), "drive".as_ref(), it.person.mount_point().as_os_str()]);
+    let said = it
+        .person
+        .keymount(["mount".as_ref(), "drive".as_ref(), it.person.mount_point().as_os_str()]);
     said.fails(4, "token");
     assert!(!it.person.is_mounted("mnt"));
     assert!(it.person.daemons().is_empty());
@@ -17,13 +19,20 @@ fn a_wrong_token() {
 fn no_token_at_all() {
     let it = CludzDrive::new(Who::me());
     std::fs::write(it.person.path("work/token"), "").unwrap();
-    it.person.keymount(["mount".as_ref(), "drive".as_ref(), it.person.mount_point().as_os_str()]).fails(4, "no secret");
+    it.person
+        .keymount(["mount".as_ref(), "drive".as_ref(), it.person.mount_point().as_os_str()])
+        .fails(4, "no secret");
 }
 
 #[test]
 fn an_unreachable_server() {
     let it = CludzDrive::new(Who::me());
-    let CludzDrive { person, server, runtime, .. } = it;
+    let CludzDrive {
+        person,
+        server,
+        runtime,
+        ..
+    } = it;
     runtime.block_on(server.stop());
     let mnt = person.mount_point();
     let arguments = ["mount", "drive", &mnt.display().to_string(), "--op-timeout", "2s"].map(str::to_owned);
@@ -34,15 +43,23 @@ fn an_unreachable_server() {
 fn unusable_mount_points() {
     let it = CludzDrive::new(Who::me());
     let missing = it.person.path("none");
-    it.person.keymount(["mount".as_ref(), "drive".as_ref(), missing.as_os_str()]).fails(6, "does not exist");
+    it.person
+        .keymount(["mount".as_ref(), "drive".as_ref(), missing.as_os_str()])
+        .fails(6, "does not exist");
     it.person.file("work/full", "x", 0o644);
     let full = it.person.path("work");
-    it.person.keymount(["mount".as_ref(), "drive".as_ref(), full.as_os_str()]).fails(6, "not empty");
+    it.person
+        .keymount(["mount".as_ref(), "drive".as_ref(), full.as_os_str()])
+        .fails(6, "not empty");
     let file = it.person.path("work/full");
-    it.person.keymount(["mount".as_ref(), "drive".as_ref(), file.as_os_str()]).fails(6, "not a directory");
+    it.person
+        .keymount(["mount".as_ref(), "drive".as_ref(), file.as_os_str()])
+        .fails(6, "not a directory");
     it.person.mount("drive", &[]);
     let mnt = it.person.mount_point();
-    it.person.keymount(["mount".as_ref(), "drive".as_ref(), mnt.as_os_str()]).fails(6, "already mounted");
+    it.person
+        .keymount(["mount".as_ref(), "drive".as_ref(), mnt.as_os_str()])
+        .fails(6, "already mounted");
     it.person.unmount();
 }
 
@@ -66,9 +83,17 @@ fn configurations_that_cannot_be() {
 #[test]
 fn a_missing_directory_at_the_provider() {
     let it = CludzDrive::new(Who::me());
-    let said = it.person.keymount(["mount".as_ref(), "drive:no/such".as_ref(), it.person.mount_point().as_os_str()]);
+    let said = it.person.keymount([
+        "mount".as_ref(),
+        "drive:no/such".as_ref(),
+        it.person.mount_point().as_os_str(),
+    ]);
     assert_ne!(said.code, Some(0));
-    assert!(said.err.contains("does not exist") || said.err.contains("404"), "{}", said.err);
+    assert!(
+        said.err.contains("does not exist") || said.err.contains("404"),
+        "{}",
+        said.err
+    );
 }
 
 /// A daemon that was killed leaves a dead mount; the next `mount` takes it away by itself.
@@ -78,10 +103,16 @@ fn a_dead_mount_is_replaced() {
         let it = CludzDrive::new(who);
         it.drive.put("file", "text").unwrap();
         it.person.mount("drive", &[]);
-        let mut reader = it.person.start("exec 3< file; echo open; read -r _ < /dev/null; sleep 600");
+        let mut reader = it
+            .person
+            .start("exec 3< file; echo open; read -r _ < /dev/null; sleep 600");
         reader.wait_for("open");
         for daemon in it.person.daemons() {
-            std::process::Command::new("kill").arg("-KILL").arg(daemon.to_string()).status().unwrap();
+            std::process::Command::new("kill")
+                .arg("-KILL")
+                .arg(daemon.to_string())
+                .status()
+                .unwrap();
         }
         until("the end of the daemon", || it.person.daemons().is_empty());
         it.person.sh("cat file").refused("");

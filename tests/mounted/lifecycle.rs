@@ -16,10 +16,17 @@ fn unmounting_names_who_is_in_the_way() {
         let mnt = it.person.mount_point();
         let said = it.person.keymount(["umount".as_ref(), mnt.as_os_str()]);
         assert_eq!(said.code, Some(8), "{} {}", said.out, said.err);
-        assert!(said.err.contains(&reader.id().to_string()), "{} is not in {}", reader.id(), said.err);
+        assert!(
+            said.err.contains(&reader.id().to_string()),
+            "{} is not in {}",
+            reader.id(),
+            said.err
+        );
         assert!(said.err.contains("--lazy"), "{}", said.err);
         assert_eq!(it.person.sh("cat file").ok(), "text", "it is still mounted");
-        it.person.keymount(["umount".as_ref(), "--lazy".as_ref(), mnt.as_os_str()]).ok();
+        it.person
+            .keymount(["umount".as_ref(), "--lazy".as_ref(), mnt.as_os_str()])
+            .ok();
         assert!(!it.person.is_mounted("mnt"));
         drop(reader);
         until("the end of the daemon", || it.person.daemons().is_empty());
@@ -41,7 +48,12 @@ fn the_flag_forms_and_the_helpers_name_work() {
     std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_keymount"), &helper).unwrap();
     if it.person.who == Who::Root || std::fs::metadata(&helper).is_ok() {
         let mut command = it.person.command(&helper);
-        let status = command.arg("drive").arg(&mnt).args(["-o", "ro,_netdev,user,umask=077"]).status().unwrap();
+        let status = command
+            .arg("drive")
+            .arg(&mnt)
+            .args(["-o", "ro,_netdev,user,umask=077"])
+            .status()
+            .unwrap();
         assert!(status.success());
         it.person.sh("echo x > new").refused("Read-only file system");
         assert_eq!(it.person.sh("stat -c %a file").ok().trim(), "400");
@@ -55,7 +67,11 @@ fn a_plain_umount_ends_the_daemon() {
         let it = CludzDrive::new(who);
         it.person.mount("drive", &[]);
         it.person.sh("echo x > file").ok();
-        let script = if who == Who::Root { "cd / && umount \"$MNT\"" } else { "cd / && fusermount3 -u \"$MNT\"" };
+        let script = if who == Who::Root {
+            "cd / && umount \"$MNT\""
+        } else {
+            "cd / && fusermount3 -u \"$MNT\""
+        };
         it.person.sh(script).ok();
         until("the end of the daemon", || it.person.daemons().is_empty());
         assert_eq!(it.drive.read("file").unwrap(), "x\n");
@@ -69,7 +85,10 @@ fn sigterm_unmounts() {
     it.person.sh("echo x > file").ok();
     let daemons = it.person.daemons();
     assert_eq!(daemons.len(), 1);
-    std::process::Command::new("kill").arg(daemons[0].to_string()).status().unwrap();
+    std::process::Command::new("kill")
+        .arg(daemons[0].to_string())
+        .status()
+        .unwrap();
     until("the end of the daemon", || it.person.daemons().is_empty());
     assert!(!it.person.is_mounted("mnt"));
 }
@@ -122,7 +141,9 @@ fn refresh_brings_the_variables_new_value() {
     it.drive.replace_owner_token("the-next-owner-token");
     it.person.sh("cat file").refused("Permission denied");
     it.person.variable("MY_TOKEN", "the-next-owner-token");
-    it.person.keymount(["refresh".as_ref(), it.person.mount_point().as_os_str()]).ok();
+    it.person
+        .keymount(["refresh".as_ref(), it.person.mount_point().as_os_str()])
+        .ok();
     assert_eq!(it.person.sh("cat file").ok(), "text");
     it.person.unmount();
 }
@@ -150,8 +171,10 @@ fn what_cannot_be_sent_is_not_thrown_away() {
     use keymount::emulator::{Fault, Rule};
     let it = CludzDrive::new(Who::me());
     it.person.mount("drive", &["--op-timeout", "2s"]);
-    it.server.faults().inject(Rule::when(1_000_000, |method, _| method == "POST", Fault::status(500)));
-    it.person.sh("echo precious > file").refused("");
+    it.server
+        .faults()
+        .inject(Rule::when(1_000_000, |method, _| method == "POST", Fault::status(500)));
+    it.person.sh("echo precious | dd of=file status=none").refused("");
     assert_eq!(it.person.sh("cat file").ok(), "precious\n");
     let mnt = it.person.mount_point();
     let said = it.person.keymount(["umount".as_ref(), mnt.as_os_str()]);
@@ -162,7 +185,11 @@ fn what_cannot_be_sent_is_not_thrown_away() {
         assert_eq!(it.drive.read("file").unwrap(), "precious\n");
     } else {
         let saved = it.person.path("state/keymount");
-        let found = std::process::Command::new("grep").args(["-rl", "precious"]).arg(saved).output().unwrap();
+        let found = std::process::Command::new("grep")
+            .args(["-rl", "precious"])
+            .arg(saved)
+            .output()
+            .unwrap();
         assert!(found.status.success(), "it was thrown away");
     }
 }

@@ -12,3 +12,5 @@ mod lifecycle;
 mod reductstore;
 mod sandbox;
 mod secrets;
+#[path = "../support/reductstore.rs"]
+mod server;

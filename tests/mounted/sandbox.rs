@@ -12,7 +12,10 @@ use std::sync::OnceLock;
 pub enum Who {
     Root,
     /// An ordinary user, who mounts through `fusermount3`.
-    User { uid: u32, gid: u32 },
+    User {
+        uid: u32,
+        gid: u32,
+    },
 }
 
 impl Who {
@@ -20,15 +23,27 @@ impl Who {
     pub fn everybody() -> Vec<Self> {
         let me = std::fs::metadata("/proc/self").expect("/proc is mounted");
         if me.uid() != 0 {
-            return vec![Self::User { uid: me.uid(), gid: me.gid() }];
+            return vec![Self::User {
+                uid: me.uid(),
+                gid: me.gid(),
+            }];
         }
         let name = std::env::var("KEYMOUNT_TEST_USER")
             .expect("as root, the mounted tests need KEYMOUNT_TEST_USER; run them with scripts/test");
         let users = std::fs::read_to_string("/etc/passwd").expect("/etc/passwd is readable");
         let line = users.lines().find(|line| line.split(':').next() == Some(name.as_str()));
-        let fields: Vec<&str> = line.unwrap_or_else(|| panic!("there is no user {name}")).split(':').collect();
+        let fields: Vec<&str> = line
+            .unwrap_or_else(|| panic!("there is no user {name}"))
+            .split(':')
+            .collect();
         let number = |index: usize| fields[index].parse().expect("a number in /etc/passwd");
-        vec![Self::Root, Self::User { uid: number(2), gid: number(3) }]
+        vec![
+            Self::Root,
+            Self::User {
+                uid: number(2),
+                gid: number(3),
+            },
+        ]
     }
 
     /// The one who started the test.
@@ -99,7 +114,12 @@ impl Said {
     pub fn fails(self, code: i32, words: &str) {
         assert_eq!(self.code, Some(code), "another exit code:\n{}\n{}", self.out, self.err);
         assert!(self.err.contains(words), "{words:?} is not in {:?}", self.err);
-        assert_eq!(self.err.trim().lines().count(), 1, "more than one sentence: {}", self.err);
+        assert_eq!(
+            self.err.trim().lines().count(),
+            1,
+            "more than one sentence: {}",
+            self.err
+        );
     }
 
     /// A tool was refused with this message of the C library.
@@ -114,7 +134,11 @@ impl Sandbox {
     pub fn new(who: Who) -> Self {
         let folder = tempfile::Builder::new().prefix("mounted-").tempdir().unwrap();
         open_to_all(folder.path());
-        let it = Self { who, folder, variables: Vec::new() };
+        let it = Self {
+            who,
+            folder,
+            variables: Vec::new(),
+        };
         for name in ["mnt", "config/keymount", "state", "cache", "run", "work"] {
             std::fs::create_dir_all(it.path(name)).unwrap();
         }
@@ -202,10 +226,14 @@ impl Sandbox {
         let home = format!("HOME={}", self.folder.path().display());
         let mut daemons = Vec::new();
         for entry in std::fs::read_dir("/proc").unwrap().flatten() {
-            let Ok(pid) = entry.file_name().to_string_lossy().parse::<u32>() else { continue };
+            let Ok(pid) = entry.file_name().to_string_lossy().parse::<u32>() else {
+                continue;
+            };
             let read = |name: &str| std::fs::read(entry.path().join(name)).unwrap_or_default();
             let environment = read("environ");
-            let ours = environment.split(|byte| *byte == 0).any(|variable| variable == home.as_bytes());
+            let ours = environment
+                .split(|byte| *byte == 0)
+                .any(|variable| variable == home.as_bytes());
             if ours && read("comm").starts_with(b"keymount") {
                 daemons.push(pid);
             }
@@ -222,9 +250,17 @@ impl Sandbox {
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
         self.who.become_for(&mut command);
-        command.env_clear().stdin(Stdio::null()).current_dir(self.folder.path()).process_group(0);
+        command
+            .env_clear()
+            .stdin(Stdio::null())
+            .current_dir(self.folder.path())
+            .process_group(0);
         let path = std::env::var_os("PATH").unwrap_or_default();
-        command.env("PATH", path).env("LC_ALL", "C").env("MNT", self.mount_point()).env("RUST_BACKTRACE", "1");
+        command
+            .env("PATH", path)
+            .env("LC_ALL", "C")
+            .env("MNT", self.mount_point())
+            .env("RUST_BACKTRACE", "1");
         command.env("HOME", self.folder.path());
         for (variable, folder) in [
             ("XDG_CONFIG_HOME", "config"),
@@ -242,7 +278,12 @@ impl Sandbox {
     fn own(&self, path: &Path) {
         if let (Who::User { uid, gid }, true) = (self.who, running_as_root()) {
             let mut command = Command::new("chown");
-            let status = command.arg("-R").arg(format!("{uid}:{gid}")).arg(path).status().unwrap();
+            let status = command
+                .arg("-R")
+                .arg(format!("{uid}:{gid}"))
+                .arg(path)
+                .status()
+                .unwrap();
             assert!(status.success());
         }
     }
@@ -263,7 +304,11 @@ impl Drop for Sandbox {
             let log = self.path("state/keymount");
             for entry in std::fs::read_dir(log).into_iter().flatten().flatten() {
                 if entry.path().extension().is_some_and(|extension| extension == "log") {
-                    eprintln!("{}:\n{}", entry.path().display(), std::fs::read_to_string(entry.path()).unwrap_or_default());
+                    eprintln!(
+                        "{}:\n{}",
+                        entry.path().display(),
+                        std::fs::read_to_string(entry.path()).unwrap_or_default()
+                    );
                 }
             }
         }
@@ -272,7 +317,10 @@ impl Drop for Sandbox {
 
 fn mounts_below(folder: &Path) -> Vec<PathBuf> {
     let table = std::fs::read_to_string("/proc/self/mounts").unwrap();
-    let points = table.lines().filter_map(|line| line.split(' ').nth(1)).map(PathBuf::from);
+    let points = table
+        .lines()
+        .filter_map(|line| line.split(' ').nth(1))
+        .map(PathBuf::from);
     points.filter(|point| point.starts_with(folder)).collect()
 }
 
@@ -285,13 +333,23 @@ impl Running {
     }
 
     pub fn wait(mut self) -> Said {
-        Said::of(self.0.take().expect("it is waited for once").wait_with_output().unwrap())
+        Said::of(
+            self.0
+                .take()
+                .expect("it is waited for once")
+                .wait_with_output()
+                .unwrap(),
+        )
     }
 
     /// Waits for a line on its standard output that has these words; gives all lines until then.
     pub fn wait_for(&mut self, words: &str) -> String {
         use std::io::Read;
-        let out = self.0.as_mut().and_then(|child| child.stdout.as_mut()).expect("its output is piped");
+        let out = self
+            .0
+            .as_mut()
+            .and_then(|child| child.stdout.as_mut())
+            .expect("its output is piped");
         let (mut text, mut byte) = (Vec::new(), [0]);
         while out.read(&mut byte).unwrap() == 1 {
             text.push(byte[0]);
@@ -304,7 +362,11 @@ impl Running {
 
     /// Sends a signal by name.
     pub fn signal(&self, name: &str) {
-        let status = Command::new("kill").arg(format!("-{name}")).arg(self.id().to_string()).status().unwrap();
+        let status = Command::new("kill")
+            .arg(format!("-{name}"))
+            .arg(self.id().to_string())
+            .status()
+            .unwrap();
         assert!(status.success());
     }
 }

@@ -7,7 +7,11 @@ use crate::sandbox::Who;
 
 /// Every file below a folder that holds the text.
 fn holders(folder: &Path, text: &str) -> String {
-    let found = std::process::Command::new("grep").args(["-rlaF", "--", text]).arg(folder).output().unwrap();
+    let found = std::process::Command::new("grep")
+        .args(["-rlaF", "--", text])
+        .arg(folder)
+        .output()
+        .unwrap();
     String::from_utf8_lossy(&found.stdout).into_owned()
 }
 
@@ -26,7 +30,9 @@ fn a_token_is_in_no_log_no_state_no_process() {
         ));
         it.person.variable("CLUDZ_STORAGE_TOKEN", CANARY);
         it.person.mount("drive", &["-vv"]);
-        it.person.sh("cat file && echo new > new && ls -l && getfattr -d file && ls missing").refused("missing");
+        it.person
+            .sh("cat file && echo new > new && ls -l && getfattr -d file && ls missing")
+            .refused("missing");
         it.drive.replace_owner_token("somebody-elses");
         it.person.sh("cat other").refused("");
         it.drive.replace_owner_token(CANARY);
@@ -43,11 +49,17 @@ fn a_token_is_in_no_log_no_state_no_process() {
         assert_eq!(daemons.len(), 1);
         for name in ["cmdline", "environ"] {
             let bytes = std::fs::read(format!("/proc/{}/{name}", daemons[0])).unwrap();
-            assert!(!String::from_utf8_lossy(&bytes).contains(CANARY), "{name} of the daemon");
+            assert!(
+                !String::from_utf8_lossy(&bytes).contains(CANARY),
+                "{name} of the daemon"
+            );
         }
         it.person.unmount();
         let home = it.person.path("");
-        assert!(it.person.path("state").read_dir().unwrap().next().is_some(), "there is a state folder to search");
+        assert!(
+            it.person.path("state").read_dir().unwrap().next().is_some(),
+            "there is a state folder to search"
+        );
         assert_eq!(holders(&home, CANARY), "");
     }
 }
@@ -61,10 +73,19 @@ fn a_token_on_the_command_line_is_refused() {
     for arguments in [
         vec!["mount".to_owned(), format!("cludz://{id}?token={CANARY}"), mnt.clone()],
         vec!["mount".to_owned(), format!("cludz://{CANARY}@{id}/"), mnt.clone()],
-        vec!["mount".to_owned(), format!("reductstore://:{CANARY}@127.0.0.1:1/"), mnt.clone()],
+        vec![
+            "mount".to_owned(),
+            format!("reductstore://:{CANARY}@127.0.0.1:1/"),
+            mnt.clone(),
+        ],
     ] {
         let said = it.person.keymount(&arguments);
-        assert!(!format!("{}{}", said.out, said.err).contains(CANARY), "{} {}", said.out, said.err);
+        assert!(
+            !format!("{}{}", said.out, said.err).contains(CANARY),
+            "{} {}",
+            said.out,
+            said.err
+        );
         assert!(matches!(said.code, Some(2 | 3)), "{said:?}");
     }
     let flag = it.person.keymount(["mount", "--token", CANARY, "drive", &mnt]);
