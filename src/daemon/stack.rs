@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use super::{MountSpec, Stage, StartError};
 use crate::api::{Api, PlainHttp};
+use tracing::warn;
+
 use crate::auth::{Anonymous, Authenticator, GivenSecrets, StaticToken};
 use crate::cache::{BlockCache, DiskCache, Layered, MemoryCache};
 use crate::config::{DiskCacheUse, ResolvedRemote};
@@ -52,7 +54,14 @@ impl Common {
                 private_directory(directory)?;
             }
             let disk = match cap {
-                Some(cap) => Some((Arc::new(DiskCache::open(&owned.blocks(), cap)?), cap)),
+                // Without it everything works, only less fast.
+                Some(cap) => match DiskCache::open(&owned.blocks(), cap) {
+                    Ok(disk) => Some((Arc::new(disk), cap)),
+                    Err(error) => {
+                        warn!(%error, "there is no cache on disk; what was read is kept in memory only");
+                        None
+                    }
+                },
                 None => None,
             };
             Ok(Self {

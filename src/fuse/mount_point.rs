@@ -45,8 +45,8 @@ pub fn mount_point_state(directory: &Path) -> std::io::Result<MountPointState> {
     let directory = resolved(directory)?;
     match mounts()?.into_iter().rev().find(|mount| mount.directory == directory) {
         Some(mount) if mount.is_ours() => {
-            let dead = std::fs::symlink_metadata(&directory)
-                .is_err_and(|error| matches!(error.raw_os_error(), Some(libc::ENOTCONN | libc::ECONNABORTED)));
+            // Not `stat`: the kernel may answer that for a dead daemon out of its cache.
+            let dead = matches!(rustix::fs::statvfs(&directory), Err(Os::NOTCONN | Os::CONNABORTED));
             return Ok(if dead {
                 MountPointState::DeadKeymount
             } else {
