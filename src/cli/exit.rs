@@ -104,6 +104,14 @@ impl Failure {
         }
     }
 
+    /// The same failure with words after it that say what to do.
+    pub fn with_repair(self, repair: impl fmt::Display) -> Self {
+        Self {
+            message: format!("{}; {repair}", self.message),
+            ..self
+        }
+    }
+
     pub fn message(&self) -> &str {
         &self.message
     }
@@ -145,15 +153,14 @@ impl From<StartError> for Failure {
             (Stage::Mount, ErrorKind::NotPermitted) => Exit::FuseUnavailable,
             (Stage::Mount, _) => Exit::MountPoint,
         };
-        let repair = match (stage, exit) {
-            (Stage::Credential, _) => "; put the token there and run the command again",
-            (_, Exit::Credentials) => {
-                "; get a valid token from the provider, put it where this remote reads it, and run the command again"
-            }
-            (_, Exit::Unreachable) => "; run: keymount doctor",
-            _ => "",
-        };
-        Self::new(exit, format!("{}{repair}", error.message()))
+        let failure = Self::new(exit, error.message());
+        match (stage, exit) {
+            (Stage::Credential, _) => failure.with_repair("put the token there and run the command again"),
+            (_, Exit::Credentials) => failure
+                .with_repair("get a valid token from the provider, put it where this remote reads it, and try again"),
+            (_, Exit::Unreachable) => failure.with_repair("run: keymount doctor"),
+            _ => failure,
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use super::arguments::RefreshArguments;
 use super::exit::{Exit, Failure};
 use super::{given_secrets, locate};
 use crate::control::{Daemon, Daemons, MountReport};
+use crate::model::Error;
 use crate::paths::Paths;
 
 pub async fn run(arguments: &RefreshArguments, paths: &Paths) -> Result<Exit, Failure> {
@@ -31,7 +32,7 @@ pub async fn run(arguments: &RefreshArguments, paths: &Paths) -> Result<Exit, Fa
                 now.credential.state
             ),
             Err(error) => {
-                let failed = Failure::from(error).about(mount.directory.display());
+                let failed = failed(error, mount);
                 match failure {
                     None => failure = Some(failed),
                     Some(_) => eprintln!("keymount: {failed}"),
@@ -40,6 +41,22 @@ pub async fn run(arguments: &RefreshArguments, paths: &Paths) -> Result<Exit, Fa
         }
     }
     failure.map_or(Ok(Exit::Done), Err)
+}
+
+/// With what repairs a credential: a new one where this mount reads it.
+fn failed(error: Error, mount: &MountReport) -> Failure {
+    let shown = mount.directory.display();
+    let failure = Failure::from(error);
+    match (failure.exit, &mount.credential.variable) {
+        (Exit::Credentials, Some(variable)) => failure.with_repair(format!(
+            "set {variable} to a valid token and run: keymount refresh {shown}"
+        )),
+        (Exit::Credentials, None) => failure.with_repair(format!(
+            "put a valid token where the remote reads it and run: keymount refresh {shown}"
+        )),
+        _ => failure,
+    }
+    .about(shown)
 }
 
 /// A directory, else the mounts of a remote with or without its path.

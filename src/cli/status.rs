@@ -142,7 +142,8 @@ fn table(mounts: &[&MountReport]) -> Table {
         .set_header(["DIRECTORY", "REMOTE", "RIGHTS", "CREDENTIAL", "CACHE", "PENDING"]);
     for mount in mounts {
         let directory = match mount.state {
-            MountState::Mounted => mount.directory.display().to_string(),
+            MountState::Mounted | MountState::Ended => mount.directory.display().to_string(),
+            MountState::Detached => format!("{} (unmounted, still in use)", mount.directory.display()),
             MountState::Finishing => format!("{} (unmounted, uploading)", mount.directory.display()),
         };
         let rights = if mount.read_only {

@@ -53,7 +53,7 @@ async fn unmount(daemon: &Daemon, mount: &MountReport, mode: UnmountMode) -> Res
             Ok(outcome) => break outcome,
             Err(_) => {
                 if let Ok(report) = daemon.status().await
-                    && let Some(now) = report.mounts.get(mount.id)
+                    && let Some(now) = report.mounts.iter().find(|now| now.id == mount.id)
                 {
                     move_bar(&bar, now);
                 }

@@ -45,8 +45,12 @@ pub struct MountReport {
 #[serde(rename_all = "lowercase")]
 pub enum MountState {
     Mounted,
+    /// Out of the tree, and still used by somebody who had something open.
+    Detached,
     /// No longer mounted, still uploading what was written.
     Finishing,
+    /// Over, while the daemon has other mounts. Such a mount is in no answer.
+    Ended,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -16,7 +16,7 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use super::report::seconds;
-use super::{DaemonReport, GuardedListener, MountReport, UnmountMode, UnmountRequest, Unmounted, metrics};
+use super::{DaemonReport, GuardedListener, MountReport, MountState, UnmountMode, UnmountRequest, Unmounted, metrics};
 use crate::auth::GivenSecrets;
 use crate::model::{Error, ErrorKind, Result};
 
@@ -94,6 +94,7 @@ impl Shared {
                 .iter()
                 .enumerate()
                 .map(|(id, mount)| MountReport { id, ..mount.report() })
+                .filter(|mount| mount.state != MountState::Ended)
                 .collect(),
         }
     }

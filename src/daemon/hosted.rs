@@ -28,9 +28,11 @@ const FINISHING_STALL: Duration = Duration::from_secs(600);
 const LETTING_GO: Duration = Duration::from_secs(10);
 
 /// Where a mount is in its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Phase {
     Mounted,
+    /// Out of the tree; somebody still has something of it open.
+    Detached,
     /// The mount is gone; uploads go on.
     Finishing,
     Finished,
@@ -87,7 +89,9 @@ impl HostedMount {
             info!(files = self.waiting(), "unmounted; uploads go on");
             self.advance(Phase::Finishing);
             let _one = self.draining.lock().await;
-            drain(&*self, FINISHING_STALL).await;
+            if *self.phase.borrow() != Phase::Finished {
+                drain(&*self, FINISHING_STALL).await;
+            }
         }
         self.save_unsent();
         self.advance(Phase::Finished);
@@ -96,7 +100,7 @@ impl HostedMount {
     /// Never back.
     fn advance(&self, to: Phase) {
         self.phase.send_if_modified(|phase| {
-            let forward = *phase != Phase::Finished && *phase != to;
+            let forward = to > *phase;
             if forward {
                 *phase = to;
             }
@@ -176,7 +180,9 @@ impl Mounted for HostedMount {
     fn report(&self) -> MountReport {
         let state = match *self.phase.borrow() {
             Phase::Mounted => MountState::Mounted,
-            Phase::Finishing | Phase::Finished => MountState::Finishing,
+            Phase::Detached => MountState::Detached,
+            Phase::Finishing => MountState::Finishing,
+            Phase::Finished => MountState::Ended,
         };
         let problems = self.stack.fs.problems();
         let last_errors = problems.into_iter().map(|problem| ErrorReport {
@@ -217,8 +223,8 @@ impl Mounted for HostedMount {
     }
 
     async fn unmount(&self, mode: UnmountMode) -> Result<Unmounted, UnmountError> {
+        let _one = self.draining.lock().await;
         if *self.phase.borrow() == Phase::Mounted {
-            let _one = self.draining.lock().await;
             drain(self, self.spec.options.op_timeout).await;
             let how = match mode {
                 UnmountMode::IfUnused => Detach::IfUnused,
@@ -230,7 +236,9 @@ impl Mounted for HostedMount {
                 Err(error) if error.kind() == ErrorKind::Busy => return Err(UnmountError::Busy),
                 Err(error) => return Err(UnmountError::Failed(error)),
             }
-            if mode == UnmountMode::IfUnused && tokio::time::timeout(LETTING_GO, self.session.ended()).await.is_err() {
+            if mode == UnmountMode::Lazy {
+                self.advance(Phase::Detached);
+            } else if tokio::time::timeout(LETTING_GO, self.session.ended()).await.is_err() {
                 warn!("the kernel has not let go of the mount yet");
             }
         }

@@ -35,11 +35,12 @@ impl Verbosity {
         }
     }
 
+    /// The session of fuser warns at every end that somebody else brought about (measured on fuser 0.18.0).
     fn filter(self) -> &'static str {
         match self {
-            Self::Normal => "warn,keymount=info",
-            Self::Debug => "warn,keymount=debug",
-            Self::Trace => "warn,keymount=trace",
+            Self::Normal => "warn,fuser::session=error,keymount=info",
+            Self::Debug => "warn,fuser::session=error,keymount=debug",
+            Self::Trace => "warn,fuser::session=error,keymount=trace",
         }
     }
 }

@@ -1,0 +1,244 @@
+//! What the stand-ins of the demo hold, and the mounts that show it: one for each kind of token.
+
+use std::fmt;
+
+use uuid::Uuid;
+
+use crate::auth::{GivenSecrets, SecretSource};
+use crate::config::{DiskCacheUse, MountOptions, OptionLayer, ResolvedRemote};
+use crate::emulator::Running;
+use crate::emulator::cludz::{CludzStore, Drive, Grant, Sharing, StoreError};
+use crate::emulator::reductstore::{Options, Permissions, ReductStore, StoredRecord};
+use crate::provider::registry::{
+    CludzAuth, CludzSpec, ProviderSpec, RecordNames, ReductstoreAuth, ReductstoreSpec, RemotePath, TokenSending,
+};
+
+/// A mount of the demo before it has a directory.
+#[derive(Debug)]
+pub struct Exhibit {
+    /// The directory's name, too.
+    pub name: &'static str,
+    pub about: &'static str,
+    pub remote: ResolvedRemote,
+}
+
+/// Stand-ins that answer as long as this lives, and what to mount of them.
+#[derive(Debug)]
+pub struct Exhibition {
+    pub exhibits: Vec<Exhibit>,
+    pub tokens: GivenSecrets,
+    _servers: Vec<Running>,
+}
+
+/// Every directory that the demo makes.
+pub const NAMES: [&str; 6] = [
+    "cludz-owner",
+    "cludz-read-only",
+    "cludz-no-delete",
+    "cludz-public",
+    "reductstore",
+    "reductstore-read-only",
+];
+
+/// The bucket of the ReductStore stand-in.
+const BUCKET: &str = "sensors";
+
+/// Why a stand-in could not be set up.
+#[derive(Debug)]
+pub struct SetupError(String);
+
+impl fmt::Display for SetupError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a stand-in cannot be started: {}", self.0)
+    }
+}
+
+fn failed(error: impl fmt::Display) -> SetupError {
+    SetupError(error.to_string())
+}
+
+impl Exhibition {
+    pub async fn open() -> Result<Self, SetupError> {
+        let mut exhibition = Self {
+            exhibits: Vec::new(),
+            tokens: GivenSecrets::default(),
+            _servers: Vec::new(),
+        };
+        exhibition.add_cludz().await?;
+        exhibition.add_reductstore().await?;
+        Ok(exhibition)
+    }
+
+    async fn add_cludz(&mut self) -> Result<(), SetupError> {
+        let store = CludzStore::default();
+        let drive = store.add_drive();
+        fill_drive(&drive).map_err(failed)?;
+        let share = |name: &str, grant: Grant| -> Result<String, SetupError> {
+            let token = drive.share(name);
+            drive.set_grant(name, "/", grant).map_err(failed)?;
+            Ok(token)
+        };
+        let read_only = share("reader", Grant::Read)?;
+        let no_delete = share("writer", Grant::Write)?;
+        let server = store.serve().await.map_err(failed)?;
+        let remote = |name: &str, path: &str, auth: CludzAuth| -> Result<ResolvedRemote, SetupError> {
+            Ok(ResolvedRemote {
+                name: name.to_owned(),
+                provider: ProviderSpec::Cludz(CludzSpec {
+                    storage: drive.id(),
+                    auth,
+                }),
+                endpoint: server.url(),
+                path: path.parse::<RemotePath>().map_err(failed)?,
+                rights: None,
+                insecure: false,
+                options: OptionLayer::default(),
+            })
+        };
+        for (name, token, about) in [
+            (
+                NAMES[0],
+                drive.owner_token(),
+                "the owner's token: everything is allowed",
+            ),
+            (NAMES[1], read_only, "a shared token with Read: nothing can be changed"),
+            (
+                NAMES[2],
+                no_delete,
+                "a shared token with Read and Write: nothing can be deleted",
+            ),
+        ] {
+            let auth = CludzAuth::Token {
+                token: self.hold(token),
+                send: TokenSending::Header,
+            };
+            let remote = remote(name, "", auth)?;
+            self.exhibits.push(Exhibit { name, about, remote });
+        }
+        self.exhibits.push(Exhibit {
+            name: NAMES[3],
+            about: "no token: the folder that its owner made public",
+            remote: remote(NAMES[3], "public", CludzAuth::None)?,
+        });
+        self._servers.push(server);
+        Ok(())
+    }
+
+    async fn add_reductstore(&mut self) -> Result<(), SetupError> {
+        let store = ReductStore::new(Options::default());
+        fill_bucket(&store);
+        let reading = Permissions {
+            full_access: false,
+            read: vec![BUCKET.to_owned()],
+            write: Vec::new(),
+        };
+        let missing = || failed("it made no token");
+        let full = store.root_token().ok_or_else(missing)?;
+        let read_only = store.create_token("reader", reading).ok_or_else(missing)?;
+        let server = store.serve().await.map_err(failed)?;
+        for (name, token, about) in [
+            (NAMES[4], full, "a token with full access; records are files"),
+            (NAMES[5], read_only, "a token that may read the bucket"),
+        ] {
+            let auth = ReductstoreAuth::Token {
+                token: self.hold(token),
+            };
+            self.exhibits.push(Exhibit {
+                name,
+                about,
+                remote: ResolvedRemote {
+                    name: name.to_owned(),
+                    provider: ProviderSpec::Reductstore(ReductstoreSpec {
+                        bucket: Some(BUCKET.to_owned()),
+                        names: RecordNames::Label,
+                        auth,
+                    }),
+                    endpoint: server.url(),
+                    path: RemotePath::default(),
+                    rights: None,
+                    insecure: false,
+                    options: OptionLayer::default(),
+                },
+            });
+        }
+        self._servers.push(server);
+        Ok(())
+    }
+
+    /// Keeps a token under a name that no environment has.
+    fn hold(&mut self, token: String) -> SecretSource {
+        let variable = format!("DEMO_{}", Uuid::new_v4().simple());
+        self.tokens.insert(variable.clone(), token.into());
+        SecretSource::Env(variable)
+    }
+}
+
+/// Records as keymount writes them, with names, and some as a sensor does, without.
+fn fill_bucket(store: &ReductStore) {
+    /// Microseconds since 1970 of the first record: 2024-01-01.
+    const START: u64 = 1_704_067_200_000_000;
+    const MINUTE: u64 = 60_000_000;
+    store.create_bucket(BUCKET);
+    for minute in 0..5 {
+        let text = format!("temperature 2{minute}.5\n");
+        let record = StoredRecord {
+            content_type: "text/plain".to_owned(),
+            ..StoredRecord::plain(text)
+        };
+        store.put(BUCKET, "thermometer", START + minute * MINUTE, record);
+    }
+    let named = |name: &str, content: Vec<u8>| StoredRecord::plain(content).with_label("name", name);
+    store.put(BUCKET, "reports", START, named("january.csv", table().into_bytes()));
+    store.put(BUCKET, "reports", START + MINUTE, named("readme.md", NOTES.into()));
+    store.put(BUCKET, "camera", START, named("first.ppm", picture()));
+}
+
+fn fill_drive(drive: &Drive) -> Result<(), StoreError> {
+    drive.put("/readme.txt", WELCOME)?;
+    drive.put("/documents/notes.md", NOTES)?;
+    drive.put("/documents/table.csv", table())?;
+    drive.put("/pictures/gradient.ppm", picture())?;
+    drive.put("/public/hello.txt", "Everybody may read this.\n")?;
+    drive.put("/public/download.bin", noise(3 << 20))?;
+    drive.mkdir("/empty")?;
+    drive.set_sharing("/public", Sharing::Public)
+}
+
+/// The demo reads nothing twice that it needs to keep, so memory is enough.
+pub fn options(uid: u32, gid: u32) -> MountOptions {
+    MountOptions {
+        disk_cache: DiskCacheUse::Off,
+        ..OptionLayer::default().resolve(uid, gid)
+    }
+}
+
+const WELCOME: &str = "This drive is a stand-in inside keymount demo. It lives in memory and ends with it.\n\
+Change it, delete it, break it: nothing of it is real.\n";
+
+const NOTES: &str = "# Notes\n\n- What a token may do is what `ls -l` shows.\n\
+- `getfattr -d notes.md` shows what the provider knows of a file.\n";
+
+fn table() -> String {
+    let mut text = String::from("n,square,cube\n");
+    for n in 1..=1000_u64 {
+        text.push_str(&format!("{n},{},{}\n", n * n, n * n * n));
+    }
+    text
+}
+
+/// A picture without a library: portable pixmap, 256 by 256.
+fn picture() -> Vec<u8> {
+    let mut bytes = b"P6 256 256 255\n".to_vec();
+    for y in 0..=255_u8 {
+        for x in 0..=255_u8 {
+            bytes.extend([x, y, 255 - x / 2 - y / 2]);
+        }
+    }
+    bytes
+}
+
+/// Bytes that compress badly and are the same every time.
+fn noise(len: usize) -> Vec<u8> {
+    let mut random = fastrand::Rng::with_seed(1);
+    std::iter::repeat_with(|| random.u8(..)).take(len).collect()
+}
