@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::{MountSpec, Stage, StartError};
-use crate::api::{Api, PlainHttp};
 use tracing::warn;
 
+use super::{MountSpec, Stage, StartError};
+use crate::api::{Api, PlainHttp};
 use crate::auth::{Anonymous, Authenticator, GivenSecrets, StaticToken};
 use crate::cache::{BlockCache, DiskCache, Layered, MemoryCache};
 use crate::config::{DiskCacheUse, ResolvedRemote};
