@@ -91,8 +91,8 @@ impl Prepared {
         let (config, remote) = resolve(&request.source, &paths)?;
         let options = remote.options.clone().under(request.options.clone());
         let options = options.resolve(own_uid(), rustix::process::getgid().as_raw());
-        fuse_available(options.allow_other)?;
         let directory = mount_point(&request.directory)?;
+        fuse_available(options.allow_other)?;
         let paths = match &options.cache_dir {
             Some(folder) => paths.with_cache(folder),
             None => paths,

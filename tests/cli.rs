@@ -1,0 +1,472 @@
+//! The program as people and scripts run it, as far as nothing is mounted: words, exit codes, and no secret anywhere.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::net::TcpListener;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use tempfile::TempDir;
+
+/// In every secret of these tests; it must never be printed.
+const CANARY: &str = "canary-7f3a";
+const DRIVE: &str = "3f0c1f6e-9d2b-4a57-8c64-0e5b7a1d2c3f";
+
+/// Somebody with a home of their own and a configuration.
+struct Person {
+    home: TempDir,
+    variables: Vec<(&'static str, String)>,
+}
+
+/// How a command ended, and what it printed.
+struct Said {
+    command: String,
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+impl Person {
+    fn new() -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let person = Self {
+            home,
+            variables: Vec::new(),
+        };
+        std::fs::create_dir(person.path("run")).unwrap();
+        std::fs::set_permissions(person.path("run"), std::fs::Permissions::from_mode(0o700)).unwrap();
+        person
+    }
+
+    fn with(mut self, variable: &'static str, value: &str) -> Self {
+        self.variables.push((variable, value.to_owned()));
+        self
+    }
+
+    fn configured(self, text: &str) -> Self {
+        let folder = self.path(".config/keymount");
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("config.toml"), text).unwrap();
+        self
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.home.path().join(name)
+    }
+
+    fn run(&self, arguments: &[&str]) -> Said {
+        self.run_as(Path::new(env!("CARGO_BIN_EXE_keymount")), arguments)
+    }
+
+    fn run_as(&self, program: &Path, arguments: &[&str]) -> Said {
+        let output = Command::new(program)
+            .args(arguments)
+            .current_dir(self.home.path())
+            .env_clear()
+            .env("HOME", self.home.path())
+            .env("XDG_RUNTIME_DIR", self.path("run"))
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .envs(self.variables.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        Said {
+            command: format!("keymount {}", arguments.join(" ")),
+            code: output.status.code(),
+            out: text(output.stdout),
+            err: text(output.stderr),
+        }
+    }
+}
+
+impl Said {
+    fn ends(self, code: i32) -> Self {
+        assert_eq!(self.code, Some(code), "{self}");
+        assert!(
+            !self.out.contains(CANARY) && !self.err.contains(CANARY),
+            "a secret shows: {self}"
+        );
+        self
+    }
+
+    /// One sentence, as every failure has.
+    fn in_one_line(self) -> Self {
+        assert_eq!(self.err.lines().count(), 1, "{self}");
+        assert!(self.err.starts_with("keymount: "), "{self}");
+        self
+    }
+
+    fn saying(self, part: &str) -> Self {
+        assert!(
+            self.out.contains(part) || self.err.contains(part),
+            "{part:?} is missing: {self}"
+        );
+        self
+    }
+}
+
+impl std::fmt::Display for Said {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "{}\nexit code {:?}\n--- stdout\n{}\n--- stderr\n{}",
+            self.command, self.code, self.out, self.err
+        )
+    }
+}
+
+/// A remote whose endpoint nobody listens at.
+fn drive(auth: &str) -> String {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    format!(
+        "[remotes.drive]\nprovider = \"cludz\"\nstorage = \"{DRIVE}\"\nendpoint = \"http://127.0.0.1:{port}\"\n\n\
+         [remotes.drive.auth]\n{auth}\n"
+    )
+}
+
+#[test]
+fn help_lists_what_works_and_nothing_else() {
+    let help = Person::new().run(&["--help"]).ends(0);
+    let commands: Vec<&str> = help
+        .out
+        .lines()
+        .skip_while(|line| *line != "Commands:")
+        .skip(1)
+        .take_while(|line| !line.is_empty())
+        .filter(|line| line.starts_with("  ") && !line.starts_with("   "))
+        .filter_map(|line| line.split_whitespace().next())
+        .collect();
+    assert_eq!(
+        commands,
+        [
+            "mount", "umount", "refresh", "status", "doctor", "remote", "demo", "help"
+        ],
+        "{help}"
+    );
+    for code in 0..=12 {
+        assert!(
+            help.out.lines().any(|line| line.starts_with(&format!("  {code:>2}  "))),
+            "exit code {code}: {help}"
+        );
+    }
+    let help = Person::new().run(&["mount", "--help"]).ends(0);
+    let mut options: Vec<&str> = help
+        .out
+        .split_whitespace()
+        .filter(|word| word.starts_with("--"))
+        .map(|word| word.trim_end_matches(['.', ',']))
+        .collect();
+    options.sort_unstable();
+    options.dedup();
+    assert_eq!(
+        options,
+        [
+            "--allow-other",
+            "--attr-ttl",
+            "--cache-dir",
+            "--cache-size",
+            "--config",
+            "--foreground",
+            "--gid",
+            "--help",
+            "--log-file",
+            "--no-disk-cache",
+            "--op-timeout",
+            "--read-only",
+            "--uid",
+            "--umask",
+            "--verbose",
+        ]
+    );
+}
+
+#[test]
+fn wrong_usage_ends_with_2() {
+    let person = Person::new();
+    for arguments in [
+        &[][..],
+        &["mont"],
+        &["mount", "drive"],
+        &["mount", "drive", "dir", "--umask", "9"],
+        &["mount", "drive", "dir", "--cache-size", "much"],
+        &["mount", "drive", "dir", "--op-timeout", "0"],
+        &["mount", "drive", "dir", "--bandwidth", "1M"],
+        &["status", "--json", "--watch"],
+    ] {
+        person.run(arguments).ends(2);
+    }
+    person
+        .run(&["mount", "drive", "dir", "-o", "alow_other"])
+        .ends(2)
+        .in_one_line()
+        .saying("did you mean \"allow_other\"?");
+}
+
+#[test]
+fn a_secret_in_an_argument_is_refused_and_not_repeated() {
+    let person = Person::new();
+    std::fs::create_dir(person.path("dir")).unwrap();
+    for (argument, code) in [
+        (format!("cludz://{CANARY}@{DRIVE}"), 3),
+        (format!("cludz://{DRIVE}/?token={CANARY}"), 3),
+        (format!("reductstore://user:{CANARY}@localhost/b"), 3),
+    ] {
+        person
+            .run(&["mount", &argument, "dir"])
+            .ends(code)
+            .in_one_line()
+            .saying("KEYMOUNT_TOKEN");
+    }
+    person
+        .run(&["mount", "drive", "dir", &format!("--token={CANARY}")])
+        .ends(2)
+        .saying("takes no secret from the command line");
+}
+
+#[test]
+fn mistakes_in_the_configuration_end_with_3_and_name_the_key() {
+    for (text, part) in [
+        ("remote = 1".to_owned(), "unknown key remote; did you mean \"remotes\"?"),
+        ("[remotes.a\n".to_owned(), "line 1 is not TOML"),
+        (
+            drive("method = \"token\"\ntoken = { env = \"T\" }\nsned = \"header\""),
+            "unknown key remotes.drive.auth.sned; did you mean \"send\"?",
+        ),
+        (
+            drive(&format!("method = \"token\"\ntoken = \"{CANARY}\"")),
+            "remotes.drive.auth.token holds the secret itself",
+        ),
+        (
+            drive(&format!("method = \"token\"\ntoken = {{ env = \"{CANARY}\" }}")),
+            "remotes.drive.auth.token must name an environment variable",
+        ),
+        (
+            "[remotes.a]\nprovider = \"dropbox\"\n".to_owned(),
+            "there are cludz and reductstore",
+        ),
+    ] {
+        let person = Person::new().configured(&text);
+        for arguments in [
+            &["remote", "list"][..],
+            &["mount", "drive", "dir"],
+            &["remote", "test", "drive"],
+        ] {
+            person
+                .run(arguments)
+                .ends(3)
+                .in_one_line()
+                .saying(part)
+                .saying("config.toml");
+        }
+        person.run(&["doctor"]).ends(1).saying(part);
+    }
+}
+
+#[test]
+fn an_unknown_remote_names_the_nearest() {
+    let person = Person::new().configured(&drive("method = \"none\""));
+    person
+        .run(&["mount", "driev", "dir"])
+        .ends(3)
+        .in_one_line()
+        .saying("did you mean \"drive\"?");
+}
+
+#[test]
+fn a_configuration_that_was_named_must_be_there() {
+    let person = Person::new();
+    person
+        .run(&["--config", "none.toml", "remote", "list"])
+        .ends(3)
+        .in_one_line()
+        .saying("none.toml");
+    let person = Person::new().with("KEYMOUNT_CONFIG", "/nowhere/k.toml");
+    person.run(&["remote", "list"]).ends(3).saying("/nowhere/k.toml");
+    Person::new().run(&["remote", "list"]).ends(0).saying("no remotes");
+}
+
+#[test]
+fn a_configuration_that_everybody_may_write_is_refused() {
+    let person = Person::new().configured(&drive("method = \"none\""));
+    let file = person.path(".config/keymount/config.toml");
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o666)).unwrap();
+    person
+        .run(&["remote", "list"])
+        .ends(3)
+        .in_one_line()
+        .saying("chmod o-w");
+}
+
+#[test]
+fn missing_and_exposed_secrets_end_with_4() {
+    let person = Person::new().configured(&drive("method = \"token\"\ntoken = { env = \"DRIVE_TOKEN\" }"));
+    person
+        .run(&["remote", "test", "drive"])
+        .ends(4)
+        .in_one_line()
+        .saying("DRIVE_TOKEN");
+    let person = Person::new().configured(&drive("method = \"token\"\ntoken = { file = \"~/token\" }"));
+    person
+        .run(&["remote", "test", "drive"])
+        .ends(4)
+        .in_one_line()
+        .saying("token");
+    std::fs::write(person.path("token"), CANARY).unwrap();
+    std::fs::set_permissions(person.path("token"), std::fs::Permissions::from_mode(0o644)).unwrap();
+    person
+        .run(&["remote", "test", "drive"])
+        .ends(4)
+        .in_one_line()
+        .saying("chmod 600");
+}
+
+#[test]
+fn nobody_at_the_endpoint_ends_with_5_and_doctor_fails() {
+    let person = Person::new()
+        .configured(&drive("method = \"token\"\ntoken = { env = \"DRIVE_TOKEN\" }"))
+        .with("DRIVE_TOKEN", CANARY);
+    person
+        .run(&["remote", "test", "drive"])
+        .ends(5)
+        .in_one_line()
+        .saying("cannot be reached");
+    person
+        .run(&["doctor"])
+        .ends(1)
+        .saying("FAIL  drive: ")
+        .saying("config.toml is in order and has 1 remote");
+}
+
+#[test]
+fn a_token_is_not_sent_in_the_clear_to_another_machine() {
+    let person = Person::new()
+        .configured(
+            "[remotes.r]\nprovider = \"reductstore\"\nendpoint = \"http://192.0.2.1\"\n\n\
+             [remotes.r.auth]\nmethod = \"token\"\ntoken = { env = \"T\" }\n",
+        )
+        .with("T", CANARY);
+    person
+        .run(&["remote", "test", "r"])
+        .ends(3)
+        .in_one_line()
+        .saying("insecure = true");
+}
+
+#[test]
+fn doctor_looks_at_everything_a_mount_needs() {
+    let person = Person::new();
+    let said = person.run(&["doctor"]);
+    for part in [
+        "/dev/fuse",
+        "state can be written",
+        "cached content can be written",
+        "control socket",
+        "config.toml",
+    ] {
+        assert!(said.out.contains(part), "{part:?} is missing: {said}");
+    }
+    let open = person.path("run/keymount");
+    std::fs::set_permissions(&open, std::fs::Permissions::from_mode(0o755)).unwrap();
+    person
+        .run(&["doctor"])
+        .ends(1)
+        .saying("FAIL  the control socket")
+        .saying("chmod 700");
+}
+
+#[test]
+fn nothing_mounted_ends_with_9() {
+    let person = Person::new();
+    std::fs::create_dir(person.path("dir")).unwrap();
+    for arguments in [
+        &["umount", "dir"][..],
+        &["unmount", "dir"],
+        &["umount", "--lazy", "dir"],
+        &["umount", "none"],
+        &["refresh", "dir"],
+        &["refresh", "no-such-remote"],
+        &["status", "dir"],
+        &["--unmount", "dir"],
+        &["--refresh", "dir"],
+        &["--status", "dir"],
+    ] {
+        person.run(arguments).ends(9).in_one_line().saying("nothing mounted");
+    }
+}
+
+#[test]
+fn status_is_json_for_programs() {
+    let said = Person::new().run(&["status", "--json"]).ends(0);
+    let value: serde_json::Value = serde_json::from_str(&said.out).unwrap();
+    assert!(value["daemons"].is_array() && value["dead"].is_array(), "{said}");
+}
+
+#[test]
+fn an_unusable_directory_ends_with_6() {
+    let person = Person::new().configured(&drive("method = \"none\""));
+    std::fs::create_dir(person.path("full")).unwrap();
+    std::fs::write(person.path("full/file"), "x").unwrap();
+    for (directory, part) in [
+        ("none", "mkdir -p none"),
+        ("full", "not empty"),
+        ("full/file", "not a directory"),
+    ] {
+        person
+            .run(&["mount", "drive", directory])
+            .ends(6)
+            .in_one_line()
+            .saying(part);
+    }
+    person.run(&["demo", "full"]).saying("has something in it");
+    assert!(person.path("full/file").exists());
+}
+
+#[test]
+fn mount_calls_it_by_its_other_names() {
+    let person = Person::new().configured(&drive("method = \"none\""));
+    for name in ["mount.keymount", "mount.fuse.keymount"] {
+        let helper = person.path(name);
+        symlink(env!("CARGO_BIN_EXE_keymount"), &helper).unwrap();
+        person
+            .run_as(&helper, &["drive"])
+            .ends(2)
+            .in_one_line()
+            .saying("needs a remote and a directory");
+        person
+            .run_as(&helper, &["drive", "dir", "-o", "rw,_netdev,umaks=077"])
+            .ends(2)
+            .in_one_line()
+            .saying("did you mean \"umask\"?");
+        person
+            .run_as(&helper, &["drive", "none", "-o", "rw,_netdev,nosuid,nodev,umask=077"])
+            .ends(6)
+            .in_one_line();
+        person
+            .run_as(&helper, &["drive", "none", "-o", "config=/nowhere/k.toml"])
+            .ends(3)
+            .in_one_line();
+    }
+}
+
+#[test]
+fn remotes_are_listed_with_the_place_of_their_token() {
+    let person = Person::new()
+        .configured(&drive("method = \"token\"\ntoken = { env = \"DRIVE_TOKEN\" }"))
+        .with("DRIVE_TOKEN", CANARY);
+    person
+        .run(&["remote", "list"])
+        .ends(0)
+        .saying("drive")
+        .saying("the environment variable DRIVE_TOKEN");
+}
+
+#[test]
+fn the_daemons_own_command_is_not_for_people() {
+    Person::new()
+        .run(&["serve-mounts", "foreground"])
+        .ends(1)
+        .in_one_line()
+        .saying("use: keymount mount");
+}
