@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tracing::warn;
+
 use super::{MountSpec, Stage, StartError};
 use crate::api::{Api, PlainHttp};
 use crate::auth::{Anonymous, Authenticator, GivenSecrets, StaticToken};
@@ -52,7 +54,14 @@ impl Common {
                 private_directory(directory)?;
             }
             let disk = match cap {
-                Some(cap) => Some((Arc::new(DiskCache::open(&owned.blocks(), cap)?), cap)),
+                // Without it everything works, only less fast.
+                Some(cap) => match DiskCache::open(&owned.blocks(), cap) {
+                    Ok(disk) => Some((Arc::new(disk), cap)),
+                    Err(error) => {
+                        warn!(%error, "there is no cache on disk; what was read is kept in memory only");
+                        None
+                    }
+                },
                 None => None,
             };
             Ok(Self {

@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 
 use super::inode::{Placement, Presence};
-use super::{FileSystem, Found, Ino};
+use super::{FileSystem, Found, Ino, inode};
 use crate::model::{Action, Entry, Error, ErrorKind, Kind, Name, Result};
 use crate::provider::Place;
 
@@ -56,14 +56,29 @@ impl FileSystem {
     /// `CrossDevice` when the provider cannot move it there, `AlreadyExists` when nothing may be replaced,
     /// `Denied` and `ReadOnly`, and as `Provider::rename`.
     pub async fn rename(&self, from: (Ino, &OsStr), to: (Ino, &OsStr), mode: RenameMode) -> Result<()> {
-        let (old_name, new_name) = (Name::from_os(from.1)?, Name::from_os(to.1)?);
-        let ino = self.find(from.0, &old_name).await?;
+        let (from, to) = ((from.0, Name::from_os(from.1)?), (to.0, Name::from_os(to.1)?));
+        match self.rename_once(&from, &to, mode).await {
+            // What is to be replaced is not what it was thought to be: look again, once.
+            Err(error) if error.kind() == ErrorKind::AlreadyExists && mode == RenameMode::Replace => {
+                self.table.with(to.0, inode::Node::expire)?;
+                if let Some(child) = self.table.child(to.0, &to.1) {
+                    self.table.with(child, inode::Node::expire)?;
+                }
+                self.rename_once(&from, &to, mode).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    async fn rename_once(&self, from: &(Ino, Name), to: &(Ino, Name), mode: RenameMode) -> Result<()> {
+        let (old_name, new_name) = (&from.1, &to.1);
+        let ino = self.find(from.0, old_name).await?;
         let target_directory = self.entry(to.0).await?;
         let entry = self.entry(ino).await?;
         self.require(&entry, Action::Write)?;
         self.require(&target_directory, Action::Write)?;
-        self.provider.check_name(&target_directory.key, entry.kind, &new_name)?;
-        let over = match self.find(to.0, &new_name).await {
+        self.provider.check_name(&target_directory.key, entry.kind, new_name)?;
+        let over = match self.find(to.0, new_name).await {
             Ok(over) if over == ino => return Ok(()),
             Ok(over) => Some(over),
             Err(error) if error.kind() == ErrorKind::NotFound => None,
@@ -79,7 +94,7 @@ impl FileSystem {
         let changes = self.table.with(ino, |node| node.changes.clone())?;
         let _one_at_a_time = changes.lock().await;
         if self.table.with(ino, |node| node.presence)? == Presence::Unsent {
-            self.rename_unsent(ino, to.0, &new_name, over)?;
+            self.rename_unsent(ino, to.0, new_name, over)?;
         } else {
             self.send_staged(ino).await?;
             let replaced = match over {
@@ -102,7 +117,7 @@ impl FileSystem {
                 .provider
                 .rename(&entry, &source, &target, replaced.as_ref())
                 .await?;
-            self.moved(ino, to.0, &new_name)?;
+            self.moved(ino, to.0, new_name)?;
             self.table.with(ino, |node| {
                 if let Some(content) = &mut node.content {
                     content.replaces = Some(renamed.clone());
@@ -110,8 +125,8 @@ impl FileSystem {
                 node.confirm(renamed);
             })?;
         }
-        self.listing_changed(from.0, Some(&old_name), None);
-        self.listing_changed(to.0, Some(&new_name), None);
+        self.listing_changed(from.0, Some(old_name), None);
+        self.listing_changed(to.0, Some(new_name), None);
         self.list_node(ino);
         Ok(())
     }

@@ -45,9 +45,8 @@ pub fn mount_point_state(directory: &Path) -> std::io::Result<MountPointState> {
     let directory = resolved(directory)?;
     match mounts()?.into_iter().rev().find(|mount| mount.directory == directory) {
         Some(mount) if mount.is_ours() => {
-            // The kernel may answer `stat` of a dead mount from what it remembers; `statfs` it always passes on.
-            let dead =
-                rustix::fs::statfs(&directory).is_err_and(|error| matches!(error, Os::NOTCONN | Os::CONNABORTED));
+            // Not `stat`: the kernel may answer that for a dead daemon out of its cache.
+            let dead = matches!(rustix::fs::statvfs(&directory), Err(Os::NOTCONN | Os::CONNABORTED));
             return Ok(if dead {
                 MountPointState::DeadKeymount
             } else {

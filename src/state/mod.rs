@@ -156,7 +156,7 @@ impl StateDb {
         let moved = remove_below(&transaction, namespace, to).and_then(|()| {
             transaction.execute(
                 "UPDATE attributes SET path = ?3 || substr(path, length(?2) + 1)
-                 WHERE namespace = ?1 AND (path = ?2 OR substr(path, 1, length(?2) + 1) = ?2 || '/')",
+                 WHERE namespace = ?1 AND (path = ?2 OR (path > ?2 || '/' AND path < ?2 || '0'))",
                 params![namespace, from, to],
             )
         });
@@ -173,8 +173,9 @@ impl StateDb {
 }
 
 fn remove_below(connection: &Connection, namespace: &str, path: &str) -> rusqlite::Result<()> {
+    // What begins with `path/` lies between that and `path0`: `0` follows `/` in ASCII.
     let below = "DELETE FROM attributes
-                 WHERE namespace = ?1 AND (path = ?2 OR substr(path, 1, length(?2) + 1) = ?2 || '/')";
+                 WHERE namespace = ?1 AND (path = ?2 OR (path > ?2 || '/' AND path < ?2 || '0'))";
     connection
         .prepare_cached(below)?
         .execute(params![namespace, path])
@@ -239,8 +240,10 @@ fn set_aside(path: &Path) -> Result<PathBuf> {
     let aside = with(&format!(".corrupt-{now}"));
     std::fs::rename(path, &aside)?;
     for suffix in ["-wal", "-shm"] {
-        // They belong to the database that was moved; often there are none.
-        let _ = std::fs::remove_file(with(suffix));
+        // They belong to the database that was moved, and may hold its last changes; often there are none.
+        let mut beside = aside.as_os_str().to_owned();
+        beside.push(suffix);
+        let _ = std::fs::rename(with(suffix), beside);
     }
     Ok(aside)
 }

@@ -652,3 +652,18 @@ async fn a_file_that_was_replaced_under_its_name_is_found_again() {
     it.store.remove("a").unwrap();
     assert_eq!(it.fs.attributes(ino).await.unwrap_err().kind(), ErrorKind::NotFound);
 }
+
+#[tokio::test]
+async fn a_rename_over_a_file_that_changed_meanwhile_looks_again() {
+    let it = Fixture::with_ttl(std::time::Duration::from_secs(3600));
+    it.store.put("new", "new").unwrap();
+    it.store.put("old", "v1").unwrap();
+    it.names(Ino::ROOT).await;
+    it.store.put("old", "v2").unwrap();
+    it.fs
+        .rename((Ino::ROOT, os("new")), (Ino::ROOT, os("old")), RenameMode::Replace)
+        .await
+        .unwrap();
+    assert_eq!(it.store.content("old").unwrap(), "new");
+    assert_eq!(it.names(Ino::ROOT).await, ["old"]);
+}

@@ -59,7 +59,7 @@ fn unusable_mount_points() {
     let mnt = it.person.mount_point();
     it.person
         .keymount(["mount".as_ref(), "drive".as_ref(), mnt.as_os_str()])
-        .fails(6, "already mounted");
+        .fails(6, "mounted already");
     it.person.unmount();
 }
 
@@ -103,9 +103,7 @@ fn a_dead_mount_is_replaced() {
         let it = CludzDrive::new(who);
         it.drive.put("file", "text").unwrap();
         it.person.mount("drive", &[]);
-        let mut reader = it
-            .person
-            .start("exec 3< file; echo open; read -r _ < /dev/null; sleep 600");
+        let mut reader = it.person.start("exec 3< file; echo open; exec sleep 600");
         reader.wait_for("open");
         for daemon in it.person.daemons() {
             std::process::Command::new("kill")

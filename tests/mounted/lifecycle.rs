@@ -11,7 +11,7 @@ fn unmounting_names_who_is_in_the_way() {
         let it = CludzDrive::new(who);
         it.drive.put("file", "text").unwrap();
         it.person.mount("drive", &[]);
-        let mut reader = it.person.start("exec 3< file; echo open; sleep 600");
+        let mut reader = it.person.start("exec 3< file; echo open; exec sleep 600");
         reader.wait_for("open");
         let mnt = it.person.mount_point();
         let said = it.person.keymount(["umount".as_ref(), mnt.as_os_str()]);
