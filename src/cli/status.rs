@@ -26,6 +26,8 @@ struct Status {
     daemons: Vec<DaemonReport>,
     /// Mounts that nobody serves any more.
     dead: Vec<PathBuf>,
+    /// Sockets of daemons that don't answer.
+    silent: Vec<PathBuf>,
 }
 
 pub async fn run(arguments: &StatusArguments, paths: &Paths) -> Result<Exit, Failure> {
@@ -68,7 +70,15 @@ async fn gather(arguments: &StatusArguments, paths: &Paths) -> Result<Status, Fa
         }
         reports.retain(|report| !report.mounts.is_empty());
     }
-    Ok(Status { daemons: reports, dead })
+    let silent = match arguments.directory {
+        Some(_) => Vec::new(),
+        None => daemons.silent.into_iter().map(|socket| socket.path).collect(),
+    };
+    Ok(Status {
+        daemons: reports,
+        dead,
+        silent,
+    })
 }
 
 /// Mounts of ours in the kernel's table that belong to no running daemon and don't answer.
@@ -97,7 +107,7 @@ fn render(status: &Status, json: bool) -> Result<String, Failure> {
     }
     let mounts: Vec<&MountReport> = status.daemons.iter().flat_map(|daemon| &daemon.mounts).collect();
     let mut text = String::new();
-    if mounts.is_empty() && status.dead.is_empty() {
+    if mounts.is_empty() && status.dead.is_empty() && status.silent.is_empty() {
         text.push_str("nothing is mounted\n");
     }
     if !mounts.is_empty() {
@@ -107,6 +117,12 @@ fn render(status: &Status, json: bool) -> Result<String, Failure> {
     for directory in &status.dead {
         let shown = directory.display();
         text.push_str(&format!("{shown}: its daemon died; run: keymount umount {shown}\n"));
+    }
+    for socket in &status.silent {
+        let shown = socket.display();
+        text.push_str(&format!(
+            "the daemon behind {shown} does not answer; its log may say why\n"
+        ));
     }
     for mount in &mounts {
         for file in mount.pending.iter().filter(|file| file.error.is_some()) {
@@ -232,6 +248,7 @@ mod tests {
                 mounts,
             }],
             dead: vec!["/mnt/dead".into()],
+            silent: vec!["/run/daemon-7.sock".into()],
         }
     }
 
@@ -246,6 +263,7 @@ mod tests {
             "a.txt is not at the provider: too large",
             "b.txt: no such token",
             "keymount umount /mnt/dead",
+            "/run/daemon-7.sock does not answer",
         ] {
             assert!(text.contains(part), "{part:?} is missing in\n{text}");
         }
@@ -264,6 +282,7 @@ mod tests {
         let empty = Status {
             daemons: Vec::new(),
             dead: Vec::new(),
+            silent: Vec::new(),
         };
         assert_eq!(render(&empty, false).unwrap(), "nothing is mounted\n");
     }
