@@ -192,7 +192,7 @@ pub fn mount_point(directory: &Path) -> Result<PathBuf, Failure> {
         MountPointState::NotADirectory => return Err(refuse("is not a directory")),
         MountPointState::NotEmpty => return Err(refuse("is not empty, and a mount would hide what is in it")),
         MountPointState::Keymount => {
-            return Err(refuse(&format!("is already mounted; run: keymount umount {quoted}")));
+            return Err(refuse(&format!("is mounted already; run: keymount umount {quoted}")));
         }
         MountPointState::OtherMount => return Err(refuse("is the mount point of something else")),
     }
