@@ -54,6 +54,8 @@ pub async fn mount(fs: Arc<FileSystem>, settings: MountSettings) -> Result<Sessi
         Err(_) => return Err(Error::internal("mounting was interrupted")),
     };
     fs.connect_kernel(Arc::new(Notices(session.notifier())));
+    // `df` answers from memory; asked now, the first one has something to tell.
+    let _ = fs.statistics();
     let (report, ended) = watch::channel(false);
     std::thread::Builder::new().name("fuse".to_owned()).spawn(move || {
         if let Err(error) = session.run() {

@@ -91,3 +91,36 @@ fn a_token_on_the_command_line_is_refused() {
     let flag = it.person.keymount(["mount", "--token", CANARY, "drive", &mnt]);
     assert_eq!(flag.code, Some(2));
 }
+
+/// A program that keymount starts inherits no secret: here the one that prints the token writes down what it was given.
+#[test]
+fn children_inherit_no_secret() {
+    const CANARY: &str = "canary-77ab01d9e4";
+    let mut it = CludzDrive::new(Who::me());
+    it.drive.put("file", "text").unwrap();
+    let token = it.person.file("work/token", &it.drive.owner_token(), 0o600);
+    let seen = it.person.path("work/environment");
+    it.person.configure(&format!(
+        "[remotes.drive]\nprovider = \"cludz\"\nstorage = \"{}\"\nendpoint = \"{}\"\n\
+         [remotes.drive.auth]\nmethod = \"token\"\ntoken = {{ command = [\"sh\", \"-c\", \"env >> '{}'; cat '{}'\"] }}\n",
+        it.drive.id(),
+        it.server.url(),
+        seen.display(),
+        token.display()
+    ));
+    for variable in [
+        "KEYMOUNT_TOKEN",
+        "CLUDZ_STORAGE_TOKEN",
+        "RS_API_TOKEN",
+        "REDUCT_API_TOKEN",
+    ] {
+        it.person.variable(variable, CANARY);
+    }
+    it.person.mount("drive", &[]);
+    it.person.keymount(["refresh", "drive"]).ok();
+    assert_eq!(it.person.sh("cat file").ok(), "text");
+    it.person.unmount();
+    let environment = std::fs::read_to_string(seen).unwrap();
+    assert!(environment.contains("PATH="), "{environment}");
+    assert!(!environment.contains(CANARY), "{environment}");
+}
