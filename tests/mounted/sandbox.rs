@@ -221,24 +221,23 @@ impl Sandbox {
         mounts_below(&path).contains(&path)
     }
 
-    /// The daemons that serve this home.
+    /// The daemons that serve this home, by their sockets: what else `/proc` tells of them is hidden from their own user.
     pub fn daemons(&self) -> Vec<u32> {
-        let home = format!("HOME={}", self.folder.path().display());
-        let mut daemons = Vec::new();
-        for entry in std::fs::read_dir("/proc").unwrap().flatten() {
-            let Ok(pid) = entry.file_name().to_string_lossy().parse::<u32>() else {
-                continue;
-            };
-            let read = |name: &str| std::fs::read(entry.path().join(name)).unwrap_or_default();
-            let environment = read("environ");
-            let ours = environment
-                .split(|byte| *byte == 0)
-                .any(|variable| variable == home.as_bytes());
-            if ours && read("comm").starts_with(b"keymount") {
-                daemons.push(pid);
-            }
-        }
-        daemons
+        let sockets = std::fs::read_dir(self.path("run/keymount"))
+            .into_iter()
+            .flatten()
+            .flatten();
+        let pids = sockets.filter_map(|entry| {
+            entry
+                .path()
+                .file_stem()?
+                .to_str()?
+                .strip_prefix("daemon-")?
+                .parse::<u32>()
+                .ok()
+        });
+        let alive = |pid: &u32| std::fs::read(format!("/proc/{pid}/comm")).is_ok_and(|name| name == b"keymount\n");
+        pids.filter(alive).collect()
     }
 
     fn shell(&self, script: &str) -> Command {
