@@ -2,12 +2,16 @@
 
 use std::time::{Duration, SystemTime};
 
+use tracing::warn;
+
+use super::handle::HandleId;
+use super::table::Reference;
 use super::{FileSystem, Ino};
 use crate::model::{Action, Error, ErrorKind, Kind, Result, Rights, Version};
 use crate::state::{LocalAttributes, LocalTimes};
 
 /// The attributes of a node, in the kernel's terms but in our own type.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attributes {
     pub ino: Ino,
     pub kind: Kind,
@@ -22,10 +26,33 @@ pub struct Attributes {
 }
 
 /// Attributes and how long the kernel may rely on them.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Found {
     pub attributes: Attributes,
     pub ttl: Duration,
+}
+
+/// A child of a directory with a reference to it: given to the kernel by `keep`, or given back by itself.
+#[derive(Debug)]
+pub struct Child {
+    pub found: Found,
+    pub(super) reference: Reference,
+}
+
+impl Child {
+    /// The kernel has it from now on.
+    pub fn keep(self) -> Found {
+        self.reference.keep();
+        self.found
+    }
+}
+
+impl std::ops::Deref for Child {
+    type Target = Found;
+
+    fn deref(&self) -> &Found {
+        &self.found
+    }
 }
 
 /// What `setattr` asks for; `None` leaves as it is.
@@ -36,6 +63,8 @@ pub struct AttributeChange {
     pub gid: Option<u32>,
     /// In bytes.
     pub size: Option<u64>,
+    /// The handle by which the size is set, whose `flush` sends it; without one it is sent at once.
+    pub handle: Option<HandleId>,
     pub accessed: Option<SystemTime>,
     pub modified: Option<SystemTime>,
 }
@@ -73,7 +102,7 @@ impl FileSystem {
         }
         self.require(&entry, Action::Write)?;
         if let Some(size) = change.size {
-            self.resize(ino, size).await?;
+            self.resize(ino, size, change.handle).await?;
         }
         if change.mode.is_some() || change.accessed.is_some() || change.modified.is_some() {
             let mut local = self.local_attributes(ino)?;
@@ -89,6 +118,14 @@ impl FileSystem {
             self.keep_local_attributes(ino, local)?;
         }
         self.known_attributes(ino)
+    }
+
+    /// A child as the kernel gets it.
+    pub(super) fn as_child(&self, reference: Reference) -> Result<Child> {
+        Ok(Child {
+            found: self.known_attributes(reference.ino())?,
+            reference,
+        })
     }
 
     /// What is known without asking anybody.
@@ -134,25 +171,32 @@ impl FileSystem {
     }
 
     /// The times that were set belong to the content of then.
-    pub(super) fn content_changed(&self, ino: Ino) -> Result<()> {
-        let local = self.local_attributes(ino)?;
-        if local.times.is_some() {
-            self.keep_local_attributes(ino, LocalAttributes { times: None, ..local })?;
-        }
-        Ok(())
+    pub(super) fn content_changed(&self, ino: Ino) {
+        self.change_times(ino, |_| None);
     }
 
-    /// What was changed here is a version of the provider's now: times that were set since are that version's.
-    pub(super) fn content_sent(&self, ino: Ino, version: &Version) -> Result<()> {
-        let local = self.local_attributes(ino)?;
-        if let Some(times) = local.times.clone() {
-            let times = Some(LocalTimes {
+    /// What was changed here is a version of the provider's now: times that were set before are that version's.
+    pub(super) fn times_follow(&self, ino: Ino, version: &Version) {
+        self.change_times(ino, |times| {
+            Some(LocalTimes {
                 version: version.clone(),
                 ..times
-            });
-            self.keep_local_attributes(ino, LocalAttributes { times, ..local })?;
+            })
+        });
+    }
+
+    /// Changes times if any were set. A failure costs them and nothing else: the operation itself was carried out.
+    fn change_times(&self, ino: Ino, change: impl FnOnce(LocalTimes) -> Option<LocalTimes>) {
+        let changed = self.local_attributes(ino).and_then(|local| match local.times.clone() {
+            Some(times) => {
+                let times = change(times);
+                self.keep_local_attributes(ino, LocalAttributes { times, ..local })
+            }
+            None => Ok(()),
+        });
+        if let Err(error) = changed {
+            warn!(ino = ino.0, %error, "the times that were set are not kept");
         }
-        Ok(())
     }
 
     fn local_attributes(&self, ino: Ino) -> Result<LocalAttributes> {
@@ -166,24 +210,26 @@ impl FileSystem {
         self.table.with(ino, |node| node.local.get_or_insert(local).clone())
     }
 
-    /// The mode that a new file or directory was asked to have, kept only where it isn't what would be shown anyway.
-    pub(super) fn keep_requested_mode(&self, ino: Ino, mode: u32, umask: u32) -> Result<()> {
+    /// The mode that a new file or directory was asked to have, kept only where it isn't what would be shown anyway. A
+    /// failure costs the mode and nothing else.
+    pub(super) fn keep_requested_mode(&self, ino: Ino, mode: u32, umask: u32) {
         let wanted = mode & 0o777 & !umask;
-        let shown = self.known_attributes(ino)?.attributes;
-        let would_show = shown_mode(
-            self.table.with(ino, |node| self.rights(&node.entry))?,
-            shown.kind,
-            self.settings.umask,
-            Some(wanted),
-        );
-        if would_show & 0o777 != shown.mode & 0o777 {
+        let kept = self.known_attributes(ino).and_then(|found| {
+            let shown = found.attributes;
+            let rights = self.table.with(ino, |node| self.rights(&node.entry))?;
+            let would_show = shown_mode(rights, shown.kind, self.settings.umask, Some(wanted));
+            if would_show & 0o777 == shown.mode & 0o777 {
+                return Ok(());
+            }
             let local = LocalAttributes {
                 mode: Some(wanted),
                 ..self.local_attributes(ino)?
             };
-            self.keep_local_attributes(ino, local)?;
+            self.keep_local_attributes(ino, local)
+        });
+        if let Err(error) = kept {
+            warn!(ino = ino.0, %error, "the mode that was asked for is not kept");
         }
-        Ok(())
     }
 }
 

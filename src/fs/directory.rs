@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use tokio::time::Instant;
-
 use super::handle::{DirectoryHandle, Handle, HandleId};
-use super::inode::{Placement, Presence};
+use super::inode::{Answer, Placement, Presence, Question};
 use super::listing::Listing;
+use super::table::Reference;
 use super::{FileSystem, Found, Ino};
 use crate::model::{Action, Entry, Error, ErrorKind, Kind, Name, Result};
 
@@ -17,9 +16,12 @@ pub struct DirEntry {
     /// `.` and `..` too, which are no `Name`s.
     pub name: String,
     pub kind: Kind,
-    /// What the provider said; `None` for `.` and `..`.
-    entry: Option<Entry>,
+    /// What the provider said, and when; `None` for `.` and `..`.
+    entry: Option<(Entry, Answer)>,
 }
+
+/// How often the provider is asked about a directory in which this mount goes on changing names.
+pub(super) const ATTEMPTS: u32 = 3;
 
 impl FileSystem {
     /// # Errors
@@ -33,7 +35,7 @@ impl FileSystem {
             ));
         }
         self.require(&entry, Action::Read)?;
-        self.table.opened(ino)?;
+        self.table.opened(ino, false)?;
         Ok(self.handles.add(Handle::Directory(DirectoryHandle {
             ino,
             snapshot: Default::default(),
@@ -61,27 +63,20 @@ impl FileSystem {
         if let Some(handle) = self.handles.take(handle)
             && let Ok(directory) = handle.directory()
         {
-            self.table.closed(directory.ino);
+            self.table.closed(directory.ino, false);
         }
     }
 
-    /// The attributes of a listed entry, for `readdirplus`. The kernel does not hold it before `remember`.
-    pub fn listed_attributes(&self, directory: Ino, listed: &DirEntry) -> Result<Found> {
-        let ino = match &listed.entry {
-            Some(entry) => self.table.attach(directory, entry.clone(), Some(listed.ino))?,
-            None => listed.ino,
+    /// The attributes of a listed entry, for `readdirplus`, with a reference unless it is `.` or `..`.
+    ///
+    /// # Errors
+    /// `Changed` when the directory is gone.
+    pub fn listed_attributes(&self, directory: Ino, listed: &DirEntry) -> Result<(Found, Option<Reference>)> {
+        let Some((entry, answer)) = &listed.entry else {
+            return Ok((self.known_attributes(listed.ino)?, None));
         };
-        self.known_attributes(ino)
-    }
-
-    /// The kernel got a reference to this node.
-    pub fn remember(&self, ino: Ino) {
-        self.table.remember(ino);
-    }
-
-    /// The kernel did not take what `listed_attributes` prepared.
-    pub fn settle(&self, ino: Ino) {
-        self.table.settle(ino);
+        let reference = self.table.attach(directory, entry.clone(), Some(listed.ino), *answer)?;
+        Ok((self.known_attributes(reference.ino())?, Some(reference)))
     }
 
     /// The kernel gave references back.
@@ -109,7 +104,7 @@ impl FileSystem {
             ino,
             name: entry.name.to_string(),
             kind: entry.kind,
-            entry: Some(entry),
+            entry: Some((entry, listing.answer)),
         }));
         Ok(entries)
     }
@@ -118,30 +113,45 @@ impl FileSystem {
     pub(super) async fn listing(&self, ino: Ino) -> Result<Arc<Listing>> {
         let entry = self.entry(ino).await?;
         self.require(&entry, Action::Read)?;
-        let (known, revision) = self.table.with(ino, |node| (node.listing.clone(), node.revision))?;
+        let known = self.table.with(ino, |node| node.listing.clone())?;
         if let Some(listing) = &known
             && (listing.is_within(self.settings.attr_ttl) || self.provider_is_away())
         {
             return Ok(Arc::clone(listing));
         }
-        let started = Instant::now();
-        let entries = match self.provider.list(&entry.key).await {
-            Ok(entries) => entries,
-            Err(error) => {
-                return match known {
-                    Some(listing) if self.means_away(&error) => Ok(listing),
-                    _ => Err(self.lost(ino, error)),
-                };
+        let mut attempt = 1;
+        loop {
+            let (question, revision) = (self.table.question(ino)?, self.table.with(ino, |node| node.revision)?);
+            let key = self.entry(ino).await?.key;
+            let entries = match self.provider.list(&key).await {
+                Ok(entries) => entries,
+                Err(error) => {
+                    return match known {
+                        Some(listing) if self.means_away(&error) => Ok(listing),
+                        _ => Err(self.lost(ino, error, question)),
+                    };
+                }
+            };
+            if attempt < ATTEMPTS && !self.still_holds(ino, question) {
+                attempt += 1;
+                continue;
             }
-        };
-        let listing = Arc::new(self.table.reconcile(ino, entries, started));
-        self.table.with(ino, |node| {
-            // A change made here while the provider was listing may be missing from its answer.
-            if node.revision == revision {
-                node.listing = Some(Arc::clone(&listing));
-            }
-        })?;
-        Ok(listing)
+            let listing = Arc::new(self.table.reconcile(ino, entries, question.answered()));
+            self.table.with(ino, |node| {
+                // A change made here while the provider was listing may be missing from its answer.
+                if node.revision == revision {
+                    node.listing = Some(Arc::clone(&listing));
+                }
+            })?;
+            return Ok(listing);
+        }
+    }
+
+    /// Whether this mount took no name out of the directory since it asked: the answer may still have it.
+    pub(super) fn still_holds(&self, directory: Ino, question: Question) -> bool {
+        self.table
+            .with(directory, |node| node.departures == question.departures)
+            .unwrap_or(true)
     }
 
     /// A listing that may be relied on, if there is one.
@@ -154,7 +164,9 @@ impl FileSystem {
     pub(super) fn listing_changed(&self, directory: Ino, removed: Option<&Name>, added: Option<(Ino, Entry)>) {
         let _ = self.table.with(directory, |node| {
             node.revision += 1;
+            node.departures += u64::from(removed.is_some());
             if let Some(listing) = node.listing.as_mut().map(Arc::make_mut) {
+                listing.answer.question.departures = node.departures;
                 if let Some(name) = removed {
                     listing.children.remove(name);
                 }

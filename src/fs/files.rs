@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use tracing::warn;
 
 use super::handle::{FileHandle, Handle, HandleId, Reading};
-use super::inode::{LocalContent, Placement, Presence};
-use super::{FileSystem, Found, Ino};
+use super::inode::{LocalContent, Placement};
+use super::{Child, FileSystem, Ino};
+use crate::fetch::Source;
 use crate::model::{Action, Entry, Error, ErrorKind, Kind, ObjectKey, Result, Version};
 use crate::outbox::{self, Staged};
 use crate::provider::Target;
@@ -58,18 +60,23 @@ impl FileSystem {
             self.require(&entry, Action::Write)?;
         }
         if truncate {
-            self.truncate(ino, 0).await?;
+            self.truncate(ino, 0, None).await?;
         }
         let keep_pages = self.table.with(ino, |node| {
             let keep = node.is_ours() || node.kernel_version.as_ref() == Some(&node.entry.version);
             node.kernel_version = Some(node.entry.version.clone());
             keep && !truncate
         })?;
-        self.table.opened(ino)?;
+        self.open_handle(ino, access, keep_pages)
+    }
+
+    fn open_handle(&self, ino: Ino, access: Access, keep_pages: bool) -> Result<Opened> {
+        let reading = self.current_version(ino)?;
+        self.table.opened(ino, access.writes())?;
         let file = FileHandle {
             ino,
             access,
-            reading: Default::default(),
+            reading: Mutex::new(reading),
         };
         Ok(Opened {
             handle: self.handles.add(Handle::File(file)),
@@ -88,7 +95,7 @@ impl FileSystem {
         access: Access,
         mode: u32,
         umask: u32,
-    ) -> Result<(Found, Opened)> {
+    ) -> Result<(Child, Opened)> {
         let (name, directory) = self.may_create(parent, name, Kind::File).await?;
         let staged = Arc::new(Staged::new_file(self.staging.new_file()?));
         let entry = Entry {
@@ -101,38 +108,25 @@ impl FileSystem {
             rights: directory.rights,
             labels: Default::default(),
         };
-        let ino = self.table.attach_unsent(parent, entry, staged)?;
-        self.table.opened(ino)?;
-        self.keep_requested_mode(ino, mode, umask)?;
-        let found = self.known_attributes(ino)?;
-        let file = FileHandle {
-            ino,
-            access,
-            reading: Default::default(),
-        };
-        let opened = Opened {
-            handle: self.handles.add(Handle::File(file)),
-            keep_pages: false,
-        };
-        self.table.remember(ino);
-        Ok((found, opened))
+        let reference = self.table.attach_unsent(parent, entry, staged)?;
+        let opened = self.open_handle(reference.ino(), access, false)?;
+        self.keep_requested_mode(reference.ino(), mode, umask);
+        Ok((self.as_child(reference)?, opened))
     }
 
     /// An empty file made and sent at once (`mknod`).
     ///
     /// # Errors
     /// As `create` and `Provider::upload`.
-    pub async fn make_file(&self, parent: Ino, name: &OsStr, mode: u32, umask: u32) -> Result<Found> {
-        let (found, opened) = self.create(parent, name, Access::Write, mode, umask).await?;
-        let ino = found.attributes.ino;
+    pub async fn make_file(&self, parent: Ino, name: &OsStr, mode: u32, umask: u32) -> Result<Child> {
+        let (child, opened) = self.create(parent, name, Access::Write, mode, umask).await?;
         let sent = self.flush(opened.handle).await;
         if sent.is_err() {
-            self.table.remove(ino);
-            self.forget(ino, 1);
+            self.table.remove(child.attributes.ino);
         }
-        self.close(opened.handle).await;
+        self.close(opened.handle);
         sent?;
-        self.known_attributes(ino)
+        self.as_child(child.reference)
     }
 
     /// Up to `len` bytes from `offset`, fewer only at the end of the file.
@@ -145,8 +139,8 @@ impl FileSystem {
         if let Some(content) = self.table.with(file.ino, |node| node.content.clone())? {
             return content.staged.read(offset, len).await;
         }
-        let reading = self.reading(file)?;
-        match reading.source.read(offset, len).await {
+        let source = self.source(file)?;
+        match source.read(offset, len).await {
             Err(error) if matches!(error.kind(), ErrorKind::Changed | ErrorKind::NotFound) => {
                 self.table.with(file.ino, |node| {
                     node.kernel_version = None;
@@ -169,11 +163,27 @@ impl FileSystem {
         if !file.access.writes() {
             return Err(Error::new(ErrorKind::BadHandle, "the file isn't open for writing"));
         }
-        let staged = self.stage(file.ino).await?;
-        staged
-            .write(offset, bytes, self.provider.capabilities().max_file_size)
-            .await?;
-        self.content_changed(file.ino)
+        let limit = self.provider.capabilities().max_file_size;
+        loop {
+            let staged = self.stage(file.ino, Base::Content).await?;
+            self.may_build_on(file)?;
+            staged.write(offset, bytes.clone(), limit).await?;
+            if self.is_content(file.ino, &staged)? {
+                break;
+            }
+        }
+        self.content_changed(file.ino);
+        Ok(())
+    }
+
+    /// Whether a staged copy is the file's content. While it held no change it may have been let go of, and what was
+    /// written into it meanwhile is nowhere; with a change in it, it stays.
+    fn is_content(&self, ino: Ino, staged: &Arc<Staged>) -> Result<bool> {
+        self.table.with(ino, |node| {
+            node.content
+                .as_ref()
+                .is_some_and(|content| Arc::ptr_eq(&content.staged, staged))
+        })
     }
 
     /// What `close` waits for: the file is at the provider afterwards.
@@ -197,84 +207,82 @@ impl FileSystem {
         self.send(handle.file()?.ino).await
     }
 
-    /// The last descriptor of a handle is gone.
-    pub async fn close(&self, handle: HandleId) {
-        let Some(handle) = self.handles.take(handle) else {
-            return;
-        };
-        let Ok(file) = handle.file() else { return };
-        if file.access.writes()
-            && let Err(error) = self.send(file.ino).await
-        {
-            let path = self.table.path(file.ino).unwrap_or_default();
-            warn!(path, %error, "a changed file is not at the provider yet");
-            self.note(file.ino, &error);
-        }
-        if self.table.closed(file.ino) == 0 {
-            let _ = self.table.with(file.ino, |node| {
-                // Clean content is in the cache; the provider's is the truth again.
-                if !node.is_ours() {
-                    node.content = None;
-                }
-            });
-            self.table.settle(file.ino);
-        }
+    /// The last descriptor of a handle is gone. Gives the file if it holds a change that nobody sends any more: what a
+    /// mapping wrote after `flush`, or what `flush` failed to send.
+    pub fn close(&self, handle: HandleId) -> Option<Ino> {
+        let handle = self.handles.take(handle)?;
+        let file = handle.file().ok()?;
+        let writes = file.access.writes();
+        self.table.closed(file.ino, writes);
+        let dirty = self.table.with(file.ino, |node| node.is_dirty()).unwrap_or(false);
+        (writes && dirty).then_some(file.ino)
     }
 
-    /// `truncate` of a file, open or not.
-    pub(super) async fn resize(&self, ino: Ino, size: u64) -> Result<()> {
-        self.truncate(ino, size).await?;
-        if self.table.with(ino, |node| node.opens())? == 0 {
+    /// Sends what `close` found.
+    ///
+    /// # Errors
+    /// As `Provider::upload`; the content stays staged.
+    pub async fn send_closed(&self, ino: Ino) -> Result<()> {
+        let sent = self.send(ino).await;
+        if let Err(error) = &sent {
+            let path = self.table.path(ino).unwrap_or_default();
+            warn!(path, %error, "a changed file is not at the provider yet");
+        }
+        self.table.drop_clean_content(ino);
+        self.table.forget(ino, 0);
+        sent
+    }
+
+    /// `truncate` of a file: by a handle it is sent when that is flushed, else at once.
+    pub(super) async fn resize(&self, ino: Ino, size: u64, handle: Option<HandleId>) -> Result<()> {
+        let by = handle.map(|handle| self.handles.get(handle)).transpose()?;
+        let by = by.as_deref().map(Handle::file).transpose()?;
+        self.truncate(ino, size, by).await?;
+        if by.is_none() {
             self.send(ino).await?;
-            self.table.with(ino, |node| node.content = None)?;
+            self.table.drop_clean_content(ino);
         }
         Ok(())
     }
 
-    async fn truncate(&self, ino: Ino, size: u64) -> Result<()> {
+    async fn truncate(&self, ino: Ino, size: u64, by: Option<&FileHandle>) -> Result<()> {
         let limit = self.provider.capabilities().max_file_size;
-        let staged = if size == 0 {
-            self.stage_empty(ino).await?
-        } else {
-            self.stage(ino).await?
-        };
-        staged.truncate(size, limit).await?;
-        self.content_changed(ino)
+        let base = if size == 0 { Base::Nothing } else { Base::Content };
+        loop {
+            let staged = self.stage(ino, base).await?;
+            by.map_or(Ok(()), |file| self.may_build_on(file))?;
+            staged.truncate(size, limit).await?;
+            if self.is_content(ino, &staged)? {
+                break;
+            }
+        }
+        self.content_changed(ino);
+        Ok(())
     }
 
-    /// The staged copy of a file, made from the provider's content when there is none yet.
-    async fn stage(&self, ino: Ino) -> Result<Arc<Staged>> {
+    /// The staged copy of a file, made anew when there is none yet.
+    async fn stage(&self, ino: Ino, base: Base) -> Result<Arc<Staged>> {
         if let Some(content) = self.table.with(ino, |node| node.content.clone())? {
             return Ok(content.staged);
         }
-        let changes = self.table.with(ino, |node| node.changes.clone())?;
-        let _one_at_a_time = changes.lock().await;
+        let _turn = self.turn(ino).await?;
         if let Some(content) = self.table.with(ino, |node| node.content.clone())? {
             return Ok(content.staged);
         }
-        let entry = self.fresh_entry(ino).await?;
+        let entry = self.fresh_entry(ino).await.map_err(|error| match error.kind() {
+            ErrorKind::NotFound => Error::new(ErrorKind::Changed, error.message()),
+            _ => error,
+        })?;
         let file = self.staging.new_file()?;
-        if entry.size > 0 {
+        let size = match base {
+            Base::Content => entry.size,
+            Base::Nothing => 0,
+        };
+        if size > 0 {
             self.require(&entry, Action::Read)?;
             self.fetcher.open(entry.object()).copy_to(&file).await?;
         }
-        let staged = Arc::new(Staged::copy(file, entry.size, entry.modified));
-        self.adopt(ino, staged, entry)
-    }
-
-    /// As `stage`, without the old content.
-    async fn stage_empty(&self, ino: Ino) -> Result<Arc<Staged>> {
-        let changes = self.table.with(ino, |node| node.changes.clone())?;
-        let _one_at_a_time = changes.lock().await;
-        if let Some(content) = self.table.with(ino, |node| node.content.clone())? {
-            return Ok(content.staged);
-        }
-        let entry = self.fresh_entry(ino).await?;
-        let staged = Arc::new(Staged::copy(self.staging.new_file()?, 0, entry.modified));
-        self.adopt(ino, staged, entry)
-    }
-
-    fn adopt(&self, ino: Ino, staged: Arc<Staged>, entry: Entry) -> Result<Arc<Staged>> {
+        let staged = Arc::new(Staged::copy(file, size, entry.modified));
         let content = LocalContent {
             staged: Arc::clone(&staged),
             replaces: Some(entry),
@@ -285,12 +293,11 @@ impl FileSystem {
 
     /// Sends what was changed, unless nothing was.
     pub(super) async fn send(&self, ino: Ino) -> Result<()> {
-        let changes = self.table.with(ino, |node| node.changes.clone())?;
-        let _one_at_a_time = changes.lock().await;
+        let _turn = self.turn(ino).await?;
         self.send_staged(ino).await
     }
 
-    /// As `send`, for callers that hold the node's `changes`.
+    /// As `send`, for callers that have the node's turn.
     pub(super) async fn send_staged(&self, ino: Ino) -> Result<()> {
         let (content, removed) = self
             .table
@@ -320,43 +327,80 @@ impl FileSystem {
         let Some((entry, sending)) = outbox::upload(&*self.provider, &content.staged, target).await? else {
             return Ok(());
         };
-        // Before writers go on: the cache must hold what was sent.
-        self.fetcher.open(entry.object()).prime(&content.staged.file()).await;
+        // At once: nothing may come between what the provider has and what is known of it.
         sending.done();
-        self.content_sent(ino, &entry.version)?;
+        let (object, version) = (entry.object(), entry.version.clone());
         self.table.with(ino, |node| {
-            node.kernel_version = Some(entry.version.clone());
-            node.local_contents += 1;
+            node.kernel_version = Some(version.clone());
+            node.sent = Some(version.clone());
             node.last_error = None;
             if let Some(content) = &mut node.content {
                 content.replaces = Some(entry.clone());
             }
-            node.presence = Presence::AtProvider;
             node.confirm(entry);
         })?;
+        self.times_follow(ino, &version);
         self.list_node(ino);
+        // Before writers go on: the cache must hold what was sent.
+        self.fetcher.open(object).prime(&content.staged.file()).await;
         Ok(())
     }
 
+    /// Whether what is written by a handle would go where its reads came from.
+    fn may_build_on(&self, file: &FileHandle) -> Result<()> {
+        let (base, sent) = self.table.with(file.ino, |node| {
+            let replaces = node.content.as_ref().and_then(|content| content.replaces.as_ref());
+            (replaces.map(|entry| entry.version.clone()), node.sent.clone())
+        })?;
+        let reading = file.reading.lock();
+        if reading.used && base.is_some() && base != sent && base.as_ref() != Some(&reading.object.version) {
+            return Err(replaced());
+        }
+        Ok(())
+    }
+
+    fn current_version(&self, ino: Ino) -> Result<Reading> {
+        let object = self.table.with(ino, |node| node.entry.object())?;
+        Ok(Reading {
+            source: Arc::new(self.fetcher.open(object.clone())),
+            object,
+            used: false,
+        })
+    }
+
     /// Where a handle reads from: the version it opened, or the one that this mount wrote since.
-    fn reading(&self, file: &FileHandle) -> Result<Reading> {
-        let (object, local_contents) = self
-            .table
-            .with(file.ino, |node| (node.entry.object(), node.local_contents))?;
+    ///
+    /// # Errors
+    /// `Changed` when somebody else replaced it and the kernel was told: its pages and its idea of the length are one
+    /// for all handles, and must not mix two versions.
+    fn source(&self, file: &FileHandle) -> Result<Arc<Source>> {
+        let (object, sent, in_kernel) = self.table.with(file.ino, |node| {
+            (node.entry.object(), node.sent.clone(), node.kernel_version.clone())
+        })?;
         let mut reading = file.reading.lock();
-        if let Some(current) = &*reading {
-            let moved = current.object.version == object.version && current.object.key != object.key;
-            if current.local_contents == local_contents && !moved {
-                return Ok(current.clone());
+        let opened = &reading.object;
+        if *opened != object {
+            if opened.version == object.version || sent.as_ref() == Some(&object.version) {
+                *reading = self.current_version(file.ino)?;
+            } else if in_kernel.as_ref() != Some(&opened.version) || opened.size != object.size {
+                return Err(replaced());
             }
         }
-        let source = Arc::new(self.fetcher.open(object.clone()));
-        Ok(reading
-            .insert(Reading {
-                object,
-                local_contents,
-                source,
-            })
-            .clone())
+        reading.used = true;
+        Ok(Arc::clone(&reading.source))
     }
+}
+
+/// What a staged copy begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Base {
+    Content,
+    Nothing,
+}
+
+fn replaced() -> Error {
+    Error::new(
+        ErrorKind::Changed,
+        "somebody else replaced the file since it was opened",
+    )
 }

@@ -24,15 +24,15 @@ pub struct FileHandle {
     pub ino: Ino,
     pub access: Access,
     /// The version that reads come from; follows local changes, not remote ones.
-    pub reading: Mutex<Option<Reading>>,
+    pub reading: Mutex<Reading>,
 }
 
 #[derive(Clone)]
 pub struct Reading {
     pub object: ObjectId,
-    /// `Node::local_contents` when it was opened.
-    pub local_contents: u64,
     pub source: Arc<Source>,
+    /// Whether bytes of it were read by this handle: then they are not written into another version.
+    pub used: bool,
 }
 
 pub struct DirectoryHandle {

@@ -3,33 +3,33 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use super::Ino;
+use super::inode::Answer;
 use crate::model::{Entry, Name};
 
 /// A directory's children with the numbers that `readdir` shows for them.
 #[derive(Clone)]
 pub struct Listing {
     pub children: BTreeMap<Name, (Ino, Entry)>,
-    /// `None` when it was told to be asked for again.
-    taken: Option<Instant>,
+    pub answer: Answer,
+    expired: bool,
 }
 
 impl Listing {
-    pub fn new(children: BTreeMap<Name, (Ino, Entry)>) -> Self {
+    pub fn new(children: BTreeMap<Name, (Ino, Entry)>, answer: Answer) -> Self {
         Self {
             children,
-            taken: Some(Instant::now()),
+            answer,
+            expired: false,
         }
     }
 
     pub fn is_within(&self, ttl: Duration) -> bool {
-        self.taken.is_some_and(|taken| taken.elapsed() < ttl)
+        !self.expired && self.answer.came.elapsed() < ttl
     }
 
     /// To be asked for again, and shown only while nobody answers.
     pub fn expire(&mut self) {
-        self.taken = None;
+        self.expired = true;
     }
 }

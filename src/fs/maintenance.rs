@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
-use super::{FileSystem, Ino, inode};
+use super::{FileSystem, Ino};
 use crate::model::{Entry, Error, ErrorKind, Name, Result, Usage};
 
 /// How many errors `status` remembers.
@@ -172,7 +172,7 @@ impl FileSystem {
     fn distrust_rights(&self, ino: Ino) {
         let parent = self.place(ino).ok().flatten().map(|(parent, _)| parent);
         for ino in std::iter::once(ino).chain(parent) {
-            let _ = self.table.with(ino, inode::Node::expire);
+            self.doubt(&[ino]);
         }
         if let (Some(kernel), Ok(runtime)) = (self.kernel.get().cloned(), tokio::runtime::Handle::try_current()) {
             runtime.spawn_blocking(move || {

@@ -11,15 +11,18 @@ mod inode;
 mod listing;
 mod maintenance;
 mod namespace;
+mod table;
+mod turn;
 mod xattr;
 
-pub use attributes::{AttributeChange, Attributes, Found};
+pub use attributes::{AttributeChange, Attributes, Child, Found};
 pub use directory::DirEntry;
 pub use files::{Access, Opened};
 pub use handle::HandleId;
 pub use inode::Ino;
 pub use maintenance::{PendingFile, Problem, Statistics};
 pub use namespace::RenameMode;
+pub use table::Reference;
 pub use xattr::SetMode;
 
 use std::collections::VecDeque;
@@ -35,8 +38,9 @@ use crate::outbox::StagingArea;
 use crate::provider::Provider;
 use crate::state::StateDb;
 use handle::Handles;
-use inode::{Freshness, Placement, Table};
+use inode::{Freshness, Node, Placement, Question};
 use maintenance::UsageCache;
+use table::Table;
 
 /// How long a provider that gave no answer is not asked again about what is known: a file manager that looks at a
 /// hundred files waits for one deadline, not for a hundred.
@@ -71,7 +75,7 @@ pub struct FileSystem {
     /// What tells this mount's rows in the state database from others'.
     namespace: String,
     settings: FsSettings,
-    table: Table,
+    table: Arc<Table>,
     handles: Handles,
     usage: Arc<Mutex<UsageCache>>,
     problems: Mutex<VecDeque<Problem>>,
@@ -98,7 +102,7 @@ impl FileSystem {
             state,
             namespace,
             settings,
-            table: Table::new(root),
+            table: Arc::new(Table::new(root)),
             handles: Handles::default(),
             usage: Arc::default(),
             problems: Mutex::default(),
@@ -167,22 +171,21 @@ impl FileSystem {
         if freshness != Freshness::KeyLost {
             return Ok(entry);
         }
-        let parent = Box::pin(self.entry(parent)).await?;
-        match self.provider.lookup(&parent.key, &name).await {
+        let parent_entry = Box::pin(self.entry(parent)).await?;
+        let question = self.table.question(parent)?;
+        match self.provider.lookup(&parent_entry.key, &name).await {
             Ok(found) => {
                 self.table.with(ino, |node| {
                     if let Some(replaced) = node.content.as_mut().and_then(|content| content.replaces.as_mut()) {
                         replaced.key = found.key.clone();
                         replaced.name = found.name.clone();
                     }
-                    if node.presence == inode::Presence::AtProvider {
-                        node.confirm(found.clone());
-                    }
+                    node.update(&found, question.answered());
                 })?;
                 Ok(found)
             }
             Err(error) if error.kind() == ErrorKind::NotFound && ours => Ok(entry),
-            Err(error) => Err(self.lost(ino, error)),
+            Err(error) => Err(self.lost(ino, error, question)),
         }
     }
 
@@ -196,6 +199,7 @@ impl FileSystem {
         if fresh || removed || self.provider_is_away() {
             return Ok(entry);
         }
+        let question = self.table.question(ino)?;
         let asked = match self.provider.stat(&entry).await {
             // Where a replaced file gets another key, its name tells more than its key.
             Err(error) if error.kind() == ErrorKind::NotFound => self.find_again(ino, error).await,
@@ -204,16 +208,18 @@ impl FileSystem {
         match asked {
             Ok(current) if current.kind == entry.kind => {
                 self.provider_answered();
-                self.table.with(ino, |node| node.confirm(current.clone()))?;
-                Ok(current)
+                self.table.with(ino, |node| {
+                    node.update(&current, question.answered());
+                    node.entry.clone()
+                })
             }
             Ok(_) => {
-                self.table.remove(ino);
+                self.table.gone(ino, question.answered());
                 Err(Error::new(ErrorKind::Changed, format!("{} was replaced", entry.name)))
             }
             // What is known is better than nothing; only what isn't known fails.
             Err(error) if self.means_away(&error) => Ok(entry),
-            Err(error) => Err(self.lost(ino, error)),
+            Err(error) => Err(self.lost(ino, error, question)),
         }
     }
 
@@ -247,11 +253,23 @@ impl FileSystem {
     }
 
     /// Takes a node that the provider no longer has out of the tree.
-    fn lost(&self, ino: Ino, error: Error) -> Error {
-        if error.kind() == ErrorKind::NotFound && ino != Ino::ROOT {
-            self.table.remove(ino);
+    fn lost(&self, ino: Ino, error: Error, question: Question) -> Error {
+        if error.kind() == ErrorKind::NotFound {
+            self.table.gone(ino, question.answered());
         }
         error
+    }
+
+    /// After a change that failed, perhaps in the middle: what is known of these may be wrong.
+    fn doubt(&self, nodes: &[Ino]) {
+        for ino in nodes {
+            let _ = self.table.with(*ino, Node::expire);
+        }
+    }
+
+    /// How many files and directories are known: with the root, those that the kernel, a handle or an upload needs.
+    pub fn known(&self) -> usize {
+        self.table.len()
     }
 
     /// How long the kernel may rely on a node.

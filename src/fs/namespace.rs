@@ -2,8 +2,13 @@
 
 use std::ffi::OsStr;
 
-use super::inode::{Placement, Presence};
-use super::{FileSystem, Found, Ino, inode};
+use tokio::sync::OwnedMutexGuard;
+use tracing::warn;
+
+use super::directory::ATTEMPTS;
+use super::inode::{Node, Placement, Presence};
+use super::table::Reference;
+use super::{Child, FileSystem, Ino};
 use crate::model::{Action, Entry, Error, ErrorKind, Kind, Name, Result};
 use crate::provider::Place;
 
@@ -16,28 +21,26 @@ pub enum RenameMode {
 }
 
 impl FileSystem {
-    /// The child of a directory; the kernel holds a reference afterwards.
+    /// The child of a directory.
     ///
     /// # Errors
     /// `NotFound`, and as `Provider::lookup`.
-    pub async fn lookup(&self, parent: Ino, name: &OsStr) -> Result<Found> {
-        let ino = self.find(parent, &Name::from_os(name)?).await?;
-        let found = self.known_attributes(ino)?;
-        self.table.remember(ino);
-        Ok(found)
+    pub async fn lookup(&self, parent: Ino, name: &OsStr) -> Result<Child> {
+        let reference = self.find(parent, &Name::from_os(name)?).await?;
+        self.as_child(reference)
     }
 
     /// # Errors
     /// `AlreadyExists`, `Denied`, `ReadOnly`, and as `Provider::create_directory`.
-    pub async fn make_directory(&self, parent: Ino, name: &OsStr, mode: u32, umask: u32) -> Result<Found> {
+    pub async fn make_directory(&self, parent: Ino, name: &OsStr, mode: u32, umask: u32) -> Result<Child> {
         let (name, parent_entry) = self.may_create(parent, name, Kind::Directory).await?;
-        let entry = self.provider.create_directory(&parent_entry.key, &name).await?;
-        let ino = self.table.attach(parent, entry, None)?;
-        self.list_node(ino);
-        self.keep_requested_mode(ino, mode, umask)?;
-        let found = self.known_attributes(ino)?;
-        self.table.remember(ino);
-        Ok(found)
+        let made = self.provider.create_directory(&parent_entry.key, &name).await;
+        let entry = made.inspect_err(|_| self.doubt(&[parent]))?;
+        let now = self.table.question(parent)?.answered();
+        let reference = self.table.attach(parent, entry, None, now)?;
+        self.list_node(reference.ino());
+        self.keep_requested_mode(reference.ino(), mode, umask);
+        self.as_child(reference)
     }
 
     /// # Errors
@@ -60,10 +63,9 @@ impl FileSystem {
         match self.rename_once(&from, &to, mode).await {
             // What is to be replaced is not what it was thought to be: look again, once.
             Err(error) if error.kind() == ErrorKind::AlreadyExists && mode == RenameMode::Replace => {
-                self.table.with(to.0, inode::Node::expire)?;
-                if let Some(child) = self.table.child(to.0, &to.1) {
-                    self.table.with(child, inode::Node::expire)?;
-                }
+                let child = self.table.child(to.0, &to.1);
+                self.doubt(&[to.0]);
+                self.doubt(child.as_ref().map(|child| child.ino()).as_slice());
                 self.rename_once(&from, &to, mode).await
             }
             outcome => outcome,
@@ -72,32 +74,40 @@ impl FileSystem {
 
     async fn rename_once(&self, from: &(Ino, Name), to: &(Ino, Name), mode: RenameMode) -> Result<()> {
         let (old_name, new_name) = (&from.1, &to.1);
-        let ino = self.find(from.0, old_name).await?;
+        let source = self.find(from.0, old_name).await?;
+        let ino = source.ino();
         let target_directory = self.entry(to.0).await?;
         let entry = self.entry(ino).await?;
         self.require(&entry, Action::Write)?;
         self.require(&target_directory, Action::Write)?;
         self.provider.check_name(&target_directory.key, entry.kind, new_name)?;
         let over = match self.find(to.0, new_name).await {
-            Ok(over) if over == ino => return Ok(()),
+            Ok(over) if over.ino() == ino => return Ok(()),
             Ok(over) => Some(over),
             Err(error) if error.kind() == ErrorKind::NotFound => None,
             Err(error) => return Err(error),
         };
-        if let Some(over) = over {
+        let over_ino = over.as_ref().map(Reference::ino);
+        if let Some(over) = over_ino {
             if mode == RenameMode::KeepExisting {
                 return Err(Error::new(ErrorKind::AlreadyExists, format!("{new_name} exists")));
             }
             self.may_replace(&entry, &self.entry(over).await?)?;
         }
 
-        let changes = self.table.with(ino, |node| node.changes.clone())?;
-        let _one_at_a_time = changes.lock().await;
+        let _turns = self.turns(ino, over_ino).await?;
+        // Whose turn it was before may have renamed or removed them.
+        if self.place(ino)?.as_ref() != Some(from) {
+            return Err(Error::not_found(old_name));
+        }
+        if self.table.child(to.0, new_name).as_ref().map(Reference::ino) != over_ino {
+            return Err(Error::new(ErrorKind::AlreadyExists, format!("{new_name} was replaced")));
+        }
         if self.table.with(ino, |node| node.presence)? == Presence::Unsent {
-            self.rename_unsent(ino, to.0, new_name, over)?;
+            self.rename_unsent(ino, to.0, new_name, over_ino)?;
         } else {
             self.send_staged(ino).await?;
-            let replaced = match over {
+            let replaced = match over_ino {
                 Some(over) => {
                     let replaced = self.table.with(over, |node| (node.presence, node.entry.clone()))?;
                     (replaced.0 == Presence::AtProvider).then_some(replaced.1)
@@ -113,17 +123,15 @@ impl FileSystem {
                 parent: self.entry(to.0).await?.key,
                 name: new_name.clone(),
             };
-            let renamed = self
-                .provider
-                .rename(&entry, &source, &target, replaced.as_ref())
-                .await?;
-            self.moved(ino, to.0, new_name)?;
-            self.table.with(ino, |node| {
-                if let Some(content) = &mut node.content {
-                    content.replaces = Some(renamed.clone());
-                }
-                node.confirm(renamed);
+            let renamed = self.provider.rename(&entry, &source, &target, replaced.as_ref()).await;
+            let renamed = renamed.inspect_err(|_| {
+                self.doubt(&[ino, from.0, to.0]);
+                self.doubt(over_ino.as_slice());
             })?;
+            self.moved(ino, to.0, new_name)?;
+            let version = renamed.version.clone();
+            self.table.with(ino, |node| node.confirm_same_content(renamed))?;
+            self.times_follow(ino, &version);
         }
         self.listing_changed(from.0, Some(old_name), None);
         self.listing_changed(to.0, Some(new_name), None);
@@ -131,45 +139,67 @@ impl FileSystem {
         Ok(())
     }
 
-    /// The number of a child as known or as the provider says, without a reference for the kernel.
-    pub(super) async fn find(&self, parent: Ino, name: &Name) -> Result<Ino> {
-        let known = self.table.child(parent, name);
-        if let Some(ino) = known {
-            let fresh = self.table.with(ino, |node| {
-                node.is_ours() || node.freshness.is_within(self.settings.attr_ttl)
-            });
-            if fresh.unwrap_or(false) || self.provider_is_away() {
-                return Ok(ino);
-            }
+    /// The turns of one or two nodes, in the order of their numbers, so that nobody waits in a circle.
+    async fn turns(&self, ino: Ino, other: Option<Ino>) -> Result<Vec<OwnedMutexGuard<()>>> {
+        let mut numbers = vec![ino];
+        numbers.extend(other);
+        numbers.sort_unstable();
+        let mut turns = Vec::new();
+        for number in numbers {
+            turns.push(self.turn(number).await?);
+        }
+        Ok(turns)
+    }
+
+    /// The turn to change a node at the provider.
+    pub(super) async fn turn(&self, ino: Ino) -> Result<OwnedMutexGuard<()>> {
+        let turn = self.table.with(ino, |node| node.turn.clone())?;
+        Ok(turn.take().await)
+    }
+
+    /// A child as known or as the provider says.
+    pub(super) async fn find(&self, parent: Ino, name: &Name) -> Result<Reference> {
+        let mut known = self.table.child(parent, name);
+        let fresh = |node: &mut Node| node.is_ours() || node.freshness.is_within(self.settings.attr_ttl);
+        if let Some(reference) = known.take_if(|known| {
+            let fresh = self.table.with(known.ino(), fresh);
+            fresh.unwrap_or(false) || self.provider_is_away()
+        }) {
+            return Ok(reference);
         }
         if let Some(listing) = self.fresh_listing(parent) {
             return match listing.children.get(name) {
-                Some((number, entry)) => self.table.attach(parent, entry.clone(), Some(*number)),
+                Some((number, entry)) => self.table.attach(parent, entry.clone(), Some(*number), listing.answer),
                 None => {
-                    self.push_out(parent, name);
+                    if let Some(known) = known {
+                        self.table.gone(known.ino(), listing.answer);
+                    }
                     Err(Error::not_found(name))
                 }
             };
         }
-        let directory = self.entry(parent).await?;
-        if !directory.is_directory() {
-            return Err(Error::new(
-                ErrorKind::NotADirectory,
-                format!("{} is a file", directory.name),
-            ));
-        }
-        match self.provider.lookup(&directory.key, name).await {
-            Ok(entry) => self.table.attach(parent, entry, None),
-            Err(error) => {
-                if let Some(ino) = known
-                    && self.means_away(&error)
-                {
-                    return Ok(ino);
+        let mut attempt = 1;
+        loop {
+            let question = self.table.question(parent)?;
+            let directory = self.entry(parent).await?;
+            if !directory.is_directory() {
+                return Err(Error::new(
+                    ErrorKind::NotADirectory,
+                    format!("{} is a file", directory.name),
+                ));
+            }
+            match self.provider.lookup(&directory.key, name).await {
+                Ok(_) if attempt < ATTEMPTS && !self.still_holds(parent, question) => attempt += 1,
+                Ok(entry) => return self.table.attach(parent, entry, None, question.answered()),
+                Err(error) => {
+                    if let Some(known) = known {
+                        if self.means_away(&error) {
+                            return Ok(known);
+                        }
+                        self.lost(known.ino(), error.clone(), question);
+                    }
+                    return Err(error);
                 }
-                if error.kind() == ErrorKind::NotFound {
-                    self.push_out(parent, name);
-                }
-                Err(error)
             }
         }
     }
@@ -181,14 +211,6 @@ impl FileSystem {
         self.require(&directory, Action::Write)?;
         self.provider.check_name(&directory.key, kind, &name)?;
         Ok((name, directory))
-    }
-
-    fn push_out(&self, parent: Ino, name: &Name) {
-        if let Some(gone) = self.table.child(parent, name)
-            && !self.table.with(gone, |node| node.is_ours()).unwrap_or(true)
-        {
-            self.table.remove(gone);
-        }
     }
 
     fn may_replace(&self, entry: &Entry, replaced: &Entry) -> Result<()> {
@@ -212,7 +234,8 @@ impl FileSystem {
 
     async fn remove(&self, parent: Ino, name: &OsStr, kind: Kind) -> Result<()> {
         let name = Name::from_os(name)?;
-        let ino = self.find(parent, &name).await?;
+        let reference = self.find(parent, &name).await?;
+        let ino = reference.ino();
         let entry = self.entry(ino).await?;
         match (kind, entry.kind) {
             (Kind::File, Kind::Directory) => {
@@ -224,25 +247,34 @@ impl FileSystem {
             _ => {}
         }
         self.require(&entry, Action::Delete)?;
-        let changes = self.table.with(ino, |node| node.changes.clone())?;
-        let _one_at_a_time = changes.lock().await;
-        let (presence, entry) = self.table.with(ino, |node| (node.presence, node.entry.clone()))?;
-        if presence == Presence::AtProvider {
-            let outcome = match kind {
-                Kind::File => self.provider.remove_file(&entry).await,
-                Kind::Directory if !self.table.unsent_children(ino).is_empty() => {
-                    Err(Error::new(ErrorKind::NotEmpty, format!("{name} is not empty")))
-                }
-                Kind::Directory => self.provider.remove_directory(&entry).await,
-            };
-            outcome.map_err(|error| self.lost(ino, error))?;
+        let _turn = self.turn(ino).await?;
+        // Whose turn it was before may have renamed or removed it.
+        if self.place(ino)? != Some((parent, name.clone())) {
+            return Err(Error::not_found(&name));
         }
-        if let Some(path) = self.table.path(ino) {
-            self.state.remove(&self.namespace, &path)?;
+        let (presence, entry) = self.table.with(ino, |node| (node.presence, node.entry.clone()))?;
+        let outcome = match kind {
+            _ if presence == Presence::Unsent => Ok(()),
+            Kind::File => self.provider.remove_file(&entry).await,
+            Kind::Directory if !self.table.unsent_children(ino).is_empty() => {
+                Err(Error::new(ErrorKind::NotEmpty, format!("{name} is not empty")))
+            }
+            Kind::Directory => self.provider.remove_directory(&entry).await,
+        };
+        if let Err(error) = &outcome
+            && error.kind() != ErrorKind::NotFound
+        {
+            self.doubt(&[ino, parent]);
+            return outcome;
+        }
+        if let Some(path) = self.table.path(ino)
+            && let Err(error) = self.state.remove(&self.namespace, &path)
+        {
+            warn!(path, %error, "the modes and times of what was removed are kept");
         }
         self.table.remove(ino);
         self.listing_changed(parent, Some(&name), None);
-        Ok(())
+        outcome
     }
 
     /// A file that the provider doesn't have takes its new name here; it will be sent as the new version of what it replaces.
@@ -270,8 +302,10 @@ impl FileSystem {
     fn moved(&self, ino: Ino, parent: Ino, name: &Name) -> Result<()> {
         let old_path = self.table.path(ino);
         self.table.relocate(ino, parent, name)?;
-        if let (Some(old), Some(new)) = (old_path, self.table.path(ino)) {
-            self.state.rename(&self.namespace, &old, &new)?;
+        if let (Some(old), Some(new)) = (old_path, self.table.path(ino))
+            && let Err(error) = self.state.rename(&self.namespace, &old, &new)
+        {
+            warn!(old, new, %error, "the modes and times of what was renamed are not kept");
         }
         Ok(())
     }

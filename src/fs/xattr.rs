@@ -112,21 +112,15 @@ impl FileSystem {
     }
 
     async fn change_labels(&self, ino: Ino, changes: LabelChanges) -> Result<()> {
-        let lock = self.table.with(ino, |node| node.changes.clone())?;
-        let _one_at_a_time = lock.lock().await;
+        let _turn = self.turn(ino).await?;
         // Labels belong to what is stored, so a new file is stored first.
         self.send_staged(ino).await?;
         let entry = self.entry(ino).await?;
-        let changed = self.provider.set_labels(&entry, &changes).await?;
-        self.table.with(ino, |node| {
-            if let Some(content) = &mut node.content {
-                content.replaces = Some(changed.clone());
-            }
-            if node.kernel_version.as_ref() == Some(&node.entry.version) {
-                node.kernel_version = Some(changed.version.clone());
-            }
-            node.confirm(changed);
-        })?;
+        let changed = self.provider.set_labels(&entry, &changes).await;
+        let changed = changed.inspect_err(|_| self.doubt(&[ino]))?;
+        let version = changed.version.clone();
+        self.table.with(ino, |node| node.confirm_same_content(changed))?;
+        self.times_follow(ino, &version);
         self.list_node(ino);
         Ok(())
     }

@@ -16,7 +16,9 @@ use fuser::{
 };
 
 use super::bridge::Bridge;
-use crate::fs::{Access, AttributeChange, Attributes, Found, HandleId, Ino, Opened, RenameMode, SetMode, Statistics};
+use crate::fs::{
+    Access, AttributeChange, Attributes, Child, Found, HandleId, Ino, Opened, RenameMode, SetMode, Statistics,
+};
 use crate::model::{Error, ErrorKind, Kind, Result};
 
 /// Requests that the kernel may keep in flight for reads ahead and asynchronous work; its default is 16 (mountpoint-s3
@@ -103,9 +105,12 @@ fn time(time: TimeOrNow) -> SystemTime {
     }
 }
 
-fn entry_reply(reply: ReplyEntry) -> impl FnOnce(Result<Found, Errno>) + Send + 'static {
+fn entry_reply(reply: ReplyEntry) -> impl FnOnce(Result<Child, Errno>) + Send + 'static {
     move |outcome| match outcome {
-        Ok(found) => reply.entry(&found.ttl, &file_attr(&found.attributes), Generation(0)),
+        Ok(child) => {
+            let found = child.keep();
+            reply.entry(&found.ttl, &file_attr(&found.attributes), Generation(0));
+        }
         Err(errno) => reply.error(errno),
     }
 }
@@ -186,7 +191,7 @@ impl Filesystem for Adapter {
         atime: Option<TimeOrNow>,
         mtime: Option<TimeOrNow>,
         _: Option<SystemTime>,
-        _: Option<FileHandle>,
+        fh: Option<FileHandle>,
         _: Option<SystemTime>,
         _: Option<SystemTime>,
         _: Option<SystemTime>,
@@ -199,11 +204,12 @@ impl Filesystem for Adapter {
             uid,
             gid,
             size,
+            handle: fh.map(handle),
             accessed: atime.map(time),
             modified: mtime.map(time),
         };
         let work = async move { fs.set_attributes(ino(number), change).await };
-        self.bridge.answer("setattr", ino(number), work, attr_reply(reply));
+        self.bridge.change("setattr", ino(number), work, attr_reply(reply));
     }
 
     fn mknod(&self, _: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, _: u32, reply: ReplyEntry) {
@@ -215,25 +221,25 @@ impl Filesystem for Adapter {
             }
             fs.make_file(ino(parent), &name, mode, umask).await
         };
-        self.bridge.answer("mknod", ino(parent), work, entry_reply(reply));
+        self.bridge.change("mknod", ino(parent), work, entry_reply(reply));
     }
 
     fn mkdir(&self, _: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
         let (fs, name) = (self.bridge.fs.clone(), name.to_owned());
         let work = async move { fs.make_directory(ino(parent), &name, mode, umask).await };
-        self.bridge.answer("mkdir", ino(parent), work, entry_reply(reply));
+        self.bridge.change("mkdir", ino(parent), work, entry_reply(reply));
     }
 
     fn unlink(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let (fs, name) = (self.bridge.fs.clone(), name.to_owned());
         let work = async move { fs.unlink(ino(parent), &name).await };
-        self.bridge.answer("unlink", ino(parent), work, empty_reply(reply));
+        self.bridge.change("unlink", ino(parent), work, empty_reply(reply));
     }
 
     fn rmdir(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let (fs, name) = (self.bridge.fs.clone(), name.to_owned());
         let work = async move { fs.remove_directory(ino(parent), &name).await };
-        self.bridge.answer("rmdir", ino(parent), work, empty_reply(reply));
+        self.bridge.change("rmdir", ino(parent), work, empty_reply(reply));
     }
 
     fn rename(
@@ -261,7 +267,7 @@ impl Filesystem for Adapter {
             fs.rename((ino(parent), &name), (ino(new_parent), &new_name), mode)
                 .await
         };
-        self.bridge.answer("rename", ino(parent), work, empty_reply(reply));
+        self.bridge.change("rename", ino(parent), work, empty_reply(reply));
     }
 
     fn open(&self, _: &Request, number: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
@@ -288,7 +294,8 @@ impl Filesystem for Adapter {
         };
         self.bridge
             .answer("create", ino(parent), work, move |outcome| match outcome {
-                Ok((found, opened)) => {
+                Ok((child, opened)) => {
+                    let found = child.keep();
                     let attr = file_attr(&found.attributes);
                     reply.created(
                         &found.ttl,
@@ -349,13 +356,13 @@ impl Filesystem for Adapter {
     fn flush(&self, _: &Request, number: INodeNo, fh: FileHandle, _: LockOwner, reply: ReplyEmpty) {
         let fs = self.bridge.fs.clone();
         let work = async move { fs.flush(handle(fh)).await };
-        self.bridge.answer("flush", ino(number), work, empty_reply(reply));
+        self.bridge.change("flush", ino(number), work, empty_reply(reply));
     }
 
     fn fsync(&self, _: &Request, number: INodeNo, fh: FileHandle, _: bool, reply: ReplyEmpty) {
         let fs = self.bridge.fs.clone();
         let work = async move { fs.fsync(handle(fh)).await };
-        self.bridge.answer("fsync", ino(number), work, empty_reply(reply));
+        self.bridge.change("fsync", ino(number), work, empty_reply(reply));
     }
 
     fn release(
@@ -369,8 +376,11 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let fs = self.bridge.fs.clone();
-        // Nobody sees this answer, and the handle must be given back whatever happens: no deadline, the requests have one.
-        self.bridge.detached(async move { fs.close(handle(fh)).await });
+        if let Some(ino) = fs.close(handle(fh)) {
+            let work = async move { fs.send_closed(ino).await };
+            // Nobody sees what comes of it, but `status` shows it.
+            self.bridge.change("release", ino, work, |_| ());
+        }
         reply.ok();
     }
 
@@ -419,19 +429,16 @@ impl Filesystem for Adapter {
             };
             for (index, entry) in entries.iter().enumerate().skip(offset as usize) {
                 // A child that vanished since is left out; the buffer keeps what is already in it.
-                let Ok(found) = fs.listed_attributes(ino(number), entry) else {
+                let Ok((found, reference)) = fs.listed_attributes(ino(number), entry) else {
                     continue;
                 };
-                let child = found.attributes.ino;
                 let attr = file_attr(&found.attributes);
                 let next = index as u64 + 1;
-                if reply.add(INodeNo(child.0), next, &entry.name, &found.ttl, &attr, Generation(0)) {
-                    fs.settle(child);
+                if reply.add(attr.ino, next, &entry.name, &found.ttl, &attr, Generation(0)) {
                     break;
                 }
-                // The kernel takes no reference for `.` and `..`.
-                if entry.name != "." && entry.name != ".." {
-                    fs.remember(child);
+                if let Some(reference) = reference {
+                    reference.keep();
                 }
             }
             reply.ok();
@@ -478,7 +485,7 @@ impl Filesystem for Adapter {
             _ => SetMode::Any,
         };
         let work = async move { fs.set_xattr(ino(number), &name, &value, mode).await };
-        self.bridge.answer("setxattr", ino(number), work, empty_reply(reply));
+        self.bridge.change("setxattr", ino(number), work, empty_reply(reply));
     }
 
     fn getxattr(&self, _: &Request, number: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
@@ -504,7 +511,7 @@ impl Filesystem for Adapter {
     fn removexattr(&self, _: &Request, number: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let (fs, name) = (self.bridge.fs.clone(), name.to_owned());
         let work = async move { fs.remove_xattr(ino(number), &name).await };
-        self.bridge.answer("removexattr", ino(number), work, empty_reply(reply));
+        self.bridge.change("removexattr", ino(number), work, empty_reply(reply));
     }
 
     fn fallocate(&self, _: &Request, _: INodeNo, _: FileHandle, _: u64, _: u64, _: i32, reply: ReplyEmpty) {

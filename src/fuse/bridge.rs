@@ -1,12 +1,14 @@
 //! From a kernel request to a task: every operation is spawned, has a deadline, and is answered once.
 //!
-//! A panic ends only its task; the reply that dies with it answers EIO.
+//! A panic ends only the operation it happens in.
 
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use fuser::Errno;
+use futures_util::FutureExt;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 use tracing::{debug, warn};
@@ -28,7 +30,7 @@ impl Bridge {
         Self { fs, runtime, deadline }
     }
 
-    /// Runs `work` on a node and answers with what came of it.
+    /// Runs `work` that changes nothing at the provider and answers with what came of it. At the deadline it is dropped.
     pub fn answer<T, W>(
         &self,
         operation: &'static str,
@@ -41,12 +43,47 @@ impl Bridge {
     {
         let (fs, deadline) = (Arc::clone(&self.fs), self.deadline);
         self.runtime.spawn(async move {
-            let outcome = within(deadline, work).await;
-            if let Err(error) = &outcome {
-                log(operation, ino, error);
-                fs.note(ino, error);
-            }
+            let progress = Progress::default();
+            let outcome = tokio::select! {
+                outcome = guarded(&progress, work) => outcome,
+                error = standstill(&progress, deadline) => Err(error),
+            };
+            report(&fs, operation, ino, &outcome);
             answer(outcome.map_err(|error| errno(&error)));
+        });
+    }
+
+    /// As `answer`, for work that may change something at the provider: it isn't broken off in the middle when the
+    /// deadline is answered, because what is known here would then differ from what the provider has. It goes on as long
+    /// as something moves, and for nearly another deadline if nothing does; what comes of it then is dropped.
+    pub fn change<T, W>(
+        &self,
+        operation: &'static str,
+        ino: Ino,
+        work: W,
+        answer: impl FnOnce(Result<T, Errno>) + Send + 'static,
+    ) where
+        T: Send + 'static,
+        W: Future<Output = Result<T>> + Send + 'static,
+    {
+        let (fs, deadline) = (Arc::clone(&self.fs), self.deadline);
+        self.runtime.spawn(async move {
+            let progress = Progress::default();
+            let mut work = std::pin::pin!(guarded(&progress, work));
+            let error = tokio::select! {
+                outcome = work.as_mut() => {
+                    report(&fs, operation, ino, &outcome);
+                    return answer(outcome.map_err(|error| errno(&error)));
+                }
+                error = standstill(&progress, deadline) => error,
+            };
+            report::<T>(&fs, operation, ino, &Err(error.clone()));
+            answer(Err(errno(&error)));
+            tokio::select! {
+                outcome = work => report(&fs, operation, ino, &outcome),
+                // Before those who began to wait for it at the answer give up.
+                _ = standstill(&progress, deadline * 3 / 4) => {}
+            }
         });
     }
 
@@ -56,26 +93,34 @@ impl Bridge {
     }
 }
 
-/// Ends `work` with `TimedOut` when nothing moved for `deadline`.
-async fn within<T>(deadline: Duration, work: impl Future<Output = Result<T>>) -> Result<T> {
-    let progress = Progress::default();
-    tokio::select! {
-        outcome = progress.scope(work) => outcome,
-        () = standstill(&progress, deadline) => {
-            Err(Error::new(ErrorKind::TimedOut, format!("nothing moved for {} s", deadline.as_secs_f32())))
-        }
+/// The work with its counter; a panic in it is a failure like others.
+async fn guarded<T>(progress: &Progress, work: impl Future<Output = Result<T>>) -> Result<T> {
+    match AssertUnwindSafe(progress.scope(work)).catch_unwind().await {
+        Ok(outcome) => outcome,
+        Err(_) => Err(Error::internal(
+            "keymount failed inside; this is a defect, please report it with the log",
+        )),
     }
 }
 
-async fn standstill(progress: &Progress, deadline: Duration) {
+/// Ends with an error when nothing moved for `deadline`.
+async fn standstill(progress: &Progress, deadline: Duration) -> Error {
     let (mut seen, mut moved) = (progress.value(), Instant::now());
     loop {
         tokio::time::sleep_until(moved + deadline).await;
         let now = progress.value();
         if now == seen {
-            return;
+            let message = format!("nothing moved for {} s", deadline.as_secs_f32());
+            return Error::new(ErrorKind::TimedOut, message);
         }
         (seen, moved) = (now, Instant::now());
+    }
+}
+
+fn report<T>(fs: &FileSystem, operation: &'static str, ino: Ino, outcome: &Result<T>) {
+    if let Err(error) = outcome {
+        log(operation, ino, error);
+        fs.note(ino, error);
     }
 }
 
@@ -96,7 +141,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn work_that_moves_may_take_long_and_work_that_stands_ends() {
-        let deadline = Duration::from_secs(30);
+        let (deadline, progress) = (Duration::from_secs(30), Progress::default());
         let moving = async {
             for _ in 0..10 {
                 tokio::time::sleep(Duration::from_secs(20)).await;
@@ -104,10 +149,20 @@ mod tests {
             }
             Ok(7)
         };
-        assert_eq!(within(deadline, moving).await.unwrap(), 7);
-        let standing = within(deadline, std::future::pending::<Result<()>>())
-            .await
-            .unwrap_err();
-        assert_eq!(standing.kind(), ErrorKind::TimedOut);
+        let first = tokio::select! {
+            outcome = guarded(&progress, moving) => outcome,
+            error = standstill(&progress, deadline) => Err(error),
+        };
+        assert_eq!(first.unwrap(), 7);
+        let start = Instant::now();
+        assert_eq!(standstill(&progress, deadline).await.kind(), ErrorKind::TimedOut);
+        assert_eq!(start.elapsed(), deadline);
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_an_answer() {
+        let work = async { panic!("a defect") };
+        let outcome: Result<()> = guarded(&Progress::default(), work).await;
+        assert_eq!(outcome.unwrap_err().kind(), ErrorKind::Internal);
     }
 }

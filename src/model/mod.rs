@@ -11,5 +11,5 @@ mod rights;
 pub use entry::{Entry, Kind, ObjectId, ObjectKey, Usage, Version};
 pub use error::{Error, ErrorKind, Result};
 pub use name::Name;
-pub use progress::Progress;
+pub use progress::{Holder, Progress};
 pub use rights::{Action, ParseRightsError, Rights};

@@ -3,6 +3,12 @@
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+/// How often those who wait look whether the one they wait for gets on.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 tokio::task_local! {
     static CURRENT: Progress;
@@ -30,5 +36,33 @@ impl Progress {
 
     pub fn value(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Who has something that others wait for: as long as that operation gets on, so do they.
+#[derive(Debug, Default)]
+pub struct Holder(Mutex<Progress>);
+
+impl Holder {
+    /// The running operation has it now.
+    pub fn is_current(&self) {
+        *self.0.lock() = Progress::current();
+        Progress::tick();
+    }
+
+    /// Waits until it is free.
+    pub async fn wait<T>(&self, free: impl Future<Output = T>) -> T {
+        let mut free = std::pin::pin!(free);
+        let mut seen = self.0.lock().value();
+        loop {
+            if let Ok(got) = tokio::time::timeout(LOOK_EVERY, free.as_mut()).await {
+                return got;
+            }
+            let now = self.0.lock().value();
+            if now != seen {
+                seen = now;
+                Progress::tick();
+            }
+        }
     }
 }

@@ -12,8 +12,8 @@ use crate::provider::{Provider, Target};
 
 /// Sends what was staged since the last upload; `None` when there was nothing to send.
 ///
-/// Writers wait until the `Sending` is `done` or dropped: what is sent is one state of the file, not a mixture. Dropped,
-/// it counts as not sent.
+/// Writers wait until the `Sending` is dropped: what is sent is one state of the file, not a mixture. Without `done` it
+/// counts as not sent.
 ///
 /// # Errors
 /// As `Provider::upload`; the content stays staged.

@@ -1,6 +1,7 @@
 //! The local copy of a file that is being changed.
 
 use std::fs::File;
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,9 +9,9 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::sync::{RwLock, RwLockWriteGuard};
+use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
-use crate::model::{Error, ErrorKind, Result};
+use crate::model::{Error, ErrorKind, Holder, Result};
 use crate::provider::Content;
 
 /// The folder for staged copies. The files in it have no names, so that a killed daemon leaves nothing behind.
@@ -39,11 +40,19 @@ impl StagingArea {
 }
 
 /// A file's content as changed here.
+///
+/// What was begun on disk is finished and entered, even if the caller stops waiting in the middle.
 pub struct Staged {
+    shared: Arc<Shared>,
+    /// Held shared by writers and exclusively while an upload reads.
+    gate: Arc<RwLock<()>>,
+    /// Who has the gate for an upload.
+    holder: Holder,
+}
+
+struct Shared {
     file: Arc<File>,
     state: Mutex<State>,
-    /// Held shared by writers and exclusively while an upload reads.
-    gate: RwLock<()>,
 }
 
 struct State {
@@ -59,7 +68,7 @@ pub struct Sending<'a> {
     staged: &'a Staged,
     content: Content,
     changes: u64,
-    _gate: RwLockWriteGuard<'a, ()>,
+    _gate: OwnedRwLockWriteGuard<()>,
 }
 
 impl Staged {
@@ -81,15 +90,18 @@ impl Staged {
             sent: 0,
         };
         Self {
-            file,
-            state: Mutex::new(state),
-            gate: RwLock::new(()),
+            shared: Arc::new(Shared {
+                file,
+                state: Mutex::new(state),
+            }),
+            gate: Arc::default(),
+            holder: Holder::default(),
         }
     }
 
     /// In bytes.
     pub fn len(&self) -> u64 {
-        self.state.lock().len
+        self.shared.state.lock().len
     }
 
     pub fn is_empty(&self) -> bool {
@@ -97,17 +109,17 @@ impl Staged {
     }
 
     pub fn modified(&self) -> SystemTime {
-        self.state.lock().modified
+        self.shared.state.lock().modified
     }
 
     /// Whether the provider lacks something.
     pub fn is_dirty(&self) -> bool {
-        let state = self.state.lock();
+        let state = self.shared.state.lock();
         state.changes > state.sent
     }
 
     pub fn file(&self) -> Arc<File> {
-        Arc::clone(&self.file)
+        Arc::clone(&self.shared.file)
     }
 
     /// Up to `len` bytes from `offset`, fewer only at the end.
@@ -119,7 +131,17 @@ impl Staged {
         let file = self.file();
         on_disk(move || {
             let mut buffer = vec![0; want];
-            file.read_exact_at(&mut buffer, offset)?;
+            let mut have = 0;
+            // It may be truncated meanwhile.
+            while have < want {
+                match file.read_at(&mut buffer[have..], offset + have as u64) {
+                    Ok(0) => break,
+                    Ok(more) => have += more,
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            buffer.truncate(have);
             Ok(buffer.into())
         })
         .await
@@ -130,39 +152,48 @@ impl Staged {
     /// # Errors
     /// `TooLarge` beyond `limit` bytes, `NoSpace` and others of the local disk.
     pub async fn write(&self, offset: Option<u64>, bytes: Bytes, limit: Option<u64>) -> Result<u64> {
-        let _gate = match offset {
-            Some(_) => Gate::Shared(self.gate.read().await),
+        let gate = match offset {
+            Some(_) => Gate::Shared(self.holder.wait(Arc::clone(&self.gate).read_owned()).await),
             // Two appends must not choose the same end.
-            None => Gate::Exclusive(self.gate.write().await),
+            None => Gate::Exclusive(self.holder.wait(Arc::clone(&self.gate).write_owned()).await),
         };
         let offset = offset.unwrap_or_else(|| self.len());
         let end = checked_end(offset, bytes.len() as u64, limit)?;
-        let file = self.file();
-        on_disk(move || Ok(file.write_all_at(&bytes, offset)?)).await?;
-        let mut state = self.state.lock();
-        state.len = state.len.max(end);
-        state.changed();
-        Ok(state.len)
+        let shared = Arc::clone(&self.shared);
+        on_disk(move || {
+            let _gate = gate;
+            shared.file.write_all_at(&bytes, offset)?;
+            let mut state = shared.state.lock();
+            state.len = state.len.max(end);
+            state.changed();
+            Ok(state.len)
+        })
+        .await
     }
 
     /// # Errors
     /// `TooLarge` beyond `limit` bytes, and the local disk's.
     pub async fn truncate(&self, len: u64, limit: Option<u64>) -> Result<()> {
         checked_end(len, 0, limit)?;
-        let _gate = self.gate.write().await;
-        let file = self.file();
-        on_disk(move || Ok(file.set_len(len)?)).await?;
-        let mut state = self.state.lock();
-        state.len = len;
-        state.changed();
-        Ok(())
+        let gate = self.holder.wait(Arc::clone(&self.gate).write_owned()).await;
+        let shared = Arc::clone(&self.shared);
+        on_disk(move || {
+            let _gate = gate;
+            shared.file.set_len(len)?;
+            let mut state = shared.state.lock();
+            state.len = len;
+            state.changed();
+            Ok(())
+        })
+        .await
     }
 
     /// Stops writers and gives what to send; `None` when everything was sent.
     pub async fn begin_upload(&self) -> Option<Sending<'_>> {
-        let gate = self.gate.write().await;
+        let gate = self.holder.wait(Arc::clone(&self.gate).write_owned()).await;
+        self.holder.is_current();
         let (changes, len) = {
-            let state = self.state.lock();
+            let state = self.shared.state.lock();
             (state.changes > state.sent).then_some((state.changes, state.len))?
         };
         Some(Sending {
@@ -181,9 +212,9 @@ impl State {
     }
 }
 
-enum Gate<'a> {
-    Shared(#[allow(dead_code)] tokio::sync::RwLockReadGuard<'a, ()>),
-    Exclusive(#[allow(dead_code)] RwLockWriteGuard<'a, ()>),
+enum Gate {
+    Shared(#[allow(dead_code)] OwnedRwLockReadGuard<()>),
+    Exclusive(#[allow(dead_code)] OwnedRwLockWriteGuard<()>),
 }
 
 impl Sending<'_> {
@@ -192,8 +223,8 @@ impl Sending<'_> {
     }
 
     /// The provider has it.
-    pub fn done(self) {
-        let mut state = self.staged.state.lock();
+    pub fn done(&self) {
+        let mut state = self.staged.shared.state.lock();
         state.sent = state.sent.max(self.changes);
     }
 }
@@ -253,6 +284,32 @@ mod tests {
         staged.write(Some(5), Bytes::from_static(b"x"), None).await.unwrap();
         assert!(staged.is_dirty());
         assert_eq!(&staged.read(0, 100).await.unwrap()[..], b"\0\0\0\0\0x");
+    }
+
+    #[tokio::test]
+    async fn a_write_that_nobody_waits_for_is_entered_all_the_same() {
+        let staged = Staged::copy(Arc::new(tempfile::tempfile().unwrap()), 0, SystemTime::UNIX_EPOCH);
+        for step in 0..20 {
+            let mut work: std::pin::Pin<Box<dyn Future<Output = ()>>> = match step % 3 {
+                0 => Box::pin(async { staged.truncate(3, None).await.unwrap() }),
+                1 => Box::pin(async { drop(staged.write(Some(8), Bytes::from_static(b"xy"), None).await) }),
+                _ => Box::pin(async { drop(staged.write(None, Bytes::from_static(b"end"), None).await) }),
+            };
+            // As a deadline does: begun, and dropped.
+            let _ = futures_util::poll!(work.as_mut());
+            drop(work);
+            let sending = staged.begin_upload().await.unwrap();
+            assert_eq!(sending.content().len(), staged.file().metadata().unwrap().len());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_read_beside_a_truncation_is_short() {
+        let file = Arc::new(tempfile::tempfile().unwrap());
+        file.write_all_at(b"0123456789", 0).unwrap();
+        let staged = Staged::copy(Arc::clone(&file), 10, SystemTime::UNIX_EPOCH);
+        file.set_len(4).unwrap();
+        assert_eq!(&staged.read(2, 8).await.unwrap()[..], b"23");
     }
 
     #[tokio::test]

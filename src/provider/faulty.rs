@@ -41,6 +41,10 @@ pub enum Fault {
     FailAfterEffect(ErrorKind),
     /// It does nothing until the gate is opened, then goes on as if nothing had been.
     Stall(Gate),
+    /// It is carried out at once, and the answer waits until the gate is opened.
+    StallAnswer(Gate),
+    /// It panics.
+    Panic,
     /// A read's stream gives this many bytes and then this error. Other operations fail without effect.
     Break { after: u64, kind: ErrorKind },
     /// A read's stream gives this many bytes, then waits for the gate, then goes on. Other operations stall at once.
@@ -183,6 +187,8 @@ impl<P: ?Sized + Provider> Faulty<P> {
                 gate.pass().await;
                 Ok(Course::Unharmed)
             }
+            Some(Fault::StallAnswer(gate)) => Ok(Course::StallAnswer(gate)),
+            Some(Fault::Panic) => panic!("an injected panic in {operation:?}"),
             Some(Fault::StallAfter { bytes, gate }) if operation == Operation::Read => {
                 Ok(Course::StallAfter { bytes, gate })
             }
@@ -221,6 +227,7 @@ impl Shared {
 enum Course {
     Unharmed,
     FailAfter(ErrorKind),
+    StallAnswer(Gate),
     NoEffect,
     Break { after: u64, kind: ErrorKind },
     StallAfter { bytes: u64, gate: Gate },
@@ -229,9 +236,13 @@ enum Course {
 
 impl Course {
     /// The answer that the caller gets instead of the real one.
-    fn after<T>(&self, answer: Result<T>) -> Result<T> {
+    async fn after<T>(&self, answer: Result<T>) -> Result<T> {
         match (self, answer) {
             (Self::FailAfter(kind), Ok(_)) => Err(injected(*kind)),
+            (Self::StallAnswer(gate), answer) => {
+                gate.pass().await;
+                answer
+            }
             (_, answer) => answer,
         }
     }
@@ -262,7 +273,7 @@ impl<P: ?Sized + Provider> Provider for Faulty<P> {
 
     async fn probe(&self) -> Result<Entry> {
         let course = self.enter(Operation::Probe).await?;
-        course.after(self.inner.probe().await)
+        course.after(self.inner.probe().await).await
     }
 
     async fn lookup(&self, parent: &ObjectKey, name: &Name) -> Result<Entry> {
@@ -270,7 +281,7 @@ impl<P: ?Sized + Provider> Provider for Faulty<P> {
         if course.is_lie() {
             return Err(Error::not_found(format_args!("{:?}", name.as_str())));
         }
-        course.after(self.inner.lookup(parent, name).await)
+        course.after(self.inner.lookup(parent, name).await).await
     }
 
     async fn stat(&self, entry: &Entry) -> Result<Entry> {
@@ -278,7 +289,7 @@ impl<P: ?Sized + Provider> Provider for Faulty<P> {
         if course.is_lie() {
             return Ok(entry.clone());
         }
-        course.after(self.inner.stat(entry).await)
+        course.after(self.inner.stat(entry).await).await
     }
 
     async fn list(&self, directory: &ObjectKey) -> Result<Vec<Entry>> {
@@ -286,7 +297,7 @@ impl<P: ?Sized + Provider> Provider for Faulty<P> {
         if course.is_lie() {
             return Ok(Vec::new());
         }
-        course.after(self.inner.list(directory).await)
+        course.after(self.inner.list(directory).await).await
     }
 
     async fn read(&self, object: &ObjectId, range: Range<u64>) -> Result<ByteStream> {
@@ -294,7 +305,7 @@ impl<P: ?Sized + Provider> Provider for Faulty<P> {
         if course.is_lie() {
             return Ok(stream::empty().boxed());
         }
-        let whole = course.after(self.inner.read(object, range).await)?;
+        let whole = course.after(self.inner.read(object, range).await).await?;
         Ok(match course {
             Course::Break { after, kind } => {
                 let broken = stream::once(async move { Err(injected(kind)) });
@@ -302,7 +313,7 @@ impl<P: ?Sized + Provider> Provider for Faulty<P> {
             }
             Course::StallAfter { bytes, gate } => stalled(whole, bytes, gate),
             Course::WrongBytes => whole.map(|chunk| chunk.map(inverted)).boxed(),
-            Course::Unharmed | Course::FailAfter(_) | Course::NoEffect => whole,
+            Course::Unharmed | Course::FailAfter(_) | Course::StallAnswer(_) | Course::NoEffect => whole,
         })
     }
 
@@ -311,7 +322,7 @@ impl<P: ?Sized + Provider> Provider for Faulty<P> {
         if course.is_lie() {
             return Ok(invented(parent, name, Kind::Directory, 0));
         }
-        course.after(self.inner.create_directory(parent, name).await)
+        course.after(self.inner.create_directory(parent, name).await).await
     }
 
     async fn upload(&self, target: &Target, content: &Content) -> Result<Entry> {
@@ -327,7 +338,7 @@ impl<P: ?Sized + Provider> Provider for Faulty<P> {
                 },
             });
         }
-        course.after(self.inner.upload(target, content).await)
+        course.after(self.inner.upload(target, content).await).await
     }
 
     async fn remove_file(&self, entry: &Entry) -> Result<()> {
@@ -335,7 +346,7 @@ impl<P: ?Sized + Provider> Provider for Faulty<P> {
         if course.is_lie() {
             return Ok(());
         }
-        course.after(self.inner.remove_file(entry).await)
+        course.after(self.inner.remove_file(entry).await).await
     }
 
     async fn remove_directory(&self, entry: &Entry) -> Result<()> {
@@ -343,7 +354,7 @@ impl<P: ?Sized + Provider> Provider for Faulty<P> {
         if course.is_lie() {
             return Ok(());
         }
-        course.after(self.inner.remove_directory(entry).await)
+        course.after(self.inner.remove_directory(entry).await).await
     }
 
     async fn rename(&self, entry: &Entry, from: &Place, to: &Place, replaced: Option<&Entry>) -> Result<Entry> {
@@ -354,7 +365,7 @@ impl<P: ?Sized + Provider> Provider for Faulty<P> {
                 ..entry.clone()
             });
         }
-        course.after(self.inner.rename(entry, from, to, replaced).await)
+        course.after(self.inner.rename(entry, from, to, replaced).await).await
     }
 
     async fn set_labels(&self, entry: &Entry, changes: &LabelChanges) -> Result<Entry> {
@@ -369,12 +380,12 @@ impl<P: ?Sized + Provider> Provider for Faulty<P> {
             }
             return Ok(lie);
         }
-        course.after(self.inner.set_labels(entry, changes).await)
+        course.after(self.inner.set_labels(entry, changes).await).await
     }
 
     async fn usage(&self) -> Result<Usage> {
         let course = self.enter(Operation::Usage).await?;
-        course.after(self.inner.usage().await)
+        course.after(self.inner.usage().await).await
     }
 }
 

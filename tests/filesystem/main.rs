@@ -2,13 +2,15 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod races;
 mod support;
+mod versions;
 
 use std::ffi::OsStr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use keymount::fs::{Access, AttributeChange, Found, Ino, RenameMode, SetMode};
+use keymount::fs::{Access, AttributeChange, Child, Ino, RenameMode, SetMode};
 use keymount::model::{ErrorKind, Kind, Rights};
 use keymount::provider::faulty::{Fault, Operation, Times};
 use support::{Fixture, os};
@@ -29,7 +31,7 @@ async fn a_new_file_reaches_the_provider_at_flush() {
     assert_eq!(it.names(Ino::ROOT).await, ["new.txt"], "it is listed before it is sent");
     it.fs.flush(opened.handle).await.unwrap();
     assert_eq!(it.store.content("new.txt").unwrap(), "hello");
-    it.fs.close(opened.handle).await;
+    it.close(opened.handle).await;
     assert_eq!(it.read("new.txt").await, b"hello");
     assert_eq!(it.fs.attributes(found.attributes.ino).await.unwrap().attributes.size, 5);
 }
@@ -58,7 +60,7 @@ async fn a_part_is_changed_and_the_rest_stays() {
         .unwrap();
     it.fs.fsync(opened.handle).await.unwrap();
     assert_eq!(it.store.content("a").unwrap(), "012xy56789+");
-    it.fs.close(opened.handle).await;
+    it.close(opened.handle).await;
 }
 
 #[tokio::test]
@@ -91,7 +93,7 @@ async fn truncation_works_open_and_closed() {
     let opened = it.fs.open(ino, Access::Write, true).await.unwrap();
     assert_eq!(it.fs.attributes(ino).await.unwrap().attributes.size, 0);
     it.fs.flush(opened.handle).await.unwrap();
-    it.fs.close(opened.handle).await;
+    it.close(opened.handle).await;
     assert_eq!(it.store.content("a").unwrap(), "");
 }
 
@@ -136,7 +138,7 @@ async fn a_file_that_was_never_sent_is_renamed_here_and_sent_as_the_new_version(
     assert_eq!(it.provider.calls(Operation::Rename), 0);
     assert_eq!(it.store.content("text").unwrap(), "old");
     it.fs.flush(opened.handle).await.unwrap();
-    it.fs.close(opened.handle).await;
+    it.close(opened.handle).await;
     assert_eq!(it.store.content("text").unwrap(), "new");
     assert_eq!(it.names(Ino::ROOT).await, ["text"]);
 }
@@ -192,7 +194,7 @@ async fn files_below_a_renamed_directory_keep_working() {
         .await
         .unwrap();
     it.fs.flush(opened.handle).await.unwrap();
-    it.fs.close(opened.handle).await;
+    it.close(opened.handle).await;
     assert_eq!(it.store.content("moved/e/f").unwrap(), "deeper");
 }
 
@@ -237,7 +239,7 @@ async fn an_unlinked_file_that_was_changed_is_not_sent() {
     it.fs.unlink(Ino::ROOT, os("tmp")).await.unwrap();
     assert_eq!(it.fs.read(opened.handle, 0, 10).await.unwrap(), "scratch");
     it.fs.flush(opened.handle).await.unwrap();
-    it.fs.close(opened.handle).await;
+    it.close(opened.handle).await;
     assert!(it.store.snapshot().is_empty());
     assert_eq!(it.provider.calls(Operation::Upload), 0);
 }
@@ -260,7 +262,7 @@ async fn what_could_not_be_sent_stays_readable_and_is_sent_later() {
         it.fs.flush(opened.handle).await.unwrap_err().kind(),
         ErrorKind::Unreachable
     );
-    it.fs.close(opened.handle).await;
+    it.close(opened.handle).await;
     let pending = it.fs.pending();
     assert_eq!(
         (pending.len(), pending[0].path.as_str(), pending[0].bytes),
@@ -291,7 +293,7 @@ async fn a_remote_change_is_not_overwritten_by_an_older_edit() {
     it.store.put("shared", "theirs").unwrap();
     it.names(Ino::ROOT).await;
     assert_eq!(it.fs.flush(opened.handle).await.unwrap_err().kind(), ErrorKind::Changed);
-    it.fs.close(opened.handle).await;
+    it.close(opened.handle).await;
     assert_eq!(it.store.content("shared").unwrap(), "theirs");
     assert_eq!(it.fs.pending().len(), 1);
 }
@@ -328,7 +330,7 @@ async fn a_reader_follows_what_this_mount_writes() {
         .unwrap();
     assert_eq!(it.fs.read(reader.handle, 0, 20).await.unwrap(), "one two");
     it.fs.flush(writer.handle).await.unwrap();
-    it.fs.close(writer.handle).await;
+    it.close(writer.handle).await;
     assert_eq!(it.fs.read(reader.handle, 0, 20).await.unwrap(), "one two");
 }
 
@@ -606,7 +608,7 @@ async fn names_that_the_provider_cannot_hold_are_refused_at_once() {
     let created = it.fs.create(Ino::ROOT, os(&long), Access::Write, 0o644, 0).await;
     assert_eq!(created.map(drop).unwrap_err().kind(), ErrorKind::NameTooLong);
     let bytes: &OsStr = std::os::unix::ffi::OsStrExt::from_bytes(&[0xff, 0xfe]);
-    let created: Result<(Found, _), _> = it.fs.create(Ino::ROOT, bytes, Access::Write, 0o644, 0).await;
+    let created: Result<(Child, _), _> = it.fs.create(Ino::ROOT, bytes, Access::Write, 0o644, 0).await;
     assert_eq!(created.map(drop).unwrap_err().kind(), ErrorKind::InvalidName);
     assert_eq!(it.provider.all_calls(), 0);
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use keymount::cache::MemoryCache;
 use keymount::fetch::{FetchSettings, Fetcher};
-use keymount::fs::{Access, FileSystem, FsSettings, Ino};
+use keymount::fs::{Access, FileSystem, FsSettings, HandleId, Ino};
 use keymount::model::ErrorKind;
 use keymount::outbox::StagingArea;
 use keymount::provider::Provider;
@@ -16,7 +16,7 @@ use keymount::provider::memory::{Addressing, Memory, Options};
 use keymount::state::StateDb;
 
 pub struct Fixture {
-    pub fs: FileSystem,
+    pub fs: Arc<FileSystem>,
     pub store: Memory,
     pub provider: Arc<Faulty<Memory>>,
     settings: FsSettings,
@@ -90,7 +90,14 @@ impl Fixture {
         ));
         let staging = StagingArea::open(folder.path()).unwrap();
         let state = Arc::new(StateDb::open(&folder.path().join("state.db")).unwrap());
-        let fs = FileSystem::new(dynamic, fetcher, staging, state, root, settings.clone());
+        let fs = Arc::new(FileSystem::new(
+            dynamic,
+            fetcher,
+            staging,
+            state,
+            root,
+            settings.clone(),
+        ));
         Self {
             fs,
             store,
@@ -100,17 +107,31 @@ impl Fixture {
         }
     }
 
+    /// The state database, for those who want to break it.
+    pub fn state_database(&self) -> std::path::PathBuf {
+        self.folder.path().join("state.db")
+    }
+
     /// Another daemon later, with the same state on disk.
     pub fn remount(&self) -> Self {
         Self::over(self.store.clone(), self.settings.clone(), Arc::clone(&self.folder))
     }
 
     pub async fn child(&self, parent: Ino, name: &str) -> Ino {
-        self.fs.lookup(parent, os(name)).await.unwrap().attributes.ino
+        self.fs.lookup(parent, os(name)).await.unwrap().keep().attributes.ino
     }
 
     pub async fn ino(&self, name: &str) -> Ino {
         self.child(Ino::ROOT, name).await
+    }
+
+    /// The end of an open file, as the kernel brings it about.
+    pub async fn close(&self, handle: HandleId) {
+        if let Some(ino) = self.fs.close(handle)
+            && let Err(error) = self.fs.send_closed(ino).await
+        {
+            self.fs.note(ino, &error);
+        }
     }
 
     /// Makes or replaces a file in the root.
@@ -137,14 +158,14 @@ impl Fixture {
             self.fs.write(handle, Some(0), Bytes::from_static(bytes)).await.unwrap();
         }
         self.fs.flush(handle).await.unwrap();
-        self.fs.close(handle).await;
+        self.close(handle).await;
     }
 
     pub async fn read(&self, name: &str) -> Vec<u8> {
         let ino = self.ino(name).await;
         let opened = self.fs.open(ino, Access::Read, false).await.unwrap();
         let bytes = self.fs.read(opened.handle, 0, 1 << 20).await.unwrap();
-        self.fs.close(opened.handle).await;
+        self.close(opened.handle).await;
         bytes.to_vec()
     }
 
