@@ -38,9 +38,9 @@ use crate::outbox::StagingArea;
 use crate::provider::Provider;
 use crate::state::StateDb;
 use handle::Handles;
-use inode::{Freshness, Node, Placement, Question};
+use inode::{Freshness, Node, Placement};
 use maintenance::UsageCache;
-use table::Table;
+use table::{Question, Table};
 
 /// How long a provider that gave no answer is not asked again about what is known: a file manager that looks at a
 /// hundred files waits for one deadline, not for a hundred.
@@ -185,7 +185,7 @@ impl FileSystem {
                 Ok(found)
             }
             Err(error) if error.kind() == ErrorKind::NotFound && ours => Ok(entry),
-            Err(error) => Err(self.lost(ino, error, question)),
+            Err(error) => Err(self.lost(ino, error, &question)),
         }
     }
 
@@ -219,7 +219,7 @@ impl FileSystem {
             }
             // What is known is better than nothing; only what isn't known fails.
             Err(error) if self.means_away(&error) => Ok(entry),
-            Err(error) => Err(self.lost(ino, error, question)),
+            Err(error) => Err(self.lost(ino, error, &question)),
         }
     }
 
@@ -253,7 +253,7 @@ impl FileSystem {
     }
 
     /// Takes a node that the provider no longer has out of the tree.
-    fn lost(&self, ino: Ino, error: Error, question: Question) -> Error {
+    fn lost(&self, ino: Ino, error: Error, question: &Question) -> Error {
         if error.kind() == ErrorKind::NotFound {
             self.table.gone(ino, question.answered());
         }
