@@ -99,7 +99,7 @@ impl FileSystem {
     pub async fn drain(&self) -> Result<()> {
         let mut outcome = Ok(());
         for ino in self.table.dirty() {
-            if let Err(error) = self.send(ino).await {
+            if let Err(error) = self.send_closed(ino).await {
                 self.note(ino, &error);
                 outcome = outcome.and(Err(error));
             }

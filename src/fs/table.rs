@@ -230,9 +230,11 @@ impl Table {
         inner.drop_if_unneeded(ino);
     }
 
-    /// Lets go of a copy of what the provider has, unless somebody has the file open.
-    pub fn drop_clean_content(&self, ino: Ino) {
-        self.inner.lock().drop_clean_content(ino);
+    /// Lets go of a copy of what the provider has, and of a node that nothing needs any more.
+    pub fn settle(&self, ino: Ino) {
+        let mut inner = self.inner.lock();
+        inner.drop_clean_content(ino);
+        inner.drop_if_unneeded(ino);
     }
 
     /// Takes a node out of the tree that this mount removed; open handles keep it.
