@@ -26,6 +26,7 @@ pub use table::Reference;
 pub use xattr::SetMode;
 
 use std::collections::VecDeque;
+use std::ffi::OsStr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -62,6 +63,8 @@ pub struct FsSettings {
 /// What the kernel should forget because it changed behind its back. `fuse` implements it.
 pub trait KernelCaches: Send + Sync + 'static {
     fn forget_attributes(&self, ino: Ino);
+    /// What a name stands for.
+    fn forget_name(&self, parent: Ino, name: &OsStr);
     /// Attributes and pages.
     fn forget_content(&self, ino: Ino);
 }
@@ -238,9 +241,14 @@ impl FileSystem {
             ErrorKind::NeedsLogin | ErrorKind::Unreachable | ErrorKind::TimedOut | ErrorKind::RateLimited { .. }
         );
         if away {
-            *self.away_since.lock() = Some(Instant::now());
+            self.no_answer();
         }
         away
+    }
+
+    /// Tells that a question was given up: the provider is away.
+    pub fn no_answer(&self) {
+        *self.away_since.lock() = Some(Instant::now());
     }
 
     /// Whether the provider did not answer a moment ago: what is known is then shown without asking again.
