@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use super::handle::{DirectoryHandle, Handle, HandleId};
-use super::inode::{Answer, Placement, Presence, Question};
+use super::inode::{Answer, Placement, Presence};
 use super::listing::Listing;
 use super::table::Reference;
 use super::{FileSystem, Found, Ino};
-use crate::model::{Action, Entry, Error, ErrorKind, Kind, Name, Result};
+use crate::model::{Action, Entry, Error, ErrorKind, Kind, Result};
 
 /// One line of `readdir`.
 #[derive(Clone, Debug)]
@@ -19,9 +19,6 @@ pub struct DirEntry {
     /// What the provider said, and when; `None` for `.` and `..`.
     entry: Option<(Entry, Answer)>,
 }
-
-/// How often the provider is asked about a directory in which this mount goes on changing names.
-pub(super) const ATTEMPTS: u32 = 3;
 
 impl FileSystem {
     /// # Errors
@@ -119,62 +116,31 @@ impl FileSystem {
         {
             return Ok(Arc::clone(listing));
         }
-        let mut attempt = 1;
-        loop {
-            let (question, revision) = (self.table.question(ino)?, self.table.with(ino, |node| node.revision)?);
-            let key = self.entry(ino).await?.key;
-            let entries = match self.provider.list(&key).await {
-                Ok(entries) => entries,
-                Err(error) => {
-                    return match known {
-                        Some(listing) if self.means_away(&error) => Ok(listing),
-                        _ => Err(self.lost(ino, error, question)),
-                    };
-                }
-            };
-            if attempt < ATTEMPTS && !self.still_holds(ino, question) {
-                attempt += 1;
-                continue;
+        let question = self.table.question(ino)?;
+        let entries = match self.provider.list(&self.entry(ino).await?.key).await {
+            Ok(entries) => entries,
+            Err(error) => {
+                return match known {
+                    Some(listing) if self.means_away(&error) => Ok(listing),
+                    _ => Err(self.lost(ino, error, &question)),
+                };
             }
-            let listing = Arc::new(self.table.reconcile(ino, entries, question.answered()));
-            self.table.with(ino, |node| {
-                // A change made here while the provider was listing may be missing from its answer.
-                if node.revision == revision {
-                    node.listing = Some(Arc::clone(&listing));
-                }
-            })?;
-            return Ok(listing);
-        }
-    }
-
-    /// Whether this mount took no name out of the directory since it asked: the answer may still have it.
-    pub(super) fn still_holds(&self, directory: Ino, question: Question) -> bool {
-        self.table
-            .with(directory, |node| node.departures == question.departures)
-            .unwrap_or(true)
+        };
+        let answer = question.answered();
+        let listing = Arc::new(self.table.reconcile(ino, entries, answer));
+        self.table.with(ino, |node| {
+            // A change made here while the provider was listing may be missing from its answer.
+            if node.changes == answer.changes {
+                node.listing = Some(Arc::clone(&listing));
+            }
+        })?;
+        Ok(listing)
     }
 
     /// A listing that may be relied on, if there is one.
     pub(super) fn fresh_listing(&self, ino: Ino) -> Option<Arc<Listing>> {
         let listing = self.table.with(ino, |node| node.listing.clone()).ok().flatten()?;
         listing.is_within(self.settings.attr_ttl).then_some(listing)
-    }
-
-    /// Brings a directory's listing up to a change made here.
-    pub(super) fn listing_changed(&self, directory: Ino, removed: Option<&Name>, added: Option<(Ino, Entry)>) {
-        let _ = self.table.with(directory, |node| {
-            node.revision += 1;
-            node.departures += u64::from(removed.is_some());
-            if let Some(listing) = node.listing.as_mut().map(Arc::make_mut) {
-                listing.answer.question.departures = node.departures;
-                if let Some(name) = removed {
-                    listing.children.remove(name);
-                }
-                if let Some((ino, entry)) = added {
-                    listing.children.insert(entry.name.clone(), (ino, entry));
-                }
-            }
-        });
     }
 
     /// Enters a node as the provider has it now into its parent's listing.
@@ -184,7 +150,9 @@ impl FileSystem {
             _ => None,
         });
         if let Ok(Some((parent, entry))) = known {
-            self.listing_changed(parent, None, Some((ino, entry)));
+            let _ = self.table.with(parent, |directory| {
+                directory.change(&entry.name.clone(), Some((ino, entry)));
+            });
         }
     }
 }

@@ -218,7 +218,7 @@ impl FileSystem {
         (writes && dirty).then_some(file.ino)
     }
 
-    /// Sends what `close` found.
+    /// Sends what `close` found, and lets go of what nobody needs afterwards.
     ///
     /// # Errors
     /// As `Provider::upload`; the content stays staged.
@@ -228,8 +228,7 @@ impl FileSystem {
             let path = self.table.path(ino).unwrap_or_default();
             warn!(path, %error, "a changed file is not at the provider yet");
         }
-        self.table.drop_clean_content(ino);
-        self.table.forget(ino, 0);
+        self.table.settle(ino);
         sent
     }
 
@@ -240,7 +239,7 @@ impl FileSystem {
         self.truncate(ino, size, by).await?;
         if by.is_none() {
             self.send(ino).await?;
-            self.table.drop_clean_content(ino);
+            self.table.settle(ino);
         }
         Ok(())
     }

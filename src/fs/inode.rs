@@ -1,6 +1,6 @@
 //! One file or directory: where it hangs, what is known of it, and what was changed here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -58,28 +58,13 @@ impl Freshness {
     }
 }
 
-/// When the provider was asked for something. What this mount did since counts more than the answer.
-#[derive(Clone, Copy, Debug)]
-pub struct Question {
-    pub asked: Instant,
-    /// `Node::departures` of the directory then.
-    pub departures: u64,
-}
-
-/// When the provider answered.
+/// When the provider was asked, and when it answered. What this mount did since it asked counts more than the answer.
 #[derive(Clone, Copy, Debug)]
 pub struct Answer {
-    pub question: Question,
+    pub asked: Instant,
+    /// `Node::changes` of the directory when it was asked.
+    pub changes: u64,
     pub came: Instant,
-}
-
-impl Question {
-    pub fn answered(self) -> Answer {
-        Answer {
-            question: self,
-            came: Instant::now(),
-        }
-    }
 }
 
 /// Content that was changed here.
@@ -110,10 +95,14 @@ pub struct Node {
     /// The version whose pages the kernel may hold.
     pub kernel_version: Option<Version>,
     pub last_error: Option<Arc<str>>,
-    /// Counts the changes of a directory made here: a listing that began before one of them is not kept.
-    pub revision: u64,
-    /// Counts the names that this mount took out of a directory: an answer from before one of them may still have it.
-    pub departures: u64,
+    /// Counts what this mount changed in a directory.
+    pub changes: u64,
+    /// The names with the count and what they stand for since, as long as an answer from before may come or be read.
+    pub(super) changed: HashMap<Name, (u64, Option<Entry>)>,
+    /// The count when the directory was renamed last: the keys of earlier answers are void.
+    pub(super) keys_since: u64,
+    /// Questions about a directory that are not done with.
+    pub(super) questions: u64,
     pub(super) children: BTreeMap<Name, Ino>,
     /// References: the kernel's, and those of operations at work.
     pub(super) references: u64,
@@ -137,8 +126,10 @@ impl Node {
             sent: None,
             kernel_version: None,
             last_error: None,
-            revision: 0,
-            departures: 0,
+            changes: 0,
+            changed: HashMap::new(),
+            keys_since: 0,
+            questions: 0,
             children: BTreeMap::new(),
             references: 0,
             opens: 0,
@@ -154,11 +145,8 @@ impl Node {
 
     /// What the provider answered, unless something newer is known.
     pub fn update(&mut self, entry: &Entry, answer: Answer) {
-        if self.presence == Presence::AtProvider
-            && self.entry.kind == entry.kind
-            && self.learned <= answer.question.asked
-        {
-            self.take_over(entry.clone(), answer.question.asked, answer.came);
+        if self.presence == Presence::AtProvider && self.entry.kind == entry.kind && self.learned <= answer.asked {
+            self.take_over(entry.clone(), answer.asked, answer.came);
         }
     }
 
@@ -200,9 +188,41 @@ impl Node {
             || (self.placement != Placement::Removed && self.is_dirty())
     }
 
+    /// What a name in this directory stands for by what this mount did.
+    pub(super) fn change(&mut self, name: &Name, child: Option<(Ino, Entry)>) {
+        self.changes += 1;
+        if self.questions > 0 || self.opens > 0 {
+            let entry = child.as_ref().map(|(_, entry)| entry.clone());
+            self.changed.insert(name.clone(), (self.changes, entry));
+        }
+        if let Some(listing) = self.listing.as_mut().map(Arc::make_mut) {
+            match child {
+                Some(child) => drop(listing.children.insert(name.clone(), child)),
+                None => drop(listing.children.remove(name)),
+            }
+            // It has what this mount did.
+            listing.answer.changes = self.changes;
+        }
+    }
+
+    /// An answer about a child in the light of what this mount did since it asked; `None` when it took the name away.
+    pub(super) fn corrected(&self, entry: Entry, answer: Answer) -> Option<Entry> {
+        match self.changed.get(&entry.name) {
+            Some((count, since)) if *count > answer.changes => since.clone(),
+            _ => Some(entry),
+        }
+    }
+
+    /// Nobody waits for or reads an answer from before any more.
+    pub(super) fn forget_changes(&mut self) {
+        if self.questions == 0 && self.opens == 0 {
+            self.changed = HashMap::new();
+        }
+    }
+
     /// Whether it stays in the tree though the provider answered that it isn't there.
     pub(super) fn outlives(&self, answer: Answer) -> bool {
-        self.is_ours() || self.writers > 0 || self.learned > answer.question.asked || self.turn.is_taken()
+        self.is_ours() || self.writers > 0 || self.learned > answer.asked || self.turn.is_taken()
     }
 
     /// To be asked for again before it is relied on.

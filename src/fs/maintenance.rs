@@ -1,5 +1,6 @@
 //! What the daemon asks of a mount beside the kernel: refresh, pending files, errors in words, `df`.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -7,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
-use super::{FileSystem, Ino};
+use super::{FileSystem, Ino, KernelCaches};
 use crate::model::{Entry, Error, ErrorKind, Name, Result, Usage};
 
 /// How many errors `status` remembers.
@@ -62,11 +63,7 @@ impl FileSystem {
         self.provider_answered();
         let known = self.table.expire_all();
         self.table.with(Ino::ROOT, |node| node.confirm(root.clone()))?;
-        if let Some(kernel) = self.kernel.get() {
-            let kernel = Arc::clone(kernel);
-            // The kernel may have to wait for requests of ours before it can forget.
-            tokio::task::spawn_blocking(move || known.into_iter().for_each(|ino| kernel.forget_attributes(ino)));
-        }
+        self.tell_kernel(move |kernel| known.into_iter().for_each(|ino| kernel.forget_attributes(ino)));
         Ok(root)
     }
 
@@ -99,7 +96,7 @@ impl FileSystem {
     pub async fn drain(&self) -> Result<()> {
         let mut outcome = Ok(());
         for ino in self.table.dirty() {
-            if let Err(error) = self.send(ino).await {
+            if let Err(error) = self.send_closed(ino).await {
                 self.note(ino, &error);
                 outcome = outcome.and(Err(error));
             }
@@ -174,18 +171,31 @@ impl FileSystem {
         for ino in std::iter::once(ino).chain(parent) {
             self.doubt(&[ino]);
         }
-        if let (Some(kernel), Ok(runtime)) = (self.kernel.get().cloned(), tokio::runtime::Handle::try_current()) {
-            runtime.spawn_blocking(move || {
-                std::iter::once(ino)
-                    .chain(parent)
-                    .for_each(|ino| kernel.forget_attributes(ino));
-            });
-        }
+        self.tell_kernel(move |kernel| {
+            std::iter::once(ino)
+                .chain(parent)
+                .for_each(|ino| kernel.forget_attributes(ino));
+        });
+    }
+
+    /// What these names stand for isn't known any more. To be called when no operation on their directories is being
+    /// answered by the caller.
+    pub fn forget_names(&self, names: Vec<(Ino, OsString)>) {
+        self.tell_kernel(move |kernel| {
+            names
+                .iter()
+                .for_each(|(parent, name)| kernel.forget_name(*parent, name))
+        });
     }
 
     pub(super) fn forget_pages(&self, ino: Ino) {
+        self.tell_kernel(move |kernel| kernel.forget_content(ino));
+    }
+
+    /// The kernel may have to wait for requests of ours before it can forget.
+    fn tell_kernel(&self, what: impl FnOnce(&dyn KernelCaches) + Send + 'static) {
         if let (Some(kernel), Ok(runtime)) = (self.kernel.get().cloned(), tokio::runtime::Handle::try_current()) {
-            runtime.spawn_blocking(move || kernel.forget_content(ino));
+            runtime.spawn_blocking(move || what(&*kernel));
         }
     }
 

@@ -26,6 +26,7 @@ pub use table::Reference;
 pub use xattr::SetMode;
 
 use std::collections::VecDeque;
+use std::ffi::OsStr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -38,9 +39,9 @@ use crate::outbox::StagingArea;
 use crate::provider::Provider;
 use crate::state::StateDb;
 use handle::Handles;
-use inode::{Freshness, Node, Placement, Question};
+use inode::{Freshness, Node, Placement};
 use maintenance::UsageCache;
-use table::Table;
+use table::{Question, Table};
 
 /// How long a provider that gave no answer is not asked again about what is known: a file manager that looks at a
 /// hundred files waits for one deadline, not for a hundred.
@@ -62,6 +63,8 @@ pub struct FsSettings {
 /// What the kernel should forget because it changed behind its back. `fuse` implements it.
 pub trait KernelCaches: Send + Sync + 'static {
     fn forget_attributes(&self, ino: Ino);
+    /// What a name stands for.
+    fn forget_name(&self, parent: Ino, name: &OsStr);
     /// Attributes and pages.
     fn forget_content(&self, ino: Ino);
 }
@@ -185,7 +188,7 @@ impl FileSystem {
                 Ok(found)
             }
             Err(error) if error.kind() == ErrorKind::NotFound && ours => Ok(entry),
-            Err(error) => Err(self.lost(ino, error, question)),
+            Err(error) => Err(self.lost(ino, error, &question)),
         }
     }
 
@@ -219,7 +222,7 @@ impl FileSystem {
             }
             // What is known is better than nothing; only what isn't known fails.
             Err(error) if self.means_away(&error) => Ok(entry),
-            Err(error) => Err(self.lost(ino, error, question)),
+            Err(error) => Err(self.lost(ino, error, &question)),
         }
     }
 
@@ -238,9 +241,14 @@ impl FileSystem {
             ErrorKind::NeedsLogin | ErrorKind::Unreachable | ErrorKind::TimedOut | ErrorKind::RateLimited { .. }
         );
         if away {
-            *self.away_since.lock() = Some(Instant::now());
+            self.no_answer();
         }
         away
+    }
+
+    /// Tells that a question was given up: the provider is away.
+    pub fn no_answer(&self) {
+        *self.away_since.lock() = Some(Instant::now());
     }
 
     /// Whether the provider did not answer a moment ago: what is known is then shown without asking again.
@@ -253,7 +261,7 @@ impl FileSystem {
     }
 
     /// Takes a node that the provider no longer has out of the tree.
-    fn lost(&self, ino: Ino, error: Error, question: Question) -> Error {
+    fn lost(&self, ino: Ino, error: Error, question: &Question) -> Error {
         if error.kind() == ErrorKind::NotFound {
             self.table.gone(ino, question.answered());
         }

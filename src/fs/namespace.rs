@@ -5,7 +5,6 @@ use std::ffi::OsStr;
 use tokio::sync::OwnedMutexGuard;
 use tracing::warn;
 
-use super::directory::ATTEMPTS;
 use super::inode::{Node, Placement, Presence};
 use super::table::Reference;
 use super::{Child, FileSystem, Ino};
@@ -133,8 +132,6 @@ impl FileSystem {
             self.table.with(ino, |node| node.confirm_same_content(renamed))?;
             self.times_follow(ino, &version);
         }
-        self.listing_changed(from.0, Some(old_name), None);
-        self.listing_changed(to.0, Some(new_name), None);
         self.list_node(ino);
         Ok(())
     }
@@ -178,28 +175,24 @@ impl FileSystem {
                 }
             };
         }
-        let mut attempt = 1;
-        loop {
-            let question = self.table.question(parent)?;
-            let directory = self.entry(parent).await?;
-            if !directory.is_directory() {
-                return Err(Error::new(
-                    ErrorKind::NotADirectory,
-                    format!("{} is a file", directory.name),
-                ));
-            }
-            match self.provider.lookup(&directory.key, name).await {
-                Ok(_) if attempt < ATTEMPTS && !self.still_holds(parent, question) => attempt += 1,
-                Ok(entry) => return self.table.attach(parent, entry, None, question.answered()),
-                Err(error) => {
-                    if let Some(known) = known {
-                        if self.means_away(&error) {
-                            return Ok(known);
-                        }
-                        self.lost(known.ino(), error.clone(), question);
+        let question = self.table.question(parent)?;
+        let directory = self.entry(parent).await?;
+        if !directory.is_directory() {
+            return Err(Error::new(
+                ErrorKind::NotADirectory,
+                format!("{} is a file", directory.name),
+            ));
+        }
+        match self.provider.lookup(&directory.key, name).await {
+            Ok(entry) => self.table.attach(parent, entry, None, question.answered()),
+            Err(error) => {
+                if let Some(known) = known {
+                    if self.means_away(&error) {
+                        return Ok(known);
                     }
-                    return Err(error);
+                    self.lost(known.ino(), error.clone(), &question);
                 }
+                Err(error)
             }
         }
     }
@@ -273,7 +266,6 @@ impl FileSystem {
             warn!(path, %error, "the modes and times of what was removed are kept");
         }
         self.table.remove(ino);
-        self.listing_changed(parent, Some(&name), None);
         outcome
     }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::inode::{Answer, Freshness, Ino, LocalContent, Node, Placement, Presence, Question};
+use super::inode::{Answer, Freshness, Ino, LocalContent, Node, Placement, Presence};
 use super::listing::Listing;
 use crate::model::{Entry, Error, ErrorKind, Name, Result};
 use crate::outbox::Staged;
@@ -54,6 +54,32 @@ impl Drop for Reference {
     }
 }
 
+/// The provider is being asked about a node or what is in it.
+pub struct Question {
+    node: Reference,
+    asked: Instant,
+    changes: u64,
+}
+
+impl Question {
+    pub fn answered(&self) -> Answer {
+        Answer {
+            asked: self.asked,
+            changes: self.changes,
+            came: Instant::now(),
+        }
+    }
+}
+
+impl Drop for Question {
+    fn drop(&mut self) {
+        let _ = self.node.table.with(self.node.ino, |node| {
+            node.questions -= 1;
+            node.forget_changes();
+        });
+    }
+}
+
 fn stale() -> Error {
     Error::new(ErrorKind::Changed, "the file is not known any more")
 }
@@ -83,11 +109,19 @@ impl Table {
         self.inner.lock().nodes.get_mut(&ino).map(look).ok_or_else(stale)
     }
 
-    /// What to keep of the moment before the provider is asked about a directory or what is in it.
-    pub fn question(&self, directory: Ino) -> Result<Question> {
-        self.with(directory, |node| Question {
+    /// To be called before the provider is asked, and kept until its answer is in the table.
+    ///
+    /// # Errors
+    /// `Changed` for a number that is not in the table.
+    pub fn question(self: &Arc<Self>, ino: Ino) -> Result<Question> {
+        let mut inner = self.inner.lock();
+        let node = inner.nodes.get_mut(&ino).ok_or_else(stale)?;
+        node.questions += 1;
+        let changes = node.changes;
+        Ok(Question {
+            node: self.reference(&mut inner, ino),
             asked: Instant::now(),
-            departures: node.departures,
+            changes,
         })
     }
 
@@ -112,7 +146,7 @@ impl Table {
     /// `number` is the one that a listing already showed, if any.
     ///
     /// # Errors
-    /// `Changed` when the directory is gone.
+    /// `NotFound` when this mount removed the name since it asked, `Changed` when the directory is gone.
     pub fn attach(
         self: &Arc<Self>,
         parent: Ino,
@@ -126,17 +160,20 @@ impl Table {
         {
             return Ok(self.reference(&mut inner, ino));
         }
-        let departures = inner.nodes.get(&parent).ok_or_else(stale)?.departures;
-        let freshness = if departures == answer.question.departures {
-            Freshness::Checked(answer.came)
+        let directory = inner.nodes.get(&parent).ok_or_else(stale)?;
+        let name = entry.name.clone();
+        let entry = directory
+            .corrected(entry, answer)
+            .ok_or_else(|| Error::not_found(&name))?;
+        let freshness = if answer.changes < directory.keys_since {
+            Freshness::KeyLost
         } else {
-            // It may be one of those that are gone since.
-            Freshness::Expired
+            Freshness::Checked(answer.came)
         };
         let ino = number
             .filter(|ino| !inner.nodes.contains_key(ino))
             .unwrap_or_else(|| inner.take_number());
-        let node = Node::new(entry, Presence::AtProvider, freshness, answer.question.asked);
+        let node = Node::new(entry, Presence::AtProvider, freshness, answer.asked);
         inner.insert(ino, parent, node)?;
         Ok(self.reference(&mut inner, ino))
     }
@@ -187,19 +224,24 @@ impl Table {
         if let Some(node) = inner.nodes.get_mut(&ino) {
             node.opens = node.opens.saturating_sub(1);
             node.writers = node.writers.saturating_sub(u64::from(writes));
+            node.forget_changes();
         }
         inner.drop_clean_content(ino);
         inner.drop_if_unneeded(ino);
     }
 
-    /// Lets go of a copy of what the provider has, unless somebody has the file open.
-    pub fn drop_clean_content(&self, ino: Ino) {
-        self.inner.lock().drop_clean_content(ino);
+    /// Lets go of a copy of what the provider has, and of a node that nothing needs any more.
+    pub fn settle(&self, ino: Ino) {
+        let mut inner = self.inner.lock();
+        inner.drop_clean_content(ino);
+        inner.drop_if_unneeded(ino);
     }
 
     /// Takes a node out of the tree that this mount removed; open handles keep it.
     pub fn remove(&self, ino: Ino) {
-        self.inner.lock().remove(ino);
+        let mut inner = self.inner.lock();
+        inner.depart(ino);
+        inner.remove(ino);
     }
 
     /// Takes a node out of the tree that the provider answered to be gone, unless it counts more than the answer.
@@ -221,6 +263,10 @@ impl Table {
         }
         // It must not go while the node hangs nowhere.
         inner.refer(parent);
+        inner.depart(ino);
+        if let Some(directory) = inner.nodes.get_mut(&parent) {
+            directory.change(name, None);
+        }
         if let Some(old) = inner.child(parent, name)
             && old != ino
         {
@@ -266,6 +312,11 @@ impl Table {
         let mut inner = self.inner.lock();
         let mut children = BTreeMap::new();
         for entry in listed {
+            let corrected = match inner.nodes.get(&directory) {
+                Some(node) => node.corrected(entry, answer),
+                None => Some(entry),
+            };
+            let Some(entry) = corrected else { continue };
             let known = inner.child(directory, &entry.name);
             let current = known.filter(|ino| inner.is_current(*ino, &entry, answer));
             let child = match current.and_then(|ino| Some((ino, inner.nodes.get(&ino)?.entry.clone()))) {
@@ -359,6 +410,15 @@ impl Inner {
         Ok(())
     }
 
+    /// Remembers that a node's name is taken from its directory by what this mount does.
+    fn depart(&mut self, ino: Ino) {
+        if let Some(Placement::Child { parent, name }) = self.nodes.get(&ino).map(|node| node.placement.clone())
+            && let Some(directory) = self.nodes.get_mut(&parent)
+        {
+            directory.change(&name, None);
+        }
+    }
+
     /// Breaks the tie to the parent and leaves the node `Removed`.
     fn unhook(&mut self, ino: Ino) {
         let Some(node) = self.nodes.get_mut(&ino) else { return };
@@ -397,8 +457,8 @@ impl Inner {
             if let Some(node) = self.nodes.get_mut(&directory) {
                 node.listing = None;
                 // Whoever is listing it now gets the old keys.
-                node.revision += 1;
-                node.departures += 1;
+                node.changes += 1;
+                node.keys_since = node.changes;
             }
             for child in self.children_of(directory) {
                 if let Some(node) = self.nodes.get_mut(&child) {
@@ -512,16 +572,19 @@ mod tests {
     }
 
     #[test]
-    fn what_was_asked_before_a_departure_is_to_be_asked_again() {
+    fn what_was_asked_before_a_change_does_not_undo_it() {
         let table = table();
+        let file = attach(&table, Ino::ROOT, "f", Kind::File);
         let before = table.question(Ino::ROOT).unwrap();
-        table.with(Ino::ROOT, |root| root.departures += 1).unwrap();
-        let late = table
-            .attach(Ino::ROOT, entry("f", Kind::File), None, before.answered())
-            .unwrap();
-        assert_eq!(
-            table.with(late.ino(), |node| node.freshness).unwrap(),
-            Freshness::Expired
-        );
+        table.remove(file.ino());
+        drop(file);
+        let listing = table.reconcile(Ino::ROOT, vec![entry("f", Kind::File)], before.answered());
+        assert!(listing.children.is_empty());
+        let late = table.attach(Ino::ROOT, entry("f", Kind::File), None, before.answered());
+        assert_eq!(late.unwrap_err().kind(), ErrorKind::NotFound);
+        attach(&table, Ino::ROOT, "f", Kind::File);
+        drop(before);
+        let remembered = table.with(Ino::ROOT, |root| root.changed.len()).unwrap();
+        assert_eq!((remembered, table.len()), (0, 1));
     }
 }

@@ -232,14 +232,18 @@ impl Filesystem for Adapter {
 
     fn unlink(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let (fs, name) = (self.bridge.fs.clone(), name.to_owned());
+        let names = vec![(ino(parent), name.clone())];
         let work = async move { fs.unlink(ino(parent), &name).await };
-        self.bridge.change("unlink", ino(parent), work, empty_reply(reply));
+        self.bridge
+            .change_names("unlink", ino(parent), names, work, empty_reply(reply));
     }
 
     fn rmdir(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let (fs, name) = (self.bridge.fs.clone(), name.to_owned());
+        let names = vec![(ino(parent), name.clone())];
         let work = async move { fs.remove_directory(ino(parent), &name).await };
-        self.bridge.change("rmdir", ino(parent), work, empty_reply(reply));
+        self.bridge
+            .change_names("rmdir", ino(parent), names, work, empty_reply(reply));
     }
 
     fn rename(
@@ -253,6 +257,7 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let (fs, name, new_name): (_, OsString, OsString) = (self.bridge.fs.clone(), name.into(), new_name.into());
+        let names = vec![(ino(parent), name.clone()), (ino(new_parent), new_name.clone())];
         let work = async move {
             let mode = if flags.is_empty() {
                 RenameMode::Replace
@@ -267,7 +272,8 @@ impl Filesystem for Adapter {
             fs.rename((ino(parent), &name), (ino(new_parent), &new_name), mode)
                 .await
         };
-        self.bridge.change("rename", ino(parent), work, empty_reply(reply));
+        self.bridge
+            .change_names("rename", ino(parent), names, work, empty_reply(reply));
     }
 
     fn open(&self, _: &Request, number: INodeNo, flags: OpenFlags, reply: ReplyOpen) {

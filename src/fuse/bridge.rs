@@ -2,6 +2,7 @@
 //!
 //! A panic ends only the operation it happens in.
 
+use std::ffi::OsString;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -46,7 +47,10 @@ impl Bridge {
             let progress = Progress::default();
             let outcome = tokio::select! {
                 outcome = guarded(&progress, work) => outcome,
-                error = standstill(&progress, deadline) => Err(error),
+                error = standstill(&progress, deadline) => {
+                    fs.no_answer();
+                    Err(error)
+                }
             };
             report(&fs, operation, ino, &outcome);
             answer(outcome.map_err(|error| errno(&error)));
@@ -66,23 +70,45 @@ impl Bridge {
         T: Send + 'static,
         W: Future<Output = Result<T>> + Send + 'static,
     {
+        self.change_names(operation, ino, Vec::new(), work, answer);
+    }
+
+    /// As `change`, for work that takes these names away. The kernel, which acts on the answer alone, is to ask for them
+    /// again when the outcome is another than the answer, or isn't known.
+    pub fn change_names<T, W>(
+        &self,
+        operation: &'static str,
+        ino: Ino,
+        names: Vec<(Ino, OsString)>,
+        work: W,
+        answer: impl FnOnce(Result<T, Errno>) + Send + 'static,
+    ) where
+        T: Send + 'static,
+        W: Future<Output = Result<T>> + Send + 'static,
+    {
         let (fs, deadline) = (Arc::clone(&self.fs), self.deadline);
         self.runtime.spawn(async move {
             let progress = Progress::default();
             let mut work = std::pin::pin!(guarded(&progress, work));
-            let error = tokio::select! {
-                outcome = work.as_mut() => {
-                    report(&fs, operation, ino, &outcome);
-                    return answer(outcome.map_err(|error| errno(&error)));
-                }
-                error = standstill(&progress, deadline) => error,
+            let (outcome, over) = tokio::select! {
+                outcome = work.as_mut() => (outcome, true),
+                error = standstill(&progress, deadline) => (Err(error), false),
             };
-            report::<T>(&fs, operation, ino, &Err(error.clone()));
-            answer(Err(errno(&error)));
-            tokio::select! {
-                outcome = work => report(&fs, operation, ino, &outcome),
-                // Before those who began to wait for it at the answer give up.
-                _ = standstill(&progress, deadline * 3 / 4) => {}
+            report(&fs, operation, ino, &outcome);
+            let unknown = outcome.as_ref().err().is_some_and(|error| {
+                let kind = error.kind();
+                matches!(kind, ErrorKind::TimedOut | ErrorKind::Unreachable | ErrorKind::Internal)
+            });
+            answer(outcome.map_err(|error| errno(&error)));
+            if !over {
+                tokio::select! {
+                    outcome = work => report(&fs, operation, ino, &outcome),
+                    // Before those who began to wait for it at the answer give up.
+                    _ = standstill(&progress, deadline * 3 / 4) => {}
+                }
+            }
+            if unknown {
+                fs.forget_names(names);
             }
         });
     }

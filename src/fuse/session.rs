@@ -1,5 +1,6 @@
 //! A mount in the kernel, from mounting to its end.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -157,6 +158,10 @@ impl KernelCaches for Notices {
     fn forget_attributes(&self, ino: Ino) {
         // A negative offset leaves the pages (FUSE_NOTIFY_INVAL_INODE). What the kernel doesn't have it need not forget.
         let _ = self.0.inval_inode(INodeNo(ino.0), -1, 0);
+    }
+
+    fn forget_name(&self, parent: Ino, name: &OsStr) {
+        let _ = self.0.inval_entry(INodeNo(parent.0), name);
     }
 
     fn forget_content(&self, ino: Ino) {

@@ -40,10 +40,11 @@ pub struct TransportSettings {
 }
 
 impl TransportSettings {
-    /// For operations with this deadline without progress.
+    /// For operations with this deadline without progress: a request gives up earlier, so that there is time left for
+    /// what comes of it, as showing what is known.
     pub fn within(deadline: Duration) -> Self {
         Self {
-            stall: deadline,
+            stall: deadline * 3 / 4,
             retry: RetryPolicy::within(deadline),
         }
     }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod races;
+mod stress;
 mod support;
 mod versions;
 

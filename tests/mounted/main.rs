@@ -8,6 +8,7 @@ mod cludz;
 mod demo;
 mod drive;
 mod failures;
+mod kernel;
 mod lifecycle;
 mod reductstore;
 mod sandbox;

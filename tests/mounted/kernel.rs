@@ -1,0 +1,332 @@
+//! The file system under the kernel's hands, over the reference provider with faults that no service gives on demand.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use keymount::cache::MemoryCache;
+use keymount::fetch::{FetchSettings, Fetcher};
+use keymount::fs::{FileSystem, FsSettings};
+use keymount::fuse::{self, Detach, MountSettings, Session};
+use keymount::outbox::StagingArea;
+use keymount::provider::Provider;
+use keymount::provider::faulty::{Fault, Faulty, Gate, Operation, Times};
+use keymount::provider::memory::Memory;
+use keymount::state::StateDb;
+use tokio::runtime::Runtime;
+
+use crate::sandbox::until;
+
+/// How long an operation may stand still in these tests.
+const OP_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A mount that this process serves, used by others.
+struct Served {
+    store: Memory,
+    provider: Arc<Faulty<Memory>>,
+    fs: Arc<FileSystem>,
+    session: Session,
+    runtime: Runtime,
+    folder: tempfile::TempDir,
+}
+
+impl Served {
+    fn new(attr_ttl: Duration) -> Self {
+        let folder = tempfile::Builder::new().prefix("served-").tempdir().unwrap();
+        let directory = folder.path().join("mnt");
+        std::fs::create_dir(&directory).unwrap();
+        let me = std::fs::metadata("/proc/self").unwrap();
+        let store = Memory::default();
+        let provider = Arc::new(Faulty::new(store.clone()));
+        let dynamic: Arc<dyn Provider> = Arc::clone(&provider) as _;
+        let fetching = FetchSettings {
+            spill_directory: folder.path().to_owned(),
+            spill_limit: 1 << 30,
+            memory: 16 << 20,
+        };
+        let cache = Arc::new(MemoryCache::new(16 << 20));
+        let fetcher = Arc::new(Fetcher::new(Arc::clone(&dynamic), cache, fetching));
+        let fs = Arc::new(FileSystem::new(
+            dynamic,
+            fetcher,
+            StagingArea::open(folder.path()).unwrap(),
+            Arc::new(StateDb::open(&folder.path().join("state.db")).unwrap()),
+            store.entry_at("").unwrap(),
+            FsSettings {
+                read_only: false,
+                uid: me.uid(),
+                gid: me.gid(),
+                umask: 0o022,
+                attr_ttl,
+            },
+        ));
+        let runtime = Runtime::new().unwrap();
+        let settings = MountSettings {
+            directory,
+            remote: "memory".to_owned(),
+            read_only: false,
+            allow_other: false,
+            op_timeout: OP_TIMEOUT,
+        };
+        let session = runtime.block_on(fuse::mount(Arc::clone(&fs), settings)).unwrap();
+        Self {
+            store,
+            provider,
+            fs,
+            session,
+            runtime,
+            folder,
+        }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join("mnt").join(name)
+    }
+
+    /// Runs a shell script in the mount; what hangs fails.
+    fn sh(&self, script: &str) -> (bool, String) {
+        let output = Command::new("timeout")
+            .args(["60", "sh", "-c", &format!("cd \"$MNT\" || exit 99\n{script}")])
+            .env("MNT", self.path(""))
+            .env("LC_ALL", "C")
+            .output()
+            .unwrap();
+        assert_ne!(output.status.code(), Some(124), "it hangs: {script}");
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8(said).unwrap())
+    }
+
+    #[track_caller]
+    fn ok(&self, script: &str) -> String {
+        let (success, said) = self.sh(script);
+        assert!(success, "{script}: {said}");
+        said
+    }
+
+    #[track_caller]
+    fn refused(&self, script: &str, message: &str) {
+        let (success, said) = self.sh(script);
+        assert!(!success && said.contains(message), "{script}: {success} {said}");
+    }
+
+    fn stall(&self, operation: Operation) -> Gate {
+        let gate = Gate::new();
+        self.provider
+            .inject(operation, Times::Always, Fault::Stall(gate.clone()));
+        gate
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let _ = self.runtime.block_on(self.session.detach(Detach::Lazy));
+    }
+}
+
+/// Each call that can wait for the provider ends with ETIMEDOUT when it stands still; meanwhile others work, and the same
+/// one works again as soon as the provider does.
+#[test]
+fn nothing_waits_longer_than_the_deadline() {
+    let it = Served::new(Duration::ZERO);
+    it.store.put("other", "other").unwrap();
+    for (operation, script, healed) in [
+        (Operation::Lookup, "cat unknown", "test ! -e unknown"),
+        (Operation::List, "ls folder", "ls folder"),
+        (Operation::Read, "cat file", "cat file"),
+        (
+            Operation::Read,
+            "echo x | dd of=file oflag=append conv=notrunc",
+            "printf x >> file",
+        ),
+        (Operation::CreateDirectory, "mkdir made", "test -d made || mkdir made"),
+        (Operation::RemoveFile, "rm -f file", "test ! -e file || rm file"),
+        (
+            Operation::RemoveDirectory,
+            "rmdir folder",
+            "test ! -e folder || rmdir folder",
+        ),
+        (Operation::Rename, "mv file moved", "test -e moved || mv file moved"),
+        (
+            Operation::Upload,
+            "echo x | cp /dev/stdin new",
+            "echo x | cp /dev/stdin new",
+        ),
+        (Operation::Upload, "truncate -s 2 file", "truncate -s 2 file"),
+        (
+            Operation::Upload,
+            "echo x | cp /dev/stdin file",
+            "echo y | cp /dev/stdin file",
+        ),
+        (
+            Operation::SetLabels,
+            "setfattr -n user.a -v b file",
+            "setfattr -n user.a -v b file",
+        ),
+    ] {
+        let _ = it.store.remove("folder");
+        it.store.put("file", "text").unwrap();
+        it.store.make_directory("folder").unwrap();
+        let _ = it.store.remove("moved");
+        it.runtime.block_on(it.fs.refresh()).unwrap();
+        it.ok("stat file folder other");
+        let gate = it.stall(operation);
+        it.refused(script, "Connection timed out");
+        it.ok("stat -f .");
+        it.provider.heal();
+        // Whoever stands at the gate stays there.
+        it.ok("test \"$(cat other)\" = other");
+        it.ok(healed);
+        gate.open();
+        it.ok("rm -rf new made moved file");
+        assert!(it.fs.pending().is_empty(), "{script}: {:?}", it.fs.pending());
+    }
+}
+
+/// What is known is shown while the provider stands still, and not only when it refuses.
+#[test]
+fn a_provider_that_stands_still_is_away() {
+    let it = Served::new(Duration::ZERO);
+    for n in 0..5 {
+        it.store.put(&format!("folder/{n}"), "text").unwrap();
+    }
+    it.ok("ls -l folder");
+    for operation in [Operation::Lookup, Operation::List, Operation::Stat] {
+        it.stall(operation);
+    }
+    let _ = it.sh("stat folder/0");
+    assert_eq!(
+        it.ok("ls -l folder | grep -c text; ls folder | wc -l").lines().last(),
+        Some("5")
+    );
+}
+
+/// The deadline is answered while the upload goes on; that it arrived is known afterwards.
+#[test]
+fn an_upload_that_ends_after_its_deadline_is_no_conflict() {
+    let it = Served::new(Duration::from_secs(60));
+    let gate = Gate::new();
+    it.provider
+        .inject(Operation::Upload, Times::Next(1), Fault::StallAnswer(gate.clone()));
+    it.refused("echo one | cp /dev/stdin file", "Connection timed out");
+    gate.open();
+    it.ok("echo two >> file; sync file");
+    assert_eq!(it.store.content("file").unwrap(), "one\ntwo\n");
+    assert!(it.fs.pending().is_empty());
+    let gate = Gate::new();
+    it.provider.inject(
+        Operation::CreateDirectory,
+        Times::Next(1),
+        Fault::StallAnswer(gate.clone()),
+    );
+    it.refused("mkdir late", "Connection timed out");
+    gate.open();
+    it.ok("test -d late && rmdir late");
+    let gate = Gate::new();
+    it.provider
+        .inject(Operation::Rename, Times::Next(1), Fault::StallAnswer(gate.clone()));
+    // `mv` would try again by itself.
+    let rename = r#"perl -e 'rename("file", "moved") or die "$!"'"#;
+    it.refused(rename, "Connection timed out");
+    gate.open();
+    until("the end of the rename", || !it.path("file").exists());
+    it.ok("test -e moved && echo three >> moved");
+    assert_eq!(it.store.content("moved").unwrap(), "one\ntwo\nthree\n");
+}
+
+#[test]
+fn a_panic_costs_one_answer() {
+    let it = Served::new(Duration::ZERO);
+    it.store.put("file", "text").unwrap();
+    it.store.put("unread", "text").unwrap();
+    for (operation, script) in [
+        (Operation::Lookup, "cat file"),
+        (Operation::List, "ls"),
+        (Operation::Read, "cat unread"),
+        (Operation::Upload, "echo x | cp /dev/stdin new"),
+        (Operation::Rename, "mv file moved && mv moved file"),
+        (Operation::SetLabels, "setfattr -n user.a -v b file"),
+    ] {
+        // The kernel repeats a read ahead that failed.
+        it.provider.inject(operation, Times::Always, Fault::Panic);
+        it.refused(script, "Input/output error");
+        it.provider.heal();
+        it.ok(script);
+    }
+    assert!(
+        it.fs
+            .problems()
+            .iter()
+            .any(|problem| problem.message.contains("defect"))
+    );
+}
+
+#[test]
+fn large_directories_are_read_and_removed_whole() {
+    const MANY: usize = 5000;
+    let it = Served::new(Duration::from_secs(60));
+    for n in 0..MANY {
+        it.store.put(&format!("many/file number {n}"), "x").unwrap();
+    }
+    assert_eq!(it.ok("ls many | sort -u | wc -l").trim(), MANY.to_string());
+    it.provider.reset_counts();
+    assert_eq!(it.ok("ls -l many | grep -c 'file number'").trim(), MANY.to_string());
+    assert_eq!(it.provider.all_calls(), 0, "it was all known");
+    // Positions stay valid, and rewinding looks again.
+    it.ok(
+        r#"perl -e '
+        opendir(my $d, "many") or die; my (@all, @at);
+        for (;;) { my $at = telldir($d); my $name = readdir($d); last unless defined $name; push @at, $at; push @all, $name }
+        die scalar(@all) unless @all == 5002;
+        for my $n (4000, 17, 2500, 5001, 0) {
+            seekdir($d, $at[$n]); my $name = readdir($d); die "$n: $name, $all[$n]" unless $name eq $all[$n] }
+        open(my $f, ">", "many/new") or die; close($f) or die;
+        rewinddir($d); my $count = () = readdir($d); die $count unless $count == 5003;
+        unlink("many/new") or die'"#,
+    );
+    it.ok("rm -r many && test ! -e many");
+    assert!(it.store.snapshot().is_empty());
+}
+
+/// What the kernel keeps of a file is let go of when somebody else changed it.
+#[test]
+fn remote_changes_reach_the_kernel() {
+    let it = Served::new(Duration::ZERO);
+    it.store.put("file", "first").unwrap();
+    assert_eq!(it.ok("cat file"), "first");
+    it.store.put("file", "other").unwrap();
+    assert_eq!(it.ok("cat file"), "other");
+    it.store.put("file", "longer than before").unwrap();
+    assert_eq!(it.ok("cat file; stat -c %s file"), "longer than before18\n");
+    it.store.put("file", "").unwrap();
+    assert_eq!(it.ok("cat file; stat -c %s file"), "0\n");
+    it.store.remove("file").unwrap();
+    it.store.put("file/inner", "deep").unwrap();
+    assert_eq!(it.ok("cat file/inner; ls"), "deepfile\n");
+    it.store.remove("file").unwrap();
+    it.store.put("file", "flat").unwrap();
+    assert_eq!(it.ok("cat file"), "flat");
+    it.store.put("late", "late").unwrap();
+    assert_eq!(it.ok("cat late"), "late", "that it wasn't there isn't remembered");
+    it.ok(
+        "ls -i file > /dev/null; before=$(stat -c %i file); mv file moved; test \"$(stat -c %i moved)\" = \"$before\"",
+    );
+    it.store.put("file", "third").unwrap();
+    assert_eq!(it.ok("cat file moved"), "thirdflat");
+}
+
+#[test]
+fn modes_can_be_taken_and_given_back() {
+    let it = Served::new(Duration::from_secs(60));
+    it.ok("umask 027; echo x > file; mkdir folder; test \"$(stat -c %a file)\" = 640; test \"$(stat -c %a folder)\" = 750");
+    it.ok(
+        "chmod 000 file folder; test \"$(stat -c %a file folder | sort -u)\" = 0; chmod 755 file folder; test -x file",
+    );
+    it.ok("install -m 700 file tool && test \"$(stat -c %a tool)\" = 700 && ./tool 2>/dev/null; test $? != 126");
+    it.ok("touch -d '2001-02-03 04:05:06' file && cp -p file copy && test \"$(stat -c %Y file)\" = \"$(stat -c %Y copy)\"");
+    it.ok("mv copy file && test \"$(date -d @$(stat -c %Y file) +%Y)\" = 2001");
+    it.ok("mkdir tree && cp -p file tree/f && touch -d 2002-03-04 tree && tar c tree | (mkdir out && tar x -C out)");
+    it.ok("test \"$(stat -c '%a %Y' tree tree/f)\" = \"$(cd out && stat -c '%a %Y' tree tree/f)\"");
+    it.ok("sleep 0; echo more >> file; test \"$(date -d @$(stat -c %Y file) +%Y)\" != 2001");
+}
