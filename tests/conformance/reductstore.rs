@@ -160,7 +160,9 @@ impl AtServer {
     }
 
     async fn call(&self, method: Method, path: &str, body: &str) -> Response {
-        let request = self.request(method.clone(), path).header("content-type", "application/json");
+        let request = self
+            .request(method.clone(), path)
+            .header("content-type", "application/json");
         let answer = request.body(body.to_owned()).send().await.unwrap();
         assert!(answer.status().is_success(), "{method} {path}: {}", answer.status());
         answer
@@ -182,7 +184,9 @@ impl AtServer {
         let entry = self.entry(folder);
         let query = json!({"query_type": "QUERY", "only_metadata": true}).to_string();
         let url = format!("b/{entry}/q");
-        let request = self.request(Method::POST, &url).header("content-type", "application/json");
+        let request = self
+            .request(Method::POST, &url)
+            .header("content-type", "application/json");
         let answer = request.body(query).send().await.unwrap();
         if answer.status() == StatusCode::NOT_FOUND {
             return Vec::new();
@@ -190,7 +194,9 @@ impl AtServer {
         let answer: Value = serde_json::from_str(&answer.text().await.unwrap()).unwrap();
         let mut files = Vec::new();
         loop {
-            let batch = self.call(Method::HEAD, &format!("b/{entry}/batch?q={}", answer["id"]), "").await;
+            let batch = self
+                .call(Method::HEAD, &format!("b/{entry}/batch?q={}", answer["id"]), "")
+                .await;
             for (header, value) in batch.headers() {
                 if let Some(at) = header.as_str().strip_prefix("x-reduct-time-") {
                     let at = at.parse().unwrap();
@@ -367,7 +373,10 @@ async fn all_buckets_of_the_stand_in() {
 
 #[tokio::test]
 async fn names_by_time_at_the_real_server() {
-    run("reductstore, by time", async || AtServer::new(Which::Real, BY_TIME).await).await;
+    run("reductstore, by time", async || {
+        AtServer::new(Which::Real, BY_TIME).await
+    })
+    .await;
 }
 
 #[tokio::test]

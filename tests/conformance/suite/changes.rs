@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use futures_util::future::{join, join_all};
 use keymount::model::{ErrorKind, Kind};
 
 use super::Outcome::{self, NotApplicable, Passed};
@@ -51,6 +52,32 @@ pub async fn remove_an_empty_directory(bench: &Bench) -> Outcome {
     bench.provider.remove_file(&file).await.unwrap();
     bench.provider.remove_directory(&folder).await.unwrap();
     assert!(bench.names(&bench.root).await.is_empty());
+    Passed
+}
+
+pub async fn removals_beside_uploads_leave_all_others(bench: &Bench) -> Outcome {
+    let text = |what: &str, number: u64| format!("{what} {number}");
+    for number in 0..6 {
+        bench
+            .put(&bench.root, &text("kept", number), &pattern(2_000, number))
+            .await;
+        bench.put(&bench.root, &text("removed", number), b"soon gone").await;
+    }
+    let uploads = (0..6).map(async |number| {
+        bench
+            .put(&bench.root, &text("new", number), &pattern(700_000, number))
+            .await;
+    });
+    let removals = (0..6).map(async |number| {
+        let entry = bench.lookup(&bench.root, &text("removed", number)).await.unwrap();
+        bench.provider.remove_file(&entry).await.unwrap();
+    });
+    join(join_all(uploads), join_all(removals)).await;
+    for number in 0..6 {
+        assert!(bench.content(&bench.root, &text("kept", number)).await == pattern(2_000, number));
+        assert!(bench.content(&bench.root, &text("new", number)).await == pattern(700_000, number));
+    }
+    assert_eq!(bench.names(&bench.root).await.len(), 12);
     Passed
 }
 

@@ -140,6 +140,7 @@ const CASES: &[Case] = cases![
         remove_a_file_and_use_its_name_again,
         remove_what_is_missing,
         remove_an_empty_directory,
+        removals_beside_uploads_leave_all_others,
         a_directory_that_is_not_empty_stays,
         rename_to_a_free_name,
         rename_to_unusual_names,

@@ -233,7 +233,11 @@ pub async fn what_check_name_accepts_can_be_made(bench: &Bench) -> Outcome {
             if longest.is_some_and(|longest| text.chars().count() > longest) {
                 assert!(refused.is_some(), "{entry_kind:?} {text:?} is too long");
             } else {
-                assert_eq!(refused, bench.fixture().refuses(entry_kind, &text), "{entry_kind:?} {text:?}");
+                assert_eq!(
+                    refused,
+                    bench.fixture().refuses(entry_kind, &text),
+                    "{entry_kind:?} {text:?}"
+                );
             }
             if refused.is_some() {
                 continue;
@@ -265,7 +269,11 @@ pub async fn what_check_name_refuses_is_refused_without_asking(bench: &Bench) ->
             let before = bench.fixture().requests();
             let refused = make(bench, entry_kind, &text).await;
             assert_eq!(kind(&refused), Some(expected), "{entry_kind:?} {text:?}");
-            assert_eq!(bench.fixture().requests(), before, "{entry_kind:?} {text:?} went to the service");
+            assert_eq!(
+                bench.fixture().requests(),
+                before,
+                "{entry_kind:?} {text:?} went to the service"
+            );
             if entry_kind == Kind::File {
                 let refused = bench.rename(&bench.root, &source, &text, None).await;
                 assert_eq!(kind(&refused), Some(expected), "renamed to {text:?}");
@@ -290,7 +298,12 @@ pub async fn check_name_where_no_file_can_be(bench: &Bench) -> Outcome {
     let refused = bench.try_put(&root, "file", b"x").await;
     assert_eq!(kind(&refused), Some(ErrorKind::Unsupported));
     assert_eq!(bench.fixture().requests(), before, "the upload went to the service");
-    assert!(bench.provider.check_name(&root, Kind::Directory, &name("folder")).is_ok());
+    assert!(
+        bench
+            .provider
+            .check_name(&root, Kind::Directory, &name("folder"))
+            .is_ok()
+    );
     bench.make_directory(&root, "folder").await;
     let both = BTreeSet::from(["folder".to_owned(), workplace.to_owned()]);
     assert_eq!(bench.names(&root).await, both);
