@@ -5,6 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use keymount::emulator::Running;
 use keymount::emulator::cludz::{Assumptions, CludzStore, Drive, Duplicates, Overwrite};
+use keymount::model::{ErrorKind, Kind};
 use keymount::provider::Provider;
 
 use crate::cludz_support::{Token, client, client_with};
@@ -16,7 +17,7 @@ struct AtStandIn {
     /// The folder of the drive that is mounted, with a slash at its end.
     folder: &'static str,
     skips: &'static [(&'static str, &'static str)],
-    _running: Running,
+    running: Running,
 }
 
 impl AtStandIn {
@@ -30,7 +31,7 @@ impl AtStandIn {
             provider: Arc::new(provider),
             folder: "/",
             skips: &[],
-            _running: running,
+            running,
         }
     }
 
@@ -49,10 +50,15 @@ impl Fixture for AtStandIn {
     }
 
     /// The rules of the documentation, written down independently of the client, and control characters.
-    fn refuses(&self, name: &str) -> bool {
+    fn refuses(&self, _: Kind, name: &str) -> Option<ErrorKind> {
         let stem = name.split('.').next().unwrap().to_uppercase();
-        name.contains(|c: char| r#"/*?<>|:"\'"#.contains(c) || c.is_control())
-            || ["CON", "NUL", "COM1"].contains(&stem.as_str())
+        let refused = name.contains(|c: char| r#"/*?<>|:"\'"#.contains(c) || c.is_control())
+            || ["CON", "NUL", "COM1"].contains(&stem.as_str());
+        refused.then_some(ErrorKind::InvalidName)
+    }
+
+    fn requests(&self) -> Option<usize> {
+        Some(self.running.requests().len())
     }
 
     fn skips(&self) -> &'static [(&'static str, &'static str)] {
@@ -109,7 +115,7 @@ async fn with_a_folder_of_the_drive_mounted() {
             provider: Arc::new(provider),
             folder: "/a b/ü/",
             skips: &[],
-            _running: running,
+            running,
         }
     })
     .await;

@@ -2,7 +2,11 @@
 //!
 //! To add a provider: write a module with a `Fixture` and a test that calls `suite::run` (see `memory.rs`). What a
 //! provider cannot do is known from its capabilities; further cases that cannot apply are named in `Fixture::skips`
-//! with the reason. `cargo test --test conformance -- --nocapture` prints the table of provider, case and result.
+//! with the reason.
+//!
+//! The table of provider, case and result is written to `target/tmp/conformance.txt` (below `CARGO_TARGET_DIR` if that
+//! is set); `scripts/test` names it. What is skipped or not applicable is a fact about a provider, declared here and
+//! shown there, and no test that this machine couldn't run: it isn't reported to `KEYMOUNT_TEST_SKIPS`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -11,5 +15,9 @@ mod cludz;
 #[allow(dead_code)]
 #[path = "../support/cludz.rs"]
 mod cludz_support;
+mod export_names;
 mod memory;
+mod reductstore;
+#[path = "../support/reductstore.rs"]
+mod reductstore_support;
 mod suite;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use keymount::model::{ErrorKind, Kind};
 use keymount::provider::faulty::Faulty;
 use keymount::provider::memory::{Addressing, Memory, Options};
 use keymount::provider::{Capabilities, LabelSupport, Provider, Reads};
@@ -36,8 +37,8 @@ impl Fixture for InMemory {
         Some(self)
     }
 
-    fn refuses(&self, name: &str) -> bool {
-        name.contains(self.forbidden)
+    fn refuses(&self, _: Kind, name: &str) -> Option<ErrorKind> {
+        name.contains(self.forbidden).then_some(ErrorKind::InvalidName)
     }
 }
 

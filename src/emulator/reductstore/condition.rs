@@ -1,8 +1,10 @@
 //! The `when` clause of queries.
 //!
-//! Responsible for `{"&label":{"$eq":v}}`, `$ne`, `$and` and `$limit`, which a file client needs. The real server has
-//! many more operators; here they are refused like unknown ones. Several members of one object are a conjunction,
-//! evaluated in order and only as far as needed (measured: `$limit` after a comparison counts matches only).
+//! Responsible for the operators that a file client needs: `$eq`, `$ne`, `$and`, `$or`, their other names, and `$limit`,
+//! in every notation, and for the directives that bound a batch. The real server has many more operators; here they are
+//! refused like unknown ones. Several members of one object are a conjunction, evaluated in order and only as far as
+//! needed (measured: `$limit` after a comparison counts matches only). A record that lacks a label which is looked at
+//! isn't wanted, also where another alternative of `$or` would hold (measured).
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -39,106 +41,208 @@ impl Scalar {
 }
 
 /// A condition with the state it needs over the run of one query.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Condition {
+    /// All must hold; none holds for every record.
+    terms: Vec<Node>,
+    pub(super) batch: BatchBounds,
+}
+
+/// What `#batch_records` and `#batch_metadata_size` say.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct BatchBounds {
+    pub(super) records: Option<usize>,
+    /// Of all headers that describe records, in bytes.
+    pub(super) headers: Option<usize>,
+}
+
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Condition(Vec<Term>);
-
-#[derive(Debug, Clone, PartialEq)]
-enum Term {
-    Compare {
-        label: String,
-        operator: Operator,
-        value: Scalar,
-    },
-    All(Vec<Condition>),
-    Limit {
-        left: u64,
-    },
+enum Node {
+    Constant(Scalar),
+    Label(String),
+    Equal(Box<[Node; 2]>),
+    NotEqual(Box<[Node; 2]>),
+    All(Vec<Node>),
+    Any(Vec<Node>),
+    Limit { left: u64 },
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Operator {
-    Equal,
-    NotEqual,
-}
-
-impl Default for Condition {
-    /// Holds for every record.
-    fn default() -> Self {
-        Self(Vec::new())
-    }
-}
+/// A label that is looked at and isn't there.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Missing(pub(super) String);
 
 impl Condition {
     pub(super) fn parse(json: &Json) -> Result<Self, Failure> {
-        match json {
-            Json::Null => Ok(Self::default()),
-            Json::Object(members) => members
-                .iter()
-                .map(|(key, value)| parse_term(key, value))
-                .collect::<Result<_, _>>()
-                .map(Self),
-            Json::Array(_) => Err(refused("Array type is not supported")),
-            Json::Scalar(_) => Err(refused("A condition must be an object")),
+        let Json::Object(members) = json else {
+            return match json {
+                Json::Null => Ok(Self::default()),
+                other => parse(other).map(|terms| Self {
+                    terms,
+                    ..Self::default()
+                }),
+            };
+        };
+        let mut condition = Self::default();
+        for (key, value) in members {
+            if key.starts_with('#') {
+                condition.batch.set(key, value)?;
+            } else {
+                condition.terms.push(parse_member(key, value)?);
+            }
         }
+        Ok(condition)
     }
 
     /// Whether the next record of a query with these labels is wanted.
-    pub(super) fn holds(&mut self, labels: &BTreeMap<String, String>) -> bool {
-        self.0.iter_mut().all(|term| match term {
-            Term::Compare { label, operator, value } => labels.get(label).is_some_and(|actual| {
-                let equal = Scalar::of_label(actual) == *value;
-                equal == (*operator == Operator::Equal)
-            }),
-            Term::All(conditions) => conditions.iter_mut().all(|condition| condition.holds(labels)),
-            Term::Limit { left } => match left.checked_sub(1) {
+    pub(super) fn holds(&mut self, labels: &BTreeMap<String, String>) -> Result<bool, Missing> {
+        all(&mut self.terms, labels)
+    }
+}
+
+impl BatchBounds {
+    fn set(&mut self, directive: &str, value: &Json) -> Result<(), Failure> {
+        let number = match value {
+            Json::Scalar(Scalar::Number(number)) if *number >= 0.0 && number.fract() == 0.0 => Some(*number as usize),
+            _ => return Err(refused(format!("{directive} must be a positive integer"))),
+        };
+        match directive {
+            "#batch_records" => self.records = number,
+            "#batch_metadata_size" => self.headers = number,
+            _ => return Err(refused(format!("Directive '{directive}' is not supported"))),
+        }
+        Ok(())
+    }
+}
+
+impl Scalar {
+    fn truth(&self) -> bool {
+        match self {
+            Self::Bool(truth) => *truth,
+            Self::Number(number) => *number != 0.0,
+            Self::Text(text) => !text.is_empty(),
+        }
+    }
+
+    fn equals(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Text(left), Self::Text(right)) => left == right,
+            (Self::Text(_), _) | (_, Self::Text(_)) => false,
+            (left, right) => left.number() == right.number(),
+        }
+    }
+
+    fn number(&self) -> f64 {
+        match self {
+            Self::Bool(truth) => f64::from(u8::from(*truth)),
+            Self::Number(number) => *number,
+            Self::Text(_) => f64::NAN,
+        }
+    }
+}
+
+impl Node {
+    fn value(&mut self, labels: &BTreeMap<String, String>) -> Result<Scalar, Missing> {
+        let truth = match self {
+            Self::Constant(value) => return Ok(value.clone()),
+            Self::Label(name) => {
+                let value = labels.get(name).ok_or_else(|| Missing(name.clone()))?;
+                return Ok(Scalar::of_label(value));
+            }
+            Self::Equal(pair) => pair[0].value(labels)?.equals(&pair[1].value(labels)?),
+            Self::NotEqual(pair) => !pair[0].value(labels)?.equals(&pair[1].value(labels)?),
+            Self::All(nodes) => all(nodes, labels)?,
+            Self::Any(nodes) => {
+                let mut any = false;
+                for node in nodes {
+                    any = any || node.value(labels)?.truth();
+                }
+                any
+            }
+            Self::Limit { left } => match left.checked_sub(1) {
                 Some(rest) => {
                     *left = rest;
                     true
                 }
                 None => false,
             },
-        })
-    }
-
-    /// A label that the condition compares and that isn't among these.
-    pub(super) fn missing_in(&self, labels: &BTreeMap<String, String>) -> Option<&str> {
-        self.0.iter().find_map(|term| match term {
-            Term::Compare { label, .. } => (!labels.contains_key(label)).then_some(label.as_str()),
-            Term::All(conditions) => conditions.iter().find_map(|condition| condition.missing_in(labels)),
-            Term::Limit { .. } => None,
-        })
+        };
+        Ok(Scalar::Bool(truth))
     }
 }
 
-fn parse_term(key: &str, value: &Json) -> Result<Term, Failure> {
-    match (key, value) {
-        ("$limit", Json::Scalar(Scalar::Number(n))) if *n >= 0.0 && n.fract() == 0.0 => {
-            Ok(Term::Limit { left: *n as u64 })
+fn all(nodes: &mut [Node], labels: &BTreeMap<String, String>) -> Result<bool, Missing> {
+    for node in nodes {
+        if !node.value(labels)?.truth() {
+            return Ok(false);
         }
-        ("$limit", _) => Err(refused("Operator '$limit' needs a whole number")),
-        ("$and", Json::Array(items)) => items
-            .iter()
-            .map(Condition::parse)
-            .collect::<Result<_, _>>()
-            .map(Term::All),
-        ("$and", _) => Err(refused("Operator '$and' needs an array")),
-        (key, Json::Object(members)) if key.starts_with('&') => {
-            let [(operator, Json::Scalar(value))] = members.as_slice() else {
-                return Err(refused("A label is compared by one operator with one value"));
-            };
-            let operator = match operator.as_str() {
-                "$eq" => Operator::Equal,
-                "$ne" => Operator::NotEqual,
-                other => return Err(refused(format!("Operator '{other}' not supported"))),
-            };
-            Ok(Term::Compare {
-                label: key[1..].to_owned(),
-                operator,
-                value: value.clone(),
-            })
+    }
+    Ok(true)
+}
+
+fn parse(json: &Json) -> Result<Vec<Node>, Failure> {
+    match json {
+        Json::Object(members) => members.iter().map(|(key, value)| parse_member(key, value)).collect(),
+        Json::Array(_) => Err(refused("Array type is not supported")),
+        Json::Null => Err(refused("Null type is not supported")),
+        Json::Scalar(Scalar::Text(text)) => parse_text(text).map(|node| vec![node]),
+        Json::Scalar(value) => Ok(vec![Node::Constant(value.clone())]),
+    }
+}
+
+/// `{"$operator": [operands]}`, `{"left": {"$operator": right}}` or `{"$operator": operand}`.
+fn parse_member(key: &str, value: &Json) -> Result<Node, Failure> {
+    match value {
+        Json::Array(items) => {
+            let mut operands = Vec::new();
+            for item in items {
+                operands.extend(parse(item)?);
+            }
+            operator(key, operands)
         }
-        (key, _) if key.starts_with('$') => Err(refused(format!("Operator '{key}' not supported"))),
-        (key, _) => Err(refused(format!("Operator '{key}' must start with '$'"))),
+        Json::Object(members) => {
+            let [(name, right)] = members.as_slice() else {
+                return Err(refused("Object notation must have exactly one operator"));
+            };
+            let mut operands = vec![parse_text(key)?];
+            operands.extend(parse(right)?);
+            operator(name, operands)
+        }
+        operand => operator(key, parse(operand)?),
+    }
+}
+
+fn parse_text(text: &str) -> Result<Node, Failure> {
+    if let Some(label) = text.strip_prefix('&') {
+        return Ok(Node::Label(label.to_owned()));
+    }
+    if let Some(escaped) = text.strip_prefix("$$") {
+        return Ok(Node::Constant(Scalar::Text(format!("${escaped}"))));
+    }
+    if text.starts_with(['$', '@']) {
+        return Err(refused(format!(
+            "Unknown '$' literal '{text}'; use '$$' to escape a string value"
+        )));
+    }
+    Ok(Node::Constant(Scalar::Text(text.to_owned())))
+}
+
+fn operator(name: &str, operands: Vec<Node>) -> Result<Node, Failure> {
+    let two = |operands: Vec<Node>| {
+        <[Node; 2]>::try_from(operands)
+            .map(Box::new)
+            .map_err(|_| refused(format!("{name} requires exactly two operands")))
+    };
+    match name {
+        "$eq" => two(operands).map(Node::Equal),
+        "$ne" => two(operands).map(Node::NotEqual),
+        "$and" | "$all_of" => Ok(Node::All(operands)),
+        "$or" | "$any_of" => Ok(Node::Any(operands)),
+        "$limit" => match operands.as_slice() {
+            [Node::Constant(Scalar::Number(n))] if *n >= 0.0 && n.fract() == 0.0 => Ok(Node::Limit { left: *n as u64 }),
+            _ => Err(refused("Operator '$limit' needs a whole number")),
+        },
+        name if name.starts_with('$') => Err(refused(format!("Operator '{name}' not supported"))),
+        name => Err(refused(format!("Operator '{name}' must start with '$'"))),
     }
 }
 
@@ -229,11 +333,16 @@ mod tests {
             (r#"{"&e":{"$eq":""}}"#, true),
             (r#"{"&t":{"$ne":"x"}}"#, true),
             (r#"{"&none":{"$ne":"x"}}"#, false),
+            (r#"{"$any_of":[{"&n":{"$eq":2}},{"&t":{"$eq":"a, b"}}]}"#, true),
+            (r#"{"$or":[{"&none":{"$eq":2}},{"&n":{"$eq":1}}]}"#, false),
+            (r#"{"$eq":[0,1]}"#, false),
+            (r#"{"$eq":["&n",1]}"#, true),
             (r#"{"$and":[{"&n":{"$eq":1}},{"&t":{"$eq":"x"}}]}"#, false),
             ("{}", true),
             ("null", true),
         ] {
-            assert_eq!(condition(text).unwrap().holds(&number), expected, "{text}");
+            let holds = condition(text).unwrap().holds(&number);
+            assert_eq!(holds.unwrap_or(false), expected, "{text}");
         }
     }
 
@@ -242,7 +351,7 @@ mod tests {
         let (yes, no) = (labels(&[("n", "x")]), labels(&[]));
         let run = |text: &str| {
             let mut condition = condition(text).unwrap();
-            [&no, &yes, &yes].map(|labels| condition.holds(labels))
+            [&no, &yes, &yes].map(|labels| condition.holds(labels).unwrap_or(false))
         };
         assert_eq!(run(r#"{"&n":{"$eq":"x"},"$limit":1}"#), [false, true, false]);
         assert_eq!(run(r#"{"$limit":1,"&n":{"$eq":"x"}}"#), [false, false, false]);
@@ -253,6 +362,8 @@ mod tests {
     fn what_is_not_understood_is_refused() {
         for text in [
             r#"{"&n":"x"}"#,
+            r##"{"#foo":1}"##,
+            r##"{"#batch_records":"x"}"##,
             r#"{"$foo":1}"#,
             r#"{"&n":{"$in":["x"]}}"#,
             "[]",

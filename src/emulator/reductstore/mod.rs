@@ -7,7 +7,7 @@
 //!
 //! Left out: query links, attachments (`$meta`), the multi-entry `/io` API, batched writes and label updates (501),
 //! replications and lifecycles, the `$system` bucket, rate limits, IP allow-lists (kept and shown, not enforced), the
-//! limit on the number of headers, extensions, and operators of `when` beyond `$eq`, `$ne`, `$and` and `$limit`.
+//! limit on the number of headers, extensions, and operators of `when` beyond `$eq`, `$ne`, `$and`, `$or` and `$limit`.
 //! Different on purpose: removal is over after a number of looks at what is removed instead of after some time
 //! ([`Removal`]); a continuous query waits a second for news, not fifteen; sizes on disk are estimates; `oldest_record`
 //! is exact after removals; a read never returns bytes of a neighbouring record.

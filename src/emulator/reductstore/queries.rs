@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
-use super::condition::{Condition, Json};
+use super::condition::{BatchBounds, Condition, Json, Missing};
 use super::failure::Failure;
 use super::storage::{Bucket, Entry, Labels, RecordBody};
 
@@ -16,6 +16,8 @@ use super::storage::{Bucket, Entry, Labels, RecordBody};
 const BATCH_RECORDS: usize = 85;
 /// A batch with content is closed by the record that goes beyond so many bytes (`RS_IO_BATCH_MAX_SIZE`; measured).
 const BATCH_BYTES: usize = 8_000_000;
+/// The headers of a batch, closed by the record that goes beyond so many bytes (`RS_IO_BATCH_MAX_METADATA_SIZE`).
+const BATCH_HEADERS: usize = 512_000;
 /// How long a query lives after it was last read, unless it says so itself.
 const TTL: u64 = 60;
 
@@ -95,6 +97,22 @@ pub(super) struct Hit {
     pub(super) content: bytes::Bytes,
 }
 
+impl Hit {
+    /// The value of the header that describes the record in a batch: values with a comma are quoted (measured).
+    pub(super) fn described(&self) -> String {
+        let mut line = format!("{},{}", self.content.len(), self.content_type);
+        for (name, value) in &self.labels {
+            let quote = if value.contains(',') { "\"" } else { "" };
+            line.push_str(&format!(",{name}={quote}{value}{quote}"));
+        }
+        line
+    }
+
+    fn header_len(&self) -> usize {
+        format!("x-reduct-time-{}: {}", self.ts, self.described()).len()
+    }
+}
+
 /// How much of a query is read at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Limit {
@@ -106,12 +124,16 @@ pub(super) enum Limit {
 }
 
 impl Limit {
-    fn is_reached(self, hits: &[Hit]) -> bool {
+    fn is_reached(self, hits: &[Hit], bounds: BatchBounds) -> bool {
         let bytes = || hits.iter().map(|hit| hit.content.len()).sum::<usize>();
+        let is_full = || {
+            let headers = hits.iter().map(Hit::header_len).sum::<usize>();
+            hits.len() >= bounds.records.unwrap_or(BATCH_RECORDS) || headers > bounds.headers.unwrap_or(BATCH_HEADERS)
+        };
         match self {
             Self::One => !hits.is_empty(),
-            Self::BatchOfHeads => hits.len() >= BATCH_RECORDS,
-            Self::Batch => hits.len() >= BATCH_RECORDS || bytes() > BATCH_BYTES,
+            Self::BatchOfHeads => is_full(),
+            Self::Batch => is_full() || bytes() > BATCH_BYTES,
             Self::All => false,
         }
     }
@@ -184,7 +206,7 @@ impl Query {
     pub(super) fn take(&mut self, storage: &mut Bucket, limit: Limit) -> Result<(Vec<Hit>, bool), Failure> {
         self.expires = Instant::now() + self.ttl;
         let mut hits: Vec<Hit> = Vec::new();
-        while !limit.is_reached(&hits) {
+        while !limit.is_reached(&hits, self.condition.batch) {
             let Some(ts) = self.advance(storage)? else { break };
             if let Ok((record, content)) = storage.readable(&self.bucket, &self.entry, ts) {
                 let (content_type, labels) = (record.content_type.clone(), record.labels.clone());
@@ -218,14 +240,13 @@ impl Query {
             if !matches!(record.body, RecordBody::Complete(_)) {
                 continue;
             }
-            if self.missing_label == MissingLabel::Fails
-                && let Some(label) = self.condition.missing_in(&record.labels)
-            {
-                self.next = None;
-                return Err(Failure::not_found(format!("Reference '{label}' not found")));
-            }
-            if self.condition.holds(&record.labels) {
-                return Ok(Some(ts));
+            match self.condition.holds(&record.labels) {
+                Ok(true) => return Ok(Some(ts)),
+                Err(Missing(label)) if self.missing_label == MissingLabel::Fails => {
+                    self.next = None;
+                    return Err(Failure::not_found(format!("Reference '{label}' not found")));
+                }
+                Ok(false) | Err(Missing(_)) => {}
             }
         }
         Ok(None)

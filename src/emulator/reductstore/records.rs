@@ -311,13 +311,8 @@ fn batch_response(hits: &[Hit], last: bool) -> Response {
     let mut headers = HeaderMap::new();
     for hit in hits {
         content.extend_from_slice(&hit.content);
-        let mut line = format!("{},{}", hit.content.len(), hit.content_type);
-        for (name, value) in &hit.labels {
-            let quote = if value.contains(',') { "\"" } else { "" };
-            line.push_str(&format!(",{name}={quote}{value}{quote}"));
-        }
         if let Ok(name) = HeaderName::try_from(format!("{TIME_PREFIX}{}", hit.ts)) {
-            headers.insert(name, text_header(&line));
+            headers.insert(name, text_header(&hit.described()));
         }
     }
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(content.len()));

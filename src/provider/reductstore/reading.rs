@@ -3,6 +3,10 @@
 //! While a record is sent, the removal of an earlier one in the same block shifts what follows: status 200, the right
 //! length, other bytes (measured on ReductStore 1.21.5). Own removals therefore wait for own readers of the entry, and
 //! what others remove is found by the checksum that keymount stores with every record.
+//!
+//! A removal while another record of the block is being stored is worse: from the second removal on the server takes
+//! the unfinished record for a damaged block and gives up **all** records in it (measured on ReductStore 1.21.5). Own
+//! removals therefore wait for own uploads into the entry, too.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,13 +23,18 @@ use crate::model::{Error, Result};
 use crate::provider::ByteStream;
 use crate::provider::content::hex;
 
-/// One lock for each entry that is being read or removed from.
+/// One lock for each entry that is being read, stored into or removed from.
 #[derive(Default)]
 pub(super) struct EntryLocks(Mutex<HashMap<EntryId, Arc<RwLock<()>>>>);
 
 impl EntryLocks {
     /// Held for as long as a record's bytes are on their way.
     pub(super) async fn reading(&self, entry: &EntryId) -> OwnedRwLockReadGuard<()> {
+        self.lock_of(entry).read_owned().await
+    }
+
+    /// Held for as long as a record is being stored.
+    pub(super) async fn storing(&self, entry: &EntryId) -> OwnedRwLockReadGuard<()> {
         self.lock_of(entry).read_owned().await
     }
 

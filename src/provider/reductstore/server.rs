@@ -307,11 +307,12 @@ impl Server {
     ///
     /// # Errors
     /// `NotFound`.
-    pub(super) async fn remove_record(&self, id: &RecordId) -> Result<()> {
+    pub(super) async fn remove_record(&self, id: &RecordId, replay: Replay) -> Result<()> {
         const PURPOSE: &str = "remove the file";
         let time = HeaderName::try_from(format!("x-reduct-time-{}", id.at.0))
             .map_err(|error| Error::internal("a timestamp is no header").with_source(error))?;
         let request = Request::new(Method::DELETE, self.entry_url(&id.entry, &["batch"]), PURPOSE)
+            .replay(replay)
             .header(time, HeaderValue::from_static(""));
         let response = self.api.call(&request).await?;
         let refusal = response.header(&format!("x-reduct-error-{}", id.at.0));

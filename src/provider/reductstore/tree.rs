@@ -137,12 +137,16 @@ impl ReductStore {
         if self.settings.names == NameMode::Timestamp {
             return Ok(None);
         }
+        let records = self.records_of_name(files, name).await?;
+        Ok(records.into_iter().max_by_key(|record| record.at))
+    }
+
+    /// All records whose label asks for the name.
+    pub(super) async fn records_of_name(&self, files: &EntryId, name: &Name) -> Result<Vec<Record>> {
         let which = names::name_condition(name).map_or(Which::All, Which::When);
-        let records = or_none(self.server.records(files, &which).await)?;
-        Ok(records
-            .into_iter()
-            .filter(|record| record.claimed_name().as_ref() == Some(name))
-            .max_by_key(|record| record.at))
+        let mut records = or_none(self.server.records(files, &which).await)?;
+        records.retain(|record| record.claimed_name().as_ref() == Some(name));
+        Ok(records)
     }
 
     /// The record that is shown by its time under this name.

@@ -12,6 +12,7 @@ use super::tree::Found;
 use super::wire::QuotaType;
 use super::{NameMode, ReductStore, record_id};
 use crate::model::{Entry, Error, ErrorKind, Name, Result, Rights};
+use crate::net::Replay;
 use crate::provider::Content;
 
 /// How many taken times are stepped over: others may store at the same microsecond.
@@ -35,15 +36,14 @@ impl ReductStore {
 
     /// Stores a file under a free name.
     pub(super) async fn store_new(&self, parent: &Key, name: &Name, content: &Content) -> Result<Entry> {
+        self.check_file_name(parent, name)?;
         let files = files_of(parent)?;
         let granted = self.granted(parent).await?;
         self.check_size(&files.bucket, content.len(), granted).await?;
         let sha256 = content.sha256().await?;
-        match self.find(parent, name).await? {
-            None => {}
-            // What an upload whose answer got lost has stored.
-            Some(Found::File { entry, record }) if record.sha256() == Some(&sha256) => return Ok(entry),
-            Some(_) => return Err(taken(name)),
+        // The same content is no excuse: of two who make a lock file, one must fail.
+        if self.find(parent, name).await?.is_some() {
+            return Err(taken(name));
         }
         let mut record = Record {
             at: Timestamp(0),
@@ -84,7 +84,7 @@ impl ReductStore {
                 record: remembered(&old, entry),
             })
         };
-        let stored = match current {
+        match current {
             Some(Found::File { entry: now, record }) if now.key == entry.key && now.version == entry.version => {
                 let mut labels = record.labels;
                 labels.remove(MTIME);
@@ -101,22 +101,53 @@ impl ReductStore {
                         "the file has the last of all timestamps; nothing can be stored after it",
                     ));
                 }
-                self.write_at_free_time(&old.entry, next, content, granted).await?
+                let stored = self.write_at_free_time(&old.entry, next, content, granted).await?;
+                self.settle(&old, &entry.name, &stored, granted).await?;
+                Ok(stored.to_entry(&old.entry, entry.name.clone(), self.shown(granted)))
             }
             // What an earlier attempt stored before its answer, or the removal of the old one, got lost.
             Some(Found::File { record, .. }) if record.sha256() == Some(&sha256) => {
-                if !self.is_left_behind(&old, &record, entry).await? {
-                    return Ok(record.to_entry(&old.entry, entry.name.clone(), self.shown(granted)));
+                if self.is_left_behind(&old, &record, entry).await? {
+                    match self.remove_record(&old).await {
+                        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+                        _ => {}
+                    }
                 }
-                record
+                Ok(record.to_entry(&old.entry, entry.name.clone(), self.shown(granted)))
             }
-            _ => return Err(changed()),
-        };
-        match self.remove_record(&old).await {
-            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-            _ => {}
+            _ => Err(changed()),
         }
-        Ok(stored.to_entry(&old.entry, entry.name.clone(), self.shown(granted)))
+    }
+
+    /// Removes the old record after the new one was stored. Of several who replace it at once, the server lets only one
+    /// remove it: the others take back what they stored.
+    ///
+    /// # Errors
+    /// `Changed` for those others.
+    async fn settle(&self, old: &RecordId, name: &Name, stored: &Record, granted: Rights) -> Result<()> {
+        let removed = {
+            let _guard = self.locks.removing(&old.entry).await;
+            // Sent again after a lost answer, it would say that somebody else was the one.
+            self.server.remove_record(old, Replay::Once).await
+        };
+        match removed {
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            outcome => return outcome,
+        }
+        if granted.write && !granted.read {
+            return Ok(());
+        }
+        let rivals = self.records_of_name(&old.entry, name).await?;
+        if !rivals.iter().any(|rival| rival.at > old.at && rival.at != stored.at) {
+            // The old one was removed, not replaced: what was written since is not to be lost with it.
+            return Ok(());
+        }
+        let own = RecordId {
+            entry: old.entry.clone(),
+            at: stored.at,
+        };
+        self.discard(&own).await;
+        Err(changed())
     }
 
     /// Whether the old record is still what it was, although the new one has its name.
@@ -180,6 +211,15 @@ impl ReductStore {
                     tokio::time::sleep(pause).await;
                     pause *= 2;
                 }
+                // Somebody else was faster, or an earlier attempt arrived after all.
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                    let there = self.server.head(&id).await;
+                    let stored = there
+                        .ok()
+                        .filter(|there| is_as_sent(there, &next))
+                        .ok_or_else(changed)?;
+                    return Ok(stored.to_entry(&id.entry, entry.name.clone(), self.shown(granted)));
+                }
                 Ok(stored) => return Ok(stored.to_entry(&id.entry, entry.name.clone(), self.shown(granted))),
                 Err(error) => return Err(error),
             }
@@ -207,7 +247,7 @@ impl ReductStore {
     /// Removes one record, when none of its entry is being read here.
     pub(super) async fn remove_record(&self, id: &RecordId) -> Result<()> {
         let _guard = self.locks.removing(&id.entry).await;
-        self.server.remove_record(id).await
+        self.server.remove_record(id, Replay::Idempotent).await
     }
 
     async fn write_at_free_time(
@@ -240,7 +280,11 @@ impl ReductStore {
             at: record.at,
         };
         let blind = granted.write && !granted.read;
-        match self.server.write(files, &record, content).await {
+        let written = {
+            let _guard = self.locks.storing(files).await;
+            self.server.write(files, &record, content).await
+        };
+        match written {
             Ok(()) if blind => return Ok(record),
             Ok(()) => {}
             // The answer is lost, perhaps not the record. One that others made at this time isn't ours to remove.
@@ -261,10 +305,15 @@ impl ReductStore {
         let wrong = |why: &str| Err(Error::bad_data(format!("store the file: {why}")));
         match self.server.head(&id).await {
             Ok(stored) if is_as_sent(&stored, &record) => Ok(stored),
-            Ok(_) => {
+            Ok(stored) if stored.labels.get(SHA256) == record.labels.get(SHA256) => {
                 self.discard(&id).await;
                 wrong("what is stored isn't what was sent")
             }
+            // Others removed it and took its time: theirs is not ours to remove.
+            Ok(_) => Err(Error::new(
+                ErrorKind::AlreadyExists,
+                "store the file: another record has its time",
+            )),
             Err(error) if error.kind() == ErrorKind::BadData => {
                 self.discard(&id).await;
                 wrong("the record is broken")
@@ -307,7 +356,6 @@ fn remembered(id: &RecordId, entry: &Entry) -> Record {
     }
 }
 
-/// What a name says in the mode of export names.
 /// The entry that holds a directory's files.
 fn files_of(parent: &Key) -> Result<EntryId> {
     parent.files().ok_or_else(|| {
@@ -315,6 +363,7 @@ fn files_of(parent: &Key) -> Result<EntryId> {
     })
 }
 
+/// What a name says in the mode of export names.
 fn timestamp_and_type(name: &Name) -> Result<(Timestamp, String)> {
     names::parse_timestamp_name(name)
         .and_then(|(at, extension)| Some((at, names::content_type_with(extension)?)))

@@ -26,6 +26,15 @@ pub fn kind<T>(result: &Result<T>) -> Option<ErrorKind> {
     result.as_ref().err().map(|error| error.kind())
 }
 
+/// How a read of an entry is refused after another one took its place: where that is another object, the old one is gone.
+pub fn once_replaced(old: &Entry, new: &Entry) -> ErrorKind {
+    if old.key == new.key {
+        ErrorKind::Changed
+    } else {
+        ErrorKind::NotFound
+    }
+}
+
 /// Bytes that differ at every place and between seeds.
 pub fn pattern(len: usize, seed: u64) -> Vec<u8> {
     let mut random = fastrand::Rng::with_seed(seed);
@@ -37,7 +46,11 @@ pub fn pattern(len: usize, seed: u64) -> Vec<u8> {
 impl Bench {
     pub async fn open(fixture: impl Fixture + 'static) -> Arc<Self> {
         let provider = fixture.provider();
-        let root = provider.probe().await.expect("the provider answers").key;
+        let mut root = provider.probe().await.expect("the provider answers").key;
+        if let Some(workplace) = fixture.workplace() {
+            let made = provider.create_directory(&root, &name(workplace)).await;
+            root = made.expect("the root holds directories").key;
+        }
         Arc::new(Self {
             fixture: Box::new(fixture),
             provider,
@@ -51,6 +64,11 @@ impl Bench {
 
     pub fn raw(&self) -> Option<&dyn RawStore> {
         self.fixture.raw()
+    }
+
+    /// Whether the fixture's rules allow a name.
+    pub fn allows(&self, kind: Kind, text: &str) -> bool {
+        self.fixture.refuses(kind, text).is_none()
     }
 
     pub async fn try_put(&self, parent: &ObjectKey, text: &str, bytes: &[u8]) -> Result<Entry> {

@@ -6,6 +6,7 @@ mod helpers;
 mod labels;
 mod names;
 mod reads;
+mod report;
 mod trees;
 
 use std::panic::AssertUnwindSafe;
@@ -14,9 +15,11 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use keymount::model::{ErrorKind, Kind};
 use keymount::provider::Provider;
 
 pub use helpers::Bench;
+use report::Verdict;
 
 /// One fresh, empty, writable root of a provider. Dropping it cleans up.
 #[async_trait]
@@ -28,9 +31,19 @@ pub trait Fixture: Send + Sync {
         None
     }
 
-    /// Whether the provider's rules forbid a name (for another reason than its length).
-    fn refuses(&self, _name: &str) -> bool {
-        false
+    /// The folder below the provider's root that is made for the cases, where the root itself holds no files.
+    fn workplace(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// How the provider's rules forbid a name, written down independently of the provider; `max_name_chars` apart.
+    fn refuses(&self, _kind: Kind, _name: &str) -> Option<ErrorKind> {
+        None
+    }
+
+    /// How many requests the service has got so far, where that can be told.
+    fn requests(&self) -> Option<usize> {
+        None
     }
 
     /// Cases that cannot apply, each with the reason.
@@ -108,6 +121,9 @@ const CASES: &[Case] = cases![
         the_longest_name,
         one_character_too_many,
         forbidden_names_are_refused,
+        what_check_name_accepts_can_be_made,
+        what_check_name_refuses_is_refused_without_asking,
+        check_name_where_no_file_can_be,
     },
     trees::{
         a_deep_tree,
@@ -124,6 +140,7 @@ const CASES: &[Case] = cases![
         remove_a_file_and_use_its_name_again,
         remove_what_is_missing,
         remove_an_empty_directory,
+        removals_beside_uploads_leave_all_others,
         a_directory_that_is_not_empty_stays,
         rename_to_a_free_name,
         rename_to_unusual_names,
@@ -142,9 +159,9 @@ const CASES: &[Case] = cases![
     },
 ];
 
-/// Runs every case on a root of its own, prints the table and fails when a case did.
-pub async fn run<F: Fixture + 'static>(label: &str, fresh: impl AsyncFn() -> F) {
-    let mut table = String::new();
+/// Runs every case on a root of its own, reports the results and fails when a case did.
+pub async fn run<F: Fixture + 'static>(label: &'static str, fresh: impl AsyncFn() -> F) {
+    let mut results = Vec::new();
     let mut failed = Vec::new();
     let mut known = Vec::new();
     for case in CASES {
@@ -152,19 +169,19 @@ pub async fn run<F: Fixture + 'static>(label: &str, fresh: impl AsyncFn() -> F) 
         known.extend(bench.fixture().skips().iter().map(|(name, _)| *name));
         let skip = bench.fixture().skips().iter().find(|(name, _)| *name == case.name);
         let result = match skip {
-            Some((_, reason)) => format!("skipped: {reason}"),
+            Some((_, reason)) => Verdict::Skipped(reason),
             None => match AssertUnwindSafe((case.run)(bench)).catch_unwind().await {
-                Ok(Outcome::Passed) => "passed".to_owned(),
-                Ok(Outcome::NotApplicable(reason)) => format!("not applicable: {reason}"),
+                Ok(Outcome::Passed) => Verdict::Passed,
+                Ok(Outcome::NotApplicable(reason)) => Verdict::NotApplicable(reason),
                 Err(_) => {
                     failed.push(case.name);
-                    "FAILED".to_owned()
+                    Verdict::Failed
                 }
             },
         };
-        table += &format!("{label:<24} {:<56} {result}\n", case.name);
+        results.push((case.name, result));
     }
-    println!("{table}");
+    report::add(label, results);
     assert!(failed.is_empty(), "{label}: {failed:?}");
     let unknown: Vec<_> = known
         .iter()
