@@ -111,6 +111,7 @@ impl FileSystem {
         let reference = self.table.attach_unsent(parent, entry, staged)?;
         let opened = self.open_handle(reference.ino(), access, false)?;
         self.keep_requested_mode(reference.ino(), mode, umask);
+        self.content_changed(parent);
         Ok((self.as_child(reference)?, opened))
     }
 

@@ -36,6 +36,10 @@ fn ordinary_tools_work() {
         it.person
             .sh("mv f g && test ! -e f && cat g && mkdir d && rmdir d")
             .ok();
+        // Another directory means another copy, whose attributes say what there is to say about it.
+        it.person
+            .sh("mkdir d && touch -d 2005-05-05 g && mv g d/g 2>&1 && mv d/g g 2>&1 && date -d @$(stat -c %Y g) +%Y && rmdir d")
+            .says("2005\n");
         it.person
             .sh("truncate -s 3 g && test \"$(cat g)\" = one && truncate -s 0 g && test ! -s g")
             .ok();
