@@ -59,6 +59,11 @@ impl FileSystem {
         if access.writes() || truncate {
             self.require(&entry, Action::Write)?;
         }
+        let access = match access {
+            // What it emptied is to be sent when it is closed.
+            Access::Read if truncate => Access::ReadWrite,
+            access => access,
+        };
         if truncate {
             self.truncate(ino, 0, None).await?;
         }
