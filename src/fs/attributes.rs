@@ -170,7 +170,7 @@ impl FileSystem {
         self.table.with(ino, |node| node.local = Some(local))
     }
 
-    /// The times that were set belong to the content of then.
+    /// The times that were set belong to the content of then; a directory's is what it holds.
     pub(super) fn content_changed(&self, ino: Ino) {
         self.change_times(ino, |_| None);
     }

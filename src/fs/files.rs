@@ -59,6 +59,11 @@ impl FileSystem {
         if access.writes() || truncate {
             self.require(&entry, Action::Write)?;
         }
+        let access = match access {
+            // What it emptied is to be sent when it is closed.
+            Access::Read if truncate => Access::ReadWrite,
+            access => access,
+        };
         if truncate {
             self.truncate(ino, 0, None).await?;
         }
@@ -111,6 +116,7 @@ impl FileSystem {
         let reference = self.table.attach_unsent(parent, entry, staged)?;
         let opened = self.open_handle(reference.ino(), access, false)?;
         self.keep_requested_mode(reference.ino(), mode, umask);
+        self.content_changed(parent);
         Ok((self.as_child(reference)?, opened))
     }
 

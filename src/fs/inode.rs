@@ -12,6 +12,9 @@ use crate::model::{Entry, Name, Version};
 use crate::outbox::Staged;
 use crate::state::LocalAttributes;
 
+/// How many changed names a directory remembers for answers from before; somebody may have it open for days.
+const MOST_CHANGED: usize = 10_000;
+
 /// An inode number as the kernel knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Ino(pub u64);
@@ -99,7 +102,7 @@ pub struct Node {
     pub changes: u64,
     /// The names with the count and what they stand for since, as long as an answer from before may come or be read.
     pub(super) changed: HashMap<Name, (u64, Option<Entry>)>,
-    /// The count when the directory was renamed last: the keys of earlier answers are void.
+    /// What earlier answers say is to be looked up anew: the directory was renamed, or too much changed to remember.
     pub(super) keys_since: u64,
     /// Questions about a directory that are not done with.
     pub(super) questions: u64,
@@ -194,6 +197,10 @@ impl Node {
         if self.questions > 0 || self.opens > 0 {
             let entry = child.as_ref().map(|(_, entry)| entry.clone());
             self.changed.insert(name.clone(), (self.changes, entry));
+            if self.changed.len() > MOST_CHANGED {
+                self.changed = HashMap::new();
+                self.keys_since = self.changes;
+            }
         }
         if let Some(listing) = self.listing.as_mut().map(Arc::make_mut) {
             match child {

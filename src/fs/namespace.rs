@@ -38,6 +38,7 @@ impl FileSystem {
         let now = self.table.question(parent)?.answered();
         let reference = self.table.attach(parent, entry, None, now)?;
         self.list_node(reference.ino());
+        self.content_changed(parent);
         self.keep_requested_mode(reference.ino(), mode, umask);
         self.as_child(reference)
     }
@@ -133,6 +134,8 @@ impl FileSystem {
             self.times_follow(ino, &version);
         }
         self.list_node(ino);
+        self.content_changed(from.0);
+        self.content_changed(to.0);
         Ok(())
     }
 
@@ -266,6 +269,7 @@ impl FileSystem {
             warn!(path, %error, "the modes and times of what was removed are kept");
         }
         self.table.remove(ino);
+        self.content_changed(parent);
         outcome
     }
 

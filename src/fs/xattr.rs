@@ -58,8 +58,8 @@ impl FileSystem {
     }
 
     /// # Errors
-    /// `Unsupported` where the provider keeps no labels, `NotPermitted` for keymount's own, `InvalidInput` for what a
-    /// label cannot hold.
+    /// `Unsupported` where the provider keeps no labels and for keymount's own, `InvalidInput` for what a label cannot
+    /// hold.
     pub async fn set_xattr(&self, ino: Ino, name: &OsStr, value: &[u8], mode: SetMode) -> Result<()> {
         let label = self.settable(ino, name).await?;
         let exists = self.table.with(ino, |node| node.entry.labels.contains_key(&label))?;
@@ -97,7 +97,8 @@ impl FileSystem {
         let name = name.to_string_lossy();
         if name.starts_with(OWN) {
             let message = format!("{name} is what keymount reports; it cannot be set");
-            return Err(Error::new(ErrorKind::NotPermitted, message));
+            // Tools that copy attributes along go on without those that a file system cannot keep.
+            return Err(Error::unsupported(message));
         }
         let Some(label) = name.strip_prefix(USER) else {
             return Err(Error::unsupported(format!(

@@ -544,7 +544,7 @@ async fn labels_are_extended_attributes() {
         .fs
         .set_xattr(ino, os("user.keymount.rights"), b"rwd", SetMode::Any)
         .await;
-    assert_eq!(own.unwrap_err().kind(), ErrorKind::NotPermitted);
+    assert_eq!(own.unwrap_err().kind(), ErrorKind::Unsupported);
     assert_eq!(it.fs.get_xattr(ino, os("user.keymount.rights")).await.unwrap(), b"rwd");
     assert_eq!(
         it.fs.get_xattr(ino, os("user.keymount.provider")).await.unwrap(),
@@ -669,4 +669,38 @@ async fn a_rename_over_a_file_that_changed_meanwhile_looks_again() {
         .unwrap();
     assert_eq!(it.store.content("old").unwrap(), "new");
     assert_eq!(it.names(Ino::ROOT).await, ["old"]);
+}
+
+/// Not every provider's directories have versions that tell.
+#[tokio::test]
+async fn a_directorys_chosen_time_ends_with_the_next_change_in_it() {
+    for change in ["create", "mkdir", "unlink", "rmdir", "rename"] {
+        let it = Fixture::with_ttl(std::time::Duration::from_secs(3600));
+        it.store.put("d/file", "x").unwrap();
+        it.store.make_directory("d/sub").unwrap();
+        let folder = it.ino("d").await;
+        it.names(folder).await;
+        let old = std::time::UNIX_EPOCH + std::time::Duration::from_secs(86400);
+        let chosen = AttributeChange {
+            modified: Some(old),
+            ..Default::default()
+        };
+        it.fs.set_attributes(folder, chosen).await.unwrap();
+        assert_eq!(it.fs.attributes(folder).await.unwrap().attributes.modified, old);
+        match change {
+            "create" => {
+                drop(it.fs.create(folder, os("new"), Access::Write, 0o644, 0).await.unwrap());
+            }
+            "mkdir" => drop(it.fs.make_directory(folder, os("new"), 0o755, 0).await.unwrap()),
+            "unlink" => it.fs.unlink(folder, os("file")).await.unwrap(),
+            "rmdir" => it.fs.remove_directory(folder, os("sub")).await.unwrap(),
+            _ => it
+                .fs
+                .rename((folder, os("file")), (Ino::ROOT, os("file")), RenameMode::Replace)
+                .await
+                .unwrap(),
+        }
+        let shown = it.fs.attributes(folder).await.unwrap().attributes.modified;
+        assert_ne!(shown, old, "after {change}");
+    }
 }

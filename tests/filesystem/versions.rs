@@ -125,3 +125,15 @@ async fn truncating_by_name_is_sent_although_somebody_reads_the_file() {
     it.close(reader.handle).await;
     assert!(it.fs.pending().is_empty());
 }
+
+/// `open` with O_RDONLY and O_TRUNC empties the file: nothing may be left unsent because the handle cannot write.
+#[tokio::test]
+async fn a_file_that_was_emptied_by_a_reading_handle_is_sent() {
+    let it = Fixture::new();
+    it.store.put("a", "text").unwrap();
+    let ino = it.ino("a").await;
+    let opened = it.fs.open(ino, Access::Read, true).await.unwrap();
+    it.fs.flush(opened.handle).await.unwrap();
+    assert_eq!(it.store.content("a").unwrap(), "");
+    it.close(opened.handle).await;
+}

@@ -36,6 +36,10 @@ fn ordinary_tools_work() {
         it.person
             .sh("mv f g && test ! -e f && cat g && mkdir d && rmdir d")
             .ok();
+        // Another directory means another copy, whose attributes say what there is to say about it.
+        it.person
+            .sh("mkdir d && touch -d 2005-05-05 g && mv g d/g 2>&1 && mv d/g g 2>&1 && date -d @$(stat -c %Y g) +%Y && rmdir d")
+            .says("2005\n");
         it.person
             .sh("truncate -s 3 g && test \"$(cat g)\" = one && truncate -s 0 g && test ! -s g")
             .ok();
@@ -142,6 +146,51 @@ fn rights_show_as_modes_and_are_enforced() {
             }
             it.person.unmount();
         }
+    }
+}
+
+/// `access(2)` says beforehand what the daemon will say; the sticky bit keeps others, and the daemon everybody, from
+/// removing.
+#[test]
+fn access_agrees_and_others_get_what_is_left_to_them() {
+    for who in Who::everybody() {
+        let it = CludzDrive::new(who);
+        it.drive.put("file", "text").unwrap();
+        let token = it.drive.share("friend");
+        for (grant, writable) in [(Grant::Read, false), (Grant::Write, true)] {
+            it.drive.set_grant("friend", "", grant).unwrap();
+            it.configure(&token, "");
+            it.person.mount("drive", &[]);
+            // Root may write whatever the bits say, until the daemon is asked.
+            if who != Who::Root {
+                let can = if writable { "" } else { "! " };
+                it.person
+                    .sh(&format!(
+                        "test -r file && {can}test -w file && {can}test -w . && ! test -x file"
+                    ))
+                    .ok();
+            }
+            it.person.sh("rm -f file").refused("Permission denied");
+            it.person.unmount();
+        }
+    }
+    if let [Who::Root, Who::User { uid, gid }] = Who::everybody()[..] {
+        let it = CludzDrive::new(Who::Root);
+        it.drive.put("file", "text").unwrap();
+        let other = |script: &str| {
+            let script = format!("exec setpriv --reuid {uid} --regid {gid} --clear-groups sh -c '{script}'");
+            it.person.sh(&script)
+        };
+        let options = format!("--gid={gid}");
+        it.person.mount("drive", &["--allow-other", "--umask", "027", &options]);
+        assert_eq!(it.person.sh("stat -c %A file").ok().trim(), "-rw-r-----");
+        other("cat file").says("text");
+        other("echo x >> file").refused("Permission denied");
+        other("rm -f file").refused("Permission denied");
+        it.person.unmount();
+        it.person.mount("drive", &[]);
+        other("cat file").refused("Permission denied");
+        it.person.unmount();
     }
 }
 

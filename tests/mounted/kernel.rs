@@ -19,7 +19,7 @@ use tokio::runtime::Runtime;
 
 use crate::sandbox::until;
 
-/// How long an operation may stand still in these tests.
+/// How long an operation may stand still in these tests, unless they say otherwise.
 const OP_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A mount that this process serves, used by others.
@@ -34,6 +34,10 @@ struct Served {
 
 impl Served {
     fn new(attr_ttl: Duration) -> Self {
+        Self::patient(attr_ttl, OP_TIMEOUT)
+    }
+
+    fn patient(attr_ttl: Duration, op_timeout: Duration) -> Self {
         let folder = tempfile::Builder::new().prefix("served-").tempdir().unwrap();
         let directory = folder.path().join("mnt");
         std::fs::create_dir(&directory).unwrap();
@@ -68,7 +72,7 @@ impl Served {
             remote: "memory".to_owned(),
             read_only: false,
             allow_other: false,
-            op_timeout: OP_TIMEOUT,
+            op_timeout,
         };
         let session = runtime.block_on(fuse::mount(Arc::clone(&fs), settings)).unwrap();
         Self {
@@ -205,7 +209,8 @@ fn a_provider_that_stands_still_is_away() {
 /// The deadline is answered while the upload goes on; that it arrived is known afterwards.
 #[test]
 fn an_upload_that_ends_after_its_deadline_is_no_conflict() {
-    let it = Served::new(Duration::from_secs(60));
+    // A change that was given up goes on for three quarters of this; the test must open the gate within them.
+    let it = Served::patient(Duration::from_secs(60), Duration::from_secs(4));
     let gate = Gate::new();
     it.provider
         .inject(Operation::Upload, Times::Next(1), Fault::StallAnswer(gate.clone()));

@@ -109,6 +109,12 @@ impl Said {
         self.out
     }
 
+    /// The command went well and printed this and nothing else.
+    #[track_caller]
+    pub fn says(self, words: &str) {
+        assert_eq!(self.ok(), words);
+    }
+
     /// The command failed with this code, and one sentence says why.
     #[track_caller]
     pub fn fails(self, code: i32, words: &str) {
