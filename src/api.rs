@@ -1,11 +1,12 @@
 //! The only way a provider is called: transport, credential and one replay joined.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::Url;
 
-use crate::auth::{AfterRejection, Authenticator, CredentialState};
+use crate::auth::{AfterRejection, Authenticator, CredentialState, Generation};
 use crate::model::{Error, ErrorKind, Result};
 use crate::net::{Credential, Dialect, Request, Response, Transport};
 
@@ -18,6 +19,8 @@ pub struct Api {
     transport: Transport,
     authenticator: Arc<dyn Authenticator>,
     dialect: Arc<dyn Dialect>,
+    /// One more than the newest generation that was accepted; 0 before the first.
+    accepted: AtomicU64,
 }
 
 /// Whether a remote's owner accepts that a credential travels in the clear.
@@ -58,6 +61,7 @@ impl Api {
             transport,
             authenticator,
             dialect,
+            accepted: AtomicU64::new(0),
         })
     }
 
@@ -82,6 +86,11 @@ impl Api {
     /// Where the credential is in its life.
     pub fn credential_state(&self) -> CredentialState {
         self.authenticator.state()
+    }
+
+    /// The newest credential that the provider accepted: what it told about another one is out of date.
+    pub fn accepted_generation(&self) -> Option<Generation> {
+        self.accepted.load(Ordering::Relaxed).checked_sub(1).map(Generation)
     }
 
     /// Sends with the current credential; after a 401 once more with the next one, if there is one.
@@ -120,6 +129,10 @@ impl Api {
         match self.transport.send(request, credential, &*self.dialect).await {
             Ok(response) => {
                 self.authenticator.accepted(presented.generation);
+                if same_origin {
+                    let next = presented.generation.0.saturating_add(1);
+                    self.accepted.fetch_max(next, Ordering::Relaxed);
+                }
                 Ok(response)
             }
             Err(error) if error.kind() == ErrorKind::NeedsLogin && same_origin => {

@@ -135,6 +135,11 @@ impl Paths {
         self.state.join("state.db")
     }
 
+    /// Secrets that `login` keeps.
+    pub fn secrets(&self) -> PathBuf {
+        self.state.join("secrets")
+    }
+
     /// Content of files while it is being changed.
     pub fn staging(&self) -> PathBuf {
         self.state.join("staging")
@@ -143,6 +148,11 @@ impl Paths {
     /// Cached content of all remotes.
     pub fn blocks(&self) -> PathBuf {
         self.cache.join("blocks")
+    }
+
+    /// Held while a remote's key is being replaced.
+    pub fn rotation_lock(&self, remote: &str) -> PathBuf {
+        self.state.join(format!("rotate-{}.lock", readable(remote)))
     }
 
     /// Where files that the provider didn't take are exported to.

@@ -59,7 +59,20 @@ impl Person {
         self.run_as(Path::new(env!("CARGO_BIN_EXE_keymount")), arguments)
     }
 
+    /// With this on the command's input.
+    fn run_reading(&self, input: &str, arguments: &[&str]) -> Said {
+        let file = self.path("input");
+        std::fs::write(&file, input).unwrap();
+        let input = std::fs::File::open(&file).unwrap();
+        std::fs::remove_file(&file).unwrap();
+        self.run_with(Path::new(env!("CARGO_BIN_EXE_keymount")), arguments, input.into())
+    }
+
     fn run_as(&self, program: &Path, arguments: &[&str]) -> Said {
+        self.run_with(program, arguments, Stdio::null())
+    }
+
+    fn run_with(&self, program: &Path, arguments: &[&str], input: Stdio) -> Said {
         let output = Command::new(program)
             .args(arguments)
             .current_dir(self.home.path())
@@ -68,7 +81,7 @@ impl Person {
             .env("XDG_RUNTIME_DIR", self.path("run"))
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .envs(self.variables.iter().map(|(name, value)| (name, value)))
-            .stdin(Stdio::null())
+            .stdin(input)
             .output()
             .unwrap();
         let text = |bytes| String::from_utf8(bytes).unwrap();
@@ -141,7 +154,7 @@ fn help_lists_what_works_and_nothing_else() {
     assert_eq!(
         commands,
         [
-            "mount", "umount", "refresh", "status", "doctor", "remote", "demo", "help"
+            "mount", "umount", "refresh", "login", "logout", "status", "doctor", "remote", "keys", "demo", "help"
         ],
         "{help}"
     );
@@ -320,6 +333,121 @@ fn missing_and_exposed_secrets_end_with_4() {
         .ends(4)
         .in_one_line()
         .saying("chmod 600");
+}
+
+const STORED: &str = "method = \"token\"\ntoken = { stored = true }";
+
+#[test]
+fn login_and_logout_say_where_a_token_is_that_keymount_does_not_keep() {
+    for (auth, part) in [
+        (
+            "method = \"token\"\ntoken = { env = \"DRIVE_TOKEN\" }",
+            "the environment variable DRIVE_TOKEN",
+        ),
+        (
+            "method = \"token\"\ntoken = { file = \"~/token\" }",
+            "token = { stored = true }",
+        ),
+        ("method = \"none\"", "needs no token"),
+    ] {
+        let person = Person::new().configured(&drive(auth));
+        for command in ["login", "logout"] {
+            person
+                .run_reading(CANARY, &[command, "drive"])
+                .ends(3)
+                .in_one_line()
+                .saying(part);
+        }
+    }
+    let person = Person::new();
+    person
+        .run_reading(CANARY, &["login", &format!("cludz://{DRIVE}")])
+        .ends(3)
+        .in_one_line()
+        .saying("config.toml");
+    person.run(&["login", "nothing"]).ends(3).in_one_line();
+    person
+        .run(&["login", "nothing", &format!("--token={CANARY}")])
+        .ends(2)
+        .saying("takes no secret from the command line");
+}
+
+#[test]
+fn a_stored_token_is_kept_closed_and_forgotten() {
+    let person = Person::new().configured(&drive(STORED));
+    let folder = person.path(".local/state/keymount/secrets");
+    let file = folder.join("drive.token.secret");
+    let missing = "no token is stored for drive; run: keymount login drive";
+    person
+        .run(&["remote", "test", "drive"])
+        .ends(4)
+        .in_one_line()
+        .saying(missing);
+    person.run(&["doctor"]).ends(1).saying(missing);
+    person
+        .run(&["login", "drive"])
+        .ends(4)
+        .in_one_line()
+        .saying("no token was given");
+    person
+        .run_reading(CANARY, &["login", "drive"])
+        .ends(5)
+        .in_one_line()
+        .saying("nothing was stored");
+    assert!(!file.exists());
+    person
+        .run_reading(CANARY, &["login", "--no-check", "drive"])
+        .ends(0)
+        .saying("not checked");
+    assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(std::fs::metadata(&folder).unwrap().permissions().mode() & 0o777, 0o700);
+    person.run(&["doctor"]).ends(1).saying("a token is kept in");
+    person.run(&["remote", "list"]).ends(0).saying("keymount's store");
+
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).unwrap();
+    for command in [&["doctor"][..], &["remote", "test", "drive"]] {
+        let said = person.run(command).saying("chmod 600");
+        assert_ne!(said.ends(if command.len() == 1 { 1 } else { 4 }).code, Some(0));
+    }
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+    std::fs::write(&file, CANARY).unwrap();
+    person
+        .run(&["remote", "test", "drive"])
+        .ends(4)
+        .in_one_line()
+        .saying("is damaged");
+
+    person
+        .run(&["logout", "drive"])
+        .ends(0)
+        .saying("still accepts the token");
+    assert!(!file.exists());
+    person.run(&["logout", "drive"]).ends(0).saying("nothing to forget");
+}
+
+#[test]
+fn mistakes_about_the_store_end_with_3() {
+    for (text, part) in [
+        (
+            drive("method = \"token\"\ntoken = { stored = false }"),
+            "remotes.drive.auth.token is { stored = true }",
+        ),
+        (
+            format!("[store]\npassphrase = \"{CANARY}\"\n"),
+            "store.passphrase holds the secret itself",
+        ),
+        (
+            "[store]\npassphrase = { stored = true }\n".to_owned(),
+            "store.passphrase opens the store",
+        ),
+        (
+            "[store]\npasphrase = { env = \"A\" }\n".to_owned(),
+            "did you mean \"passphrase\"?",
+        ),
+    ] {
+        let person = Person::new().configured(&text);
+        person.run(&["remote", "list"]).ends(3).in_one_line().saying(part);
+    }
 }
 
 #[test]

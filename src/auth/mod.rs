@@ -2,11 +2,15 @@
 //!
 //! It knows no provider's endpoints; `api` joins it with `net`.
 
+mod secret_file;
 mod secret_source;
 mod static_token;
+pub mod store;
 
+pub use secret_file::{Existing, SecretFile};
 pub use secret_source::{GivenSecrets, SecretSource};
 pub use static_token::{Anonymous, StaticToken, TokenPlacement};
+pub use store::{SecretStore, StoreSpec, StoredSecret};
 
 use std::time::SystemTime;
 
@@ -39,6 +43,16 @@ pub enum CredentialState {
     Rejected,
     /// A person must act.
     NeedsLogin,
+}
+
+impl CredentialState {
+    /// The same state with an end that the provider tells, where the credential doesn't know its own.
+    pub fn ending(self, at: Option<SystemTime>) -> Self {
+        match self {
+            Self::Valid { until: None } => Self::Valid { until: at },
+            other => other,
+        }
+    }
 }
 
 /// What to do after a 401.

@@ -1,4 +1,4 @@
-//! Where a secret is kept: an environment variable, a file, a command's output, a systemd credential.
+//! Where a secret is kept: an environment variable, a file, a command's output, a systemd credential, our own store.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,10 +9,9 @@ use std::time::Duration;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
+use super::store::{MAX_SECRET, StoreSpec, StoredSecret};
 use crate::model::{Error, ErrorKind, Result};
 
-/// The longest secret that is read, in bytes.
-const MAX_SECRET: usize = 64 * 1024;
 /// How long a secret command may take: it may ask an agent on another host.
 const COMMAND_TIME: Duration = Duration::from_secs(30);
 
@@ -28,6 +27,8 @@ pub enum SecretSource {
     Command(Vec<String>),
     /// A credential that systemd passed (`LoadCredential=`).
     Systemd(String),
+    /// In a store of keymount's own, put there by `login`.
+    Stored(StoredSecret),
 }
 
 /// Values of environment variables, handed over by the person's own process: the daemon's environment has none.
@@ -67,15 +68,54 @@ impl fmt::Display for SecretSource {
             Self::File(path) => write!(f, "the file {}", path.display()),
             Self::Command(argv) => write!(f, "the command {}", argv.first().map_or("", String::as_str)),
             Self::Systemd(name) => write!(f, "the systemd credential {name}"),
+            Self::Stored(stored) => f.write_str(match stored.store {
+                StoreSpec::Files { .. } => "keymount's store",
+                StoreSpec::Keyring => "the OS keyring",
+            }),
         }
     }
 }
 
 impl SecretSource {
+    /// Where keymount keeps the secret itself, if it does.
+    pub fn stored(&self) -> Option<&StoredSecret> {
+        match self {
+            Self::Stored(stored) => Some(stored),
+            Self::Env(_) | Self::File(_) | Self::Command(_) | Self::Systemd(_) => None,
+        }
+    }
+
+    /// The configuration's word for it: `env`, `stored`.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Env(_) => "env",
+            Self::File(_) => "file",
+            Self::Command(_) => "command",
+            Self::Systemd(_) => "systemd",
+            Self::Stored(stored) => match stored.store {
+                StoreSpec::Files { .. } => "stored",
+                StoreSpec::Keyring => "keyring",
+            },
+        }
+    }
+
+    /// The environment variable whose value the person's process must hand over to read this source, if there is one.
+    pub fn variable(&self) -> Option<&str> {
+        match self {
+            Self::Env(name) => Some(name),
+            Self::Stored(stored) => match &stored.store {
+                StoreSpec::Files { passphrase, .. } => passphrase.as_ref()?.variable(),
+                StoreSpec::Keyring => None,
+            },
+            Self::File(_) | Self::Command(_) | Self::Systemd(_) => None,
+        }
+    }
+
     /// The secret as it is now, without the line end.
     ///
     /// # Errors
-    /// `NeedsLogin` when there is nothing, `Denied` when others can read the file, `TimedOut` for a slow command.
+    /// `NeedsLogin` when there is nothing, `Denied` when others can read the file, `TimedOut` for a slow command, and
+    /// for a stored one as the store says.
     pub async fn read(&self, given: &GivenSecrets) -> Result<SecretString> {
         let secret = match self {
             Self::Env(name) => given
@@ -88,6 +128,7 @@ impl SecretSource {
                 None => String::new(),
             },
             Self::Command(argv) => self.run(argv).await?,
+            Self::Stored(stored) => return stored.get(given).await,
         };
         let secret = secret.trim_end_matches(['\r', '\n']);
         if secret.is_empty() {

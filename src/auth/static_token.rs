@@ -1,5 +1,7 @@
 //! Credentials without a life of their own: a token that a person keeps somewhere, or none at all.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use reqwest::header::{HeaderName, HeaderValue};
@@ -50,10 +52,14 @@ pub struct StaticToken {
     source: SecretSource,
     placement: TokenPlacement,
     current: Mutex<Current>,
+    /// Held while the source is read: what is adopted is never older than what is there. Counts the readings begun.
+    reading: tokio::sync::Mutex<()>,
+    readings: AtomicU64,
 }
 
 struct Current {
-    token: SecretString,
+    /// `None` after it was forgotten.
+    token: Option<SecretString>,
     generation: Generation,
     standing: Standing,
     given: GivenSecrets,
@@ -63,6 +69,8 @@ struct Current {
 enum Standing {
     Good,
     Rejected,
+    /// The source says that there is none any more.
+    Gone,
 }
 
 impl StaticToken {
@@ -72,7 +80,7 @@ impl StaticToken {
         let token = source.read(&given).await?;
         placement.credential(&token)?;
         let current = Current {
-            token,
+            token: Some(token),
             generation: Generation(1),
             standing: Standing::Good,
             given,
@@ -81,15 +89,54 @@ impl StaticToken {
             source,
             placement,
             current: Mutex::new(current),
+            reading: tokio::sync::Mutex::default(),
+            readings: AtomicU64::new(0),
         })
+    }
+
+    /// Reads the source and takes what it has; says whether that is another token than before.
+    ///
+    /// What our own store no longer has was forgotten on purpose, so it is forgotten here too. Other sources may be out
+    /// of reach for a moment: then the token at hand stays.
+    async fn read_again(&self, given: &GivenSecrets) -> Result<bool> {
+        self.readings.fetch_add(1, Ordering::AcqRel);
+        match self.source.read(given).await {
+            Ok(token) => {
+                self.placement.credential(&token)?;
+                Ok(self.adopt(token))
+            }
+            Err(error) => {
+                if self.source.stored().is_some() && error.kind() == ErrorKind::NeedsLogin {
+                    self.forget();
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn forget(&self) {
+        let mut current = self.current.lock();
+        if current.token.take().is_some() {
+            current.generation = Generation(current.generation.0 + 1);
+            current.standing = Standing::Gone;
+            info!(repair = self.repair(), "the token was forgotten");
+        }
+    }
+
+    fn repair(&self) -> String {
+        match self.source.stored() {
+            Some(stored) => format!("keymount login {}", stored.remote),
+            None => "change the token at its source, then: keymount refresh".to_owned(),
+        }
     }
 
     /// Takes a token that was just read; says whether it is another one than before.
     fn adopt(&self, token: SecretString) -> bool {
         let mut current = self.current.lock();
-        let changed = token.expose_secret() != current.token.expose_secret();
+        let known = current.token.as_ref().map(ExposeSecret::expose_secret);
+        let changed = known != Some(token.expose_secret());
         if changed {
-            current.token = token;
+            current.token = Some(token);
             current.generation = Generation(current.generation.0 + 1);
             current.standing = Standing::Good;
             info!(source = %self.source, "a new token was read");
@@ -106,32 +153,38 @@ impl Authenticator for StaticToken {
 
     async fn present(&self) -> Result<Presented> {
         let current = self.current.lock();
+        let Some(token) = &current.token else {
+            let message = format!("there is no token any more; run: {}", self.repair());
+            return Err(Error::new(ErrorKind::NeedsLogin, message));
+        };
         Ok(Presented {
-            credential: self.placement.credential(&current.token)?,
+            credential: self.placement.credential(token)?,
             generation: current.generation,
         })
     }
 
     async fn rejected(&self, generation: Generation) -> AfterRejection {
+        let begun_before = self.readings.load(Ordering::Acquire);
+        let _one = self.reading.lock().await;
         let given = {
             let current = self.current.lock();
             if current.generation != generation {
-                return AfterRejection::TryAgain;
+                return match current.standing {
+                    Standing::Gone => AfterRejection::GiveUp,
+                    Standing::Good | Standing::Rejected => AfterRejection::TryAgain,
+                };
             }
             current.given.clone()
         };
-        if let Ok(token) = self.source.read(&given).await
-            && self.adopt(token)
-        {
+        // A reading that began after this rejection found nothing new: many rejections at once read only twice.
+        let read_already = self.readings.load(Ordering::Acquire) > begun_before;
+        if !read_already && matches!(self.read_again(&given).await, Ok(true)) {
             return AfterRejection::TryAgain;
         }
         let mut current = self.current.lock();
-        if current.generation != generation {
-            return AfterRejection::TryAgain;
-        }
-        if current.standing != Standing::Rejected {
+        if current.generation == generation && current.standing == Standing::Good {
             current.standing = Standing::Rejected;
-            info!(source = %self.source, "the provider rejected the token; change it and run: keymount refresh");
+            info!(source = %self.source, repair = self.repair(), "the provider rejected the token");
         }
         AfterRejection::GiveUp
     }
@@ -144,21 +197,20 @@ impl Authenticator for StaticToken {
     }
 
     async fn refresh(&self, given: &GivenSecrets) -> Result<()> {
+        let _one = self.reading.lock().await;
         let merged = {
             let mut current = self.current.lock();
             current.given.merge(given);
             current.given.clone()
         };
-        let token = self.source.read(&merged).await?;
-        self.placement.credential(&token)?;
-        self.adopt(token);
-        Ok(())
+        self.read_again(&merged).await.map(drop)
     }
 
     fn state(&self) -> CredentialState {
         match self.current.lock().standing {
             Standing::Good => CredentialState::Valid { until: None },
             Standing::Rejected => CredentialState::Rejected,
+            Standing::Gone => CredentialState::NeedsLogin,
         }
     }
 }
@@ -197,6 +249,7 @@ impl Authenticator for Anonymous {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::auth::{StoreSpec, StoredSecret};
 
     async fn token(given: &GivenSecrets) -> StaticToken {
         StaticToken::open(SecretSource::Env("T".into()), TokenPlacement::Bearer, given.clone())
@@ -227,6 +280,76 @@ mod tests {
         assert_eq!(token.state(), CredentialState::Rejected);
         token.refresh(&given("new")).await.unwrap();
         assert_eq!(token.state(), CredentialState::Valid { until: None });
+    }
+
+    #[tokio::test]
+    async fn a_stored_token_that_is_gone_is_forgotten_and_comes_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let stored = StoredSecret {
+            remote: "drive".into(),
+            field: "token".into(),
+            store: StoreSpec::Files {
+                folder: folder.path().join("secrets"),
+                passphrase: None,
+            },
+        };
+        let none = GivenSecrets::default();
+        stored.put(&"first".into(), &none).await.unwrap();
+        let source = SecretSource::Stored(stored.clone());
+        let token = StaticToken::open(source, TokenPlacement::Bearer, none.clone())
+            .await
+            .unwrap();
+        let used = token.present().await.unwrap().generation;
+        stored.remove().await.unwrap();
+        assert_eq!(token.refresh(&none).await.unwrap_err().kind(), ErrorKind::NeedsLogin);
+        assert_eq!(token.state(), CredentialState::NeedsLogin);
+        let error = token.present().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NeedsLogin);
+        assert!(error.message().contains("keymount login drive"), "{error}");
+        assert_eq!(token.rejected(used).await, AfterRejection::GiveUp);
+        stored.put(&"second".into(), &none).await.unwrap();
+        token.refresh(&none).await.unwrap();
+        assert_eq!(token.state(), CredentialState::Valid { until: None });
+        assert!(token.present().await.unwrap().generation > used);
+    }
+
+    #[tokio::test]
+    async fn a_source_out_of_reach_takes_no_good_token_away() {
+        let folder = tempfile::tempdir().unwrap();
+        let switch = folder.path().join("works");
+        std::fs::write(&switch, "").unwrap();
+        let script = format!("test -e {} && echo token", switch.display());
+        let source = SecretSource::Command(["sh", "-c", &script].map(str::to_owned).to_vec());
+        let none = GivenSecrets::default();
+        let token = StaticToken::open(source, TokenPlacement::Bearer, none.clone())
+            .await
+            .unwrap();
+        std::fs::remove_file(&switch).unwrap();
+        assert!(token.refresh(&none).await.is_err());
+        assert_eq!(token.state(), CredentialState::Valid { until: None });
+        assert!(token.present().await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn many_rejections_at_once_read_the_source_only_twice() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("log");
+        let script = format!("echo read >> {} && echo token", log.display());
+        let source = SecretSource::Command(["sh", "-c", &script].map(str::to_owned).to_vec());
+        let token = StaticToken::open(source, TokenPlacement::Bearer, GivenSecrets::default())
+            .await
+            .unwrap();
+        let used = token.present().await.unwrap().generation;
+        let rejections = (0..20).map(|_| token.rejected(used));
+        for after in futures_util::future::join_all(rejections).await {
+            assert_eq!(after, AfterRejection::GiveUp);
+        }
+        assert_eq!(token.state(), CredentialState::Rejected);
+        let readings = std::fs::read_to_string(&log).unwrap().lines().count();
+        assert!(
+            (2..=3).contains(&readings),
+            "{readings} readings, the first of them by opening"
+        );
     }
 
     #[tokio::test]

@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use super::exit::{Exit, Failure};
+use super::keys::{Ending, parse_life};
 use super::mount::{MountRequest, Voice};
 use crate::config::OptionLayer;
 use crate::config::options::{parse_duration, parse_size, parse_timeout, parse_umask};
@@ -34,12 +35,18 @@ pub enum Command {
     Umount(UmountArguments),
     /// Renew the credential now: read its source again, drop cached metadata, ask for the rights anew
     Refresh(RefreshArguments),
+    /// Type a remote's token, which keymount checks and keeps; mounts of it go on with the new one
+    Login(LoginArguments),
+    /// Forget the token that keymount keeps for a remote
+    Logout(LogoutArguments),
     /// Show mounts, credentials, rights, cache, pending uploads and the latest errors
     Status(StatusArguments),
     /// Check FUSE, permissions, configuration, secrets, clock and connections, and say the repair
     Doctor,
     /// Show or try the configured remotes
     Remote(RemoteArguments),
+    /// List, make, replace and revoke the provider's keys
+    Keys(KeysArguments),
     /// Start built-in stand-ins of the providers, mount them, and say what to try
     Demo(DemoArguments),
     /// The process that serves mounts; started by `mount`
@@ -114,6 +121,23 @@ pub struct RefreshArguments {
 }
 
 #[derive(Debug, Args)]
+pub struct LoginArguments {
+    /// A configured remote whose token is { stored = true } or { keyring = true }
+    #[arg(value_name = "REMOTE")]
+    pub remote: String,
+    /// Keep the token without asking the provider whether it is good
+    #[arg(long)]
+    pub no_check: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct LogoutArguments {
+    /// A configured remote whose token is { stored = true } or { keyring = true }
+    #[arg(value_name = "REMOTE")]
+    pub remote: String,
+}
+
+#[derive(Debug, Args)]
 pub struct StatusArguments {
     /// Only this mount
     #[arg(value_name = "DIR")]
@@ -142,6 +166,103 @@ pub enum RemoteCommand {
         #[arg(value_name = "REMOTE[:PATH]|URL")]
         source: String,
     },
+}
+
+#[derive(Debug, Args)]
+pub struct KeysArguments {
+    #[command(subcommand)]
+    pub command: KeysCommand,
+}
+
+/// Keys at the provider (ReductStore: access tokens).
+///
+/// This takes a key with full access. It comes from [remotes.NAME.keys_auth], else it is the one that the remote is
+/// mounted with.
+#[derive(Debug, Subcommand)]
+pub enum KeysCommand {
+    /// List the keys: names, rights and ends, never the secrets
+    List {
+        /// A configured remote, or an address
+        #[arg(value_name = "REMOTE|URL")]
+        source: String,
+        /// For programs
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make a key
+    ///
+    /// The provider tells the secret once. It goes to the file of --write-to, or with --print to standard output and
+    /// nowhere else. Without one of them nothing is made, so that no secret gets into a log by accident.
+    Create(CreateArguments),
+    /// Replace the key that a remote is mounted with by a new one with the same rights, while it stays mounted
+    ///
+    /// A new key is made, tried, and written to where the remote reads its secret. Then every mount takes it, and only
+    /// then the old key is revoked. Whatever fails on the way, a working key is in place, and it is said what to clean
+    /// up. The remote's secret source must be a file, or --write-to names one; else nothing is made.
+    Rotate(RotateArguments),
+    /// Revoke a key
+    ///
+    /// On a terminal it asks first. A key that this remote or one of its mounts uses is revoked with --yes only.
+    Revoke(RevokeArguments),
+}
+
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("grants").multiple(true).required(true).args(["read", "write", "full_access"]))]
+pub struct CreateArguments {
+    /// A configured remote, or an address
+    #[arg(value_name = "REMOTE|URL")]
+    pub source: String,
+    /// The new key's name
+    pub name: String,
+    /// It may read this bucket; a name may end with *
+    #[arg(long, value_name = "BUCKET")]
+    pub read: Vec<String>,
+    /// It may write this bucket and delete in it, which doesn't include reading
+    #[arg(long, value_name = "BUCKET")]
+    pub write: Vec<String>,
+    /// It may do everything, and manage keys
+    #[arg(long, conflicts_with_all = ["read", "write"])]
+    pub full_access: bool,
+    /// It ends after this time (90d, 12h) or at this date (2027-01-31, UTC)
+    #[arg(long, value_name = "TIME|DATE")]
+    pub expires: Option<Ending>,
+    /// It ends when it wasn't used for this time (30d, 12h)
+    #[arg(long, value_name = "TIME", value_parser = parse_life)]
+    pub ttl: Option<Duration>,
+    /// It may be used from this address or network only; may be given several times
+    #[arg(long, value_name = "ADDRESS")]
+    pub allow_address: Vec<String>,
+    /// Write the secret to this new file, readable by you only
+    #[arg(long, value_name = "FILE", conflicts_with = "print")]
+    pub write_to: Option<PathBuf>,
+    /// Print the secret, and nothing else, to standard output
+    #[arg(long)]
+    pub print: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct RotateArguments {
+    /// A configured remote, or an address
+    #[arg(value_name = "REMOTE|URL")]
+    pub source: String,
+    /// Write the new secret to this file instead of the one that the remote reads
+    #[arg(long, value_name = "FILE")]
+    pub write_to: Option<PathBuf>,
+    /// The name of the key in use, for servers that don't tell it
+    #[arg(long, value_name = "NAME")]
+    pub key: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct RevokeArguments {
+    /// A configured remote, or an address
+    #[arg(value_name = "REMOTE|URL")]
+    pub source: String,
+    /// The key's name
+    pub name: String,
+    /// Don't ask, and revoke it even if it is in use
+    #[arg(long, short)]
+    pub yes: bool,
 }
 
 #[derive(Debug, Args)]
@@ -207,7 +328,7 @@ fn after_help() -> String {
     format!(
         "Also: keymount --unmount DIR, keymount --refresh DIR, keymount --status [DIR].\n\
          Linked as mount.keymount it serves mount -t keymount and fstab.\n\
-         A secret is never an argument: see the configuration's secret sources, or set KEYMOUNT_TOKEN.\n\n{}",
+         A secret is never an argument: run keymount login, see the configuration's secret sources, or set KEYMOUNT_TOKEN.\n\n{}",
         Exit::table()
     )
 }

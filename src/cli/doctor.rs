@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::exit::{Exit, Failure};
 use super::mount::{FUSE_CONFIGURATION, FUSE_DEVICE, fuse_available, fuse_helper, user_allow_other};
 use super::{secrets_of, status};
+use crate::auth::SecretSource;
 use crate::config::{Config, ResolvedRemote};
 use crate::control::Daemons;
 use crate::daemon::{Clock, clock_of, try_remote};
@@ -185,6 +186,12 @@ fn configuration(config: &Config, paths: &Paths) -> Finding {
 async fn remote(remote: &ResolvedRemote) -> Vec<Finding> {
     let name = &remote.name;
     let mut findings = Vec::new();
+    if let Some(stored) = remote.provider.secret_source().and_then(SecretSource::stored) {
+        match stored.get(&secrets_of(remote)).await {
+            Ok(_) => findings.push(good(format!("{name}: a token is kept in {}", stored.place()))),
+            Err(error) => return vec![bad(format!("{name}: {error}"))],
+        }
+    }
     match clock_of(remote).await {
         Err(error) => {
             findings.push(bad(format!(

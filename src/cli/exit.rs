@@ -112,6 +112,11 @@ impl Failure {
         }
     }
 
+    /// Whether the sentence says already what to do.
+    pub fn has_repair(&self) -> bool {
+        self.message.contains(" run: ")
+    }
+
     pub fn message(&self) -> &str {
         &self.message
     }
@@ -155,6 +160,7 @@ impl From<StartError> for Failure {
         };
         let failure = Self::new(exit, error.message());
         match (stage, exit) {
+            (Stage::Credential, _) if failure.has_repair() => failure,
             (Stage::Credential, _) => failure.with_repair("put the token there and run the command again"),
             (_, Exit::Credentials) => failure
                 .with_repair("get a valid token from the provider, put it where this remote reads it, and try again"),

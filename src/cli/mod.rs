@@ -9,11 +9,15 @@ mod doctor;
 mod exit;
 mod holders;
 mod invocation;
+mod keys;
 mod locate;
+mod login;
+mod logout;
 mod mount;
 mod refresh;
 mod remote;
 mod status;
+mod terminal;
 mod umount;
 
 use std::ffi::OsString;
@@ -53,9 +57,12 @@ fn dispatch(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Mount(mount) => mount::run(mount.into_request(verbose)?, paths),
         Command::Umount(arguments) => block_on(umount::run(&arguments, &paths)),
         Command::Refresh(arguments) => block_on(refresh::run(&arguments, &paths)),
+        Command::Login(arguments) => block_on(login::run(&arguments, &paths)),
+        Command::Logout(arguments) => block_on(logout::run(&arguments, &paths)),
         Command::Status(arguments) => block_on(status::run(&arguments, &paths)),
         Command::Doctor => block_on(doctor::run(&paths)),
         Command::Remote(arguments) => block_on(remote::run(&arguments, &paths)),
+        Command::Keys(arguments) => block_on(keys::run(&arguments, &paths)),
         Command::Demo(arguments) => demo::run(&arguments, &paths, verbose),
         Command::Daemon(arguments) => daemon::run(arguments.mode),
     }
@@ -85,6 +92,13 @@ fn given_secrets<'a>(variables: impl IntoIterator<Item = &'a str>) -> GivenSecre
     given
 }
 
+/// What a provider calls something, without what would act on a terminal.
+fn printable(text: &str) -> String {
+    text.chars()
+        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
+        .collect()
+}
+
 fn secrets_of(remote: &ResolvedRemote) -> GivenSecrets {
     given_secrets(remote.secret_variable())
 }
@@ -93,6 +107,19 @@ fn secrets_of(remote: &ResolvedRemote) -> GivenSecrets {
 fn secret_variables(config: Option<&Config>, remote: Option<&ResolvedRemote>) -> Vec<String> {
     let common = crate::provider::registry::token_variables().map(str::to_owned);
     let configured = config.into_iter().flat_map(Config::secret_variables).map(str::to_owned);
-    let own = remote.and_then(ResolvedRemote::secret_variable).map(str::to_owned);
+    let own = remote
+        .into_iter()
+        .flat_map(ResolvedRemote::key_variables)
+        .map(str::to_owned);
     common.chain(configured).chain(own).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_providers_names_do_not_act_on_the_terminal() {
+        assert_eq!(printable("a\u{1b}[2J\nb"), "a\u{fffd}[2J\u{fffd}b");
+    }
 }

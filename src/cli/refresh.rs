@@ -44,10 +44,14 @@ pub async fn run(arguments: &RefreshArguments, paths: &Paths) -> Result<Exit, Fa
 }
 
 /// With what repairs a credential: a new one where this mount reads it.
-fn failed(error: Error, mount: &MountReport) -> Failure {
+pub fn failed(error: Error, mount: &MountReport) -> Failure {
     let shown = mount.directory.display();
     let failure = Failure::from(error);
-    match (failure.exit, &mount.credential.variable) {
+    let failure = match (failure.exit, &mount.credential.variable) {
+        (Exit::Credentials, _) if failure.has_repair() => failure,
+        (Exit::Credentials, _) if mount.credential.is_kept() => {
+            failure.with_repair(format!("run: keymount login {}", mount.remote_name()))
+        }
         (Exit::Credentials, Some(variable)) => failure.with_repair(format!(
             "set {variable} to a valid token and run: keymount refresh {shown}"
         )),
@@ -55,8 +59,8 @@ fn failed(error: Error, mount: &MountReport) -> Failure {
             "put a valid token where the remote reads it and run: keymount refresh {shown}"
         )),
         _ => failure,
-    }
-    .about(shown)
+    };
+    failure.about(shown)
 }
 
 /// A directory, else the mounts of a remote with or without its path.
@@ -67,9 +71,6 @@ fn targets<'a>(daemons: &'a Daemons, target: &str) -> Vec<(&'a Daemon, &'a Mount
     }
     daemons
         .mounts()
-        .filter(|(_, mount)| {
-            let remote = mount.remote.as_str();
-            remote == target || (!remote.contains("://") && remote.split(':').next() == Some(target))
-        })
+        .filter(|(_, mount)| mount.remote == target || mount.remote_name() == target)
         .collect()
 }

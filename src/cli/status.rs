@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::arguments::StatusArguments;
 use super::exit::{Exit, Failure};
-use super::locate;
+use super::{locate, printable};
 use crate::control::{DaemonReport, Daemons, ErrorReport, MountReport, MountState, seconds};
 use crate::daemon::{MountPointState, keymount_mounts, mount_point_state};
 use crate::paths::Paths;
@@ -179,20 +179,28 @@ fn table(mounts: &[&MountReport]) -> Table {
     table
 }
 
+/// `token laptop, valid for 29 days, ends after 12 hours without use`.
 fn credential(mount: &MountReport) -> String {
     let credential = &mount.credential;
-    match (credential.state.as_str(), credential.until) {
-        ("anonymous", _) => "none needed".to_owned(),
-        (state, None) => format!("{}, {state}", credential.method),
-        (state, Some(until)) => {
-            let left = until.saturating_sub(seconds(SystemTime::now()));
-            format!(
-                "{}, {state} for {}",
-                credential.method,
-                HumanDuration(Duration::from_secs(left))
-            )
+    let mut text = match &credential.key {
+        _ if credential.state == "anonymous" => return "none needed".to_owned(),
+        Some(key) => format!("{} {}, {}", credential.method, printable(&key.name), credential.state),
+        None => format!("{}, {}", credential.method, credential.state),
+    };
+    if let Some(until) = credential.until {
+        let left = until.saturating_sub(seconds(SystemTime::now()));
+        text.push_str(&format!(" for {}", HumanDuration(Duration::from_secs(left))));
+    }
+    if let Some(key) = &credential.key {
+        if let Some(limit) = key.idle_limit {
+            let limit = HumanDuration(Duration::from_secs(limit));
+            text.push_str(&format!(", ends after {limit} without use"));
+        }
+        if !key.addresses.is_empty() {
+            text.push_str(&format!(", from {} only", printable(&key.addresses.join(" "))));
         }
     }
+    text
 }
 
 fn pending(mount: &MountReport) -> String {
@@ -206,7 +214,7 @@ fn pending(mount: &MountReport) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::{CacheReport, CredentialReport, PendingReport};
+    use crate::control::{CacheReport, CredentialReport, KeyReport, PendingReport};
 
     fn mount() -> MountReport {
         MountReport {
@@ -223,6 +231,8 @@ mod tests {
                 state: "rejected".into(),
                 until: None,
                 variable: None,
+                key: None,
+                source: Some("env".into()),
             },
             cache: CacheReport::default(),
             pending: vec![PendingReport {
@@ -267,6 +277,30 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part:?} is missing in\n{text}");
         }
+    }
+
+    #[test]
+    fn what_the_provider_tells_of_a_key_is_shown() {
+        let mut mount = mount();
+        mount.credential.state = "valid".into();
+        mount.credential.until = Some(seconds(SystemTime::now()) + 30 * 86_400 + 60);
+        mount.credential.key = Some(KeyReport {
+            name: "laptop".into(),
+            idle_limit: Some(12 * 3600),
+            addresses: vec!["10.0.0.0/8".into(), "::1".into()],
+        });
+        let text = credential(&mount);
+        assert!(text.starts_with("token laptop, valid for 4 weeks"), "{text}");
+        assert!(
+            text.ends_with(", ends after 12 hours without use, from 10.0.0.0/8 ::1 only"),
+            "{text}"
+        );
+        let json = render(&status(vec![mount]), true).unwrap();
+        let value: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(
+            value["daemons"][0]["mounts"][0]["credential"]["key"]["idle_limit"],
+            43_200
+        );
     }
 
     #[test]

@@ -9,8 +9,9 @@ use url::Url;
 use uuid::Uuid;
 
 use super::keys::Keys;
-use super::{ConfigError, OptionLayer, ResolvedRemote, source, suggestion};
-use crate::auth::SecretSource;
+use super::source::{self, Keeper};
+use super::{ConfigError, OptionLayer, ResolvedRemote, suggestion};
+use crate::auth::StoreSpec;
 use crate::model::Rights;
 use crate::paths::{ConfigOrigin, Paths};
 use crate::provider::registry::{
@@ -58,19 +59,21 @@ impl Config {
             }
         };
         refuse_foreign_hands(path)?;
-        Self::parse(path, &text).map_err(|error| ConfigError::new(format!("{}: {error}", path.display())))
+        Self::parse(path, &text, &paths.secrets())
+            .map_err(|error| ConfigError::new(format!("{}: {error}", path.display())))
     }
 
-    fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
+    fn parse(path: &Path, text: &str, secrets: &Path) -> Result<Self, ConfigError> {
         let table: Table = text.parse().map_err(|error| syntax(text, &error))?;
         let mut top = Keys::new("", table);
+        let files = store(&mut top, secrets)?;
         let remotes = match top.section("remotes")? {
             None => BTreeMap::new(),
             Some(keys) => {
                 let (path, tables) = keys.into_rest();
                 tables
                     .into_iter()
-                    .map(|(name, value)| remote(&path, name, value))
+                    .map(|(name, value)| remote(&path, name, value, &files))
                     .collect::<Result<_, _>>()?
             }
         };
@@ -125,14 +128,12 @@ impl Config {
         ConfigError::new(format!("there is no remote {name:?}{hint} ({there})"))
     }
 
-    /// Every environment variable that holds a secret of some remote.
+    /// Every environment variable that holds a secret of some remote or opens one.
     pub fn secret_variables(&self) -> impl Iterator<Item = &str> {
         self.remotes
             .values()
-            .filter_map(|remote| match remote.provider.secret_source() {
-                Some(SecretSource::Env(name)) => Some(name.as_str()),
-                _ => None,
-            })
+            .flat_map(|remote| [remote.provider.secret_source(), remote.provider.keys_source()])
+            .filter_map(|source| source?.variable())
     }
 }
 
@@ -173,7 +174,28 @@ fn refuse_foreign_hands(path: &Path) -> Result<(), ConfigError> {
     }
 }
 
-fn remote(above: &str, name: String, value: Value) -> Result<(String, ConfiguredRemote), ConfigError> {
+/// The files that keep secrets, with `[store]`'s passphrase if it has one.
+fn store(top: &mut Keys, secrets: &Path) -> Result<StoreSpec, ConfigError> {
+    let passphrase = match top.section("store")? {
+        None => None,
+        Some(mut keys) => {
+            let passphrase = source::passphrase(&mut keys, "passphrase")?;
+            keys.finish()?;
+            passphrase.map(Box::new)
+        }
+    };
+    Ok(StoreSpec::Files {
+        folder: secrets.to_path_buf(),
+        passphrase,
+    })
+}
+
+fn remote(
+    above: &str,
+    name: String,
+    value: Value,
+    files: &StoreSpec,
+) -> Result<(String, ConfiguredRemote), ConfigError> {
     let place = format!("{above}.{name}");
     let usable = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.');
     if name.is_empty() || !name.chars().all(usable) {
@@ -185,7 +207,7 @@ fn remote(above: &str, name: String, value: Value) -> Result<(String, Configured
         return Err(ConfigError::new(format!("{place} must be a table")));
     };
     let mut keys = Keys::new(place, table);
-    let provider = provider(&mut keys)?;
+    let provider = provider(&mut keys, Keeper { remote: &name, files })?;
     let endpoint = endpoint(&mut keys, &provider)?;
     let rights = match keys.text("rights")? {
         None => None,
@@ -212,11 +234,11 @@ fn remote(above: &str, name: String, value: Value) -> Result<(String, Configured
     Ok((name, remote))
 }
 
-fn provider(keys: &mut Keys) -> Result<ProviderSpec, ConfigError> {
+fn provider(keys: &mut Keys, keeper: Keeper<'_>) -> Result<ProviderSpec, ConfigError> {
     let kind = keys.required_text("provider")?;
     match kind.as_str() {
-        "cludz" => cludz(keys),
-        "reductstore" => reductstore(keys),
+        "cludz" => cludz(keys, keeper),
+        "reductstore" => reductstore(keys, keeper),
         unknown => Err(ConfigError::new(format!(
             "{} = {unknown:?} is not a provider (there are {}){}",
             keys.name("provider"),
@@ -226,7 +248,7 @@ fn provider(keys: &mut Keys) -> Result<ProviderSpec, ConfigError> {
     }
 }
 
-fn cludz(keys: &mut Keys) -> Result<ProviderSpec, ConfigError> {
+fn cludz(keys: &mut Keys, keeper: Keeper<'_>) -> Result<ProviderSpec, ConfigError> {
     let storage = keys.required_text("storage")?;
     let storage = Uuid::parse_str(&storage).map_err(|_| {
         ConfigError::new(format!(
@@ -236,7 +258,7 @@ fn cludz(keys: &mut Keys) -> Result<ProviderSpec, ConfigError> {
     })?;
     let auth = match authentication(keys, &["token", "none"])? {
         (mut auth, "token") => {
-            let token = source::required(&mut auth, "token")?;
+            let token = source::required(&mut auth, "token", keeper)?;
             let send = match auth.text("send")?.as_deref() {
                 None | Some("header") => TokenSending::Header,
                 Some("query") => TokenSending::Query,
@@ -258,7 +280,7 @@ fn cludz(keys: &mut Keys) -> Result<ProviderSpec, ConfigError> {
     Ok(ProviderSpec::Cludz(CludzSpec { storage, auth }))
 }
 
-fn reductstore(keys: &mut Keys) -> Result<ProviderSpec, ConfigError> {
+fn reductstore(keys: &mut Keys, keeper: Keeper<'_>) -> Result<ProviderSpec, ConfigError> {
     let bucket = keys.text("bucket")?.filter(|bucket| !bucket.is_empty());
     let names = match keys.text("names")?.as_deref() {
         None | Some("label") => RecordNames::Label,
@@ -272,7 +294,7 @@ fn reductstore(keys: &mut Keys) -> Result<ProviderSpec, ConfigError> {
     };
     let auth = match authentication(keys, &["token", "none"])? {
         (mut auth, "token") => {
-            let token = source::required(&mut auth, "token")?;
+            let token = source::required(&mut auth, "token", keeper)?;
             auth.finish()?;
             ReductstoreAuth::Token { token }
         }
@@ -281,14 +303,33 @@ fn reductstore(keys: &mut Keys) -> Result<ProviderSpec, ConfigError> {
             ReductstoreAuth::None
         }
     };
-    Ok(ProviderSpec::Reductstore(ReductstoreSpec { bucket, names, auth }))
+    let keys_auth = match keys.section("keys_auth")? {
+        None => None,
+        Some(section) => {
+            let (mut section, _) = method(section, &["token"])?;
+            let token = source::required(&mut section, "token", keeper)?;
+            section.finish()?;
+            Some(token)
+        }
+    };
+    Ok(ProviderSpec::Reductstore(ReductstoreSpec {
+        bucket,
+        names,
+        auth,
+        keys_auth,
+    }))
 }
 
 /// The `auth` table and the method it names, one of those that the provider has.
 fn authentication(keys: &mut Keys, methods: &[&'static str]) -> Result<(Keys, &'static str), ConfigError> {
-    let Some(mut auth) = keys.section("auth")? else {
-        return Err(keys.missing("auth"));
-    };
+    match keys.section("auth")? {
+        Some(auth) => method(auth, methods),
+        None => Err(keys.missing("auth")),
+    }
+}
+
+/// The method that such a table names.
+fn method(mut auth: Keys, methods: &[&'static str]) -> Result<(Keys, &'static str), ConfigError> {
     let method = auth.required_text("method")?;
     match methods.iter().find(|known| **known == method) {
         Some(known) => Ok((auth, known)),
@@ -360,7 +401,7 @@ mod tests {
     "#;
 
     fn parse(parts: &[&str]) -> Result<Config, String> {
-        Config::parse(Path::new("/c.toml"), &parts.concat()).map_err(|error| error.to_string())
+        Config::parse(Path::new("/c.toml"), &parts.concat(), Path::new("/secrets")).map_err(|error| error.to_string())
     }
 
     fn resolve(config: &Config, source: &str) -> Result<ResolvedRemote, String> {
@@ -406,6 +447,33 @@ mod tests {
         let remote = resolve(&config, "drive:a").unwrap();
         let json = serde_json::to_string(&remote).unwrap();
         assert_eq!(serde_json::from_str::<ResolvedRemote>(&json).unwrap(), remote);
+    }
+
+    #[test]
+    fn keys_may_have_a_credential_of_their_own() {
+        let text = |keys: &str| {
+            format!(
+                "[remotes.r]\nprovider = \"reductstore\"\nendpoint = \"http://h/\"\n\
+                 [remotes.r.auth]\nmethod = \"token\"\ntoken = {{ env = \"FILES\" }}\n[remotes.r.keys_auth]\n{keys}"
+            )
+        };
+        let config = parse(&[&text("method = \"token\"\ntoken = { env = \"KEYS\" }\n")]).unwrap();
+        assert_eq!(config.secret_variables().collect::<Vec<_>>(), ["FILES", "KEYS"]);
+        let remote = resolve(&config, "r").unwrap();
+        assert_eq!(remote.secret_variable(), Some("FILES"), "the daemon gets no other");
+        assert_eq!(remote.key_variables().collect::<Vec<_>>(), ["FILES", "KEYS"]);
+        for (keys, part) in [
+            ("", "remotes.r.keys_auth.method is missing"),
+            ("method = \"none\"\n", "remotes.r.keys_auth.method"),
+            (
+                "method = \"token\"\ntoken = \"canary\"\n",
+                "remotes.r.keys_auth.token holds the secret itself",
+            ),
+        ] {
+            let error = parse(&[&text(keys)]).unwrap_err();
+            assert!(error.contains(part) && !error.contains("canary"), "{error}");
+        }
+        assert!(parse(&[CLUDZ, TOKEN, "[remotes.drive.keys_auth]\nmethod = \"token\"\n"]).is_err());
     }
 
     #[test]

@@ -60,10 +60,13 @@ impl ResolvedRemote {
 
     /// The variable whose value the person's process must hand over, if there is one.
     pub fn secret_variable(&self) -> Option<&str> {
-        match self.provider.secret_source()? {
-            SecretSource::Env(name) => Some(name),
-            SecretSource::File(_) | SecretSource::Command(_) | SecretSource::Systemd(_) => None,
-        }
+        self.provider.secret_source()?.variable()
+    }
+
+    /// The variables whose values the person's process must read to manage keys.
+    pub fn key_variables(&self) -> impl Iterator<Item = &str> {
+        let sources = [self.provider.secret_source(), self.provider.keys_source()];
+        sources.into_iter().flatten().filter_map(SecretSource::variable)
     }
 
     /// The remote and its directory as they are typed: `drive:photos`.

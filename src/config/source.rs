@@ -6,22 +6,46 @@ use toml::Value;
 
 use super::keys::Keys;
 use super::{ConfigError, suggestion};
-use crate::auth::SecretSource;
+use crate::auth::{SecretSource, StoreSpec, StoredSecret};
 
-const ALTERNATIVES: &str =
-    r#"{ env = "NAME" }, { file = "path" }, { command = ["program", "argument"] } or { systemd = "credential-name" }"#;
-const FORMS: [&str; 4] = ["env", "file", "command", "systemd"];
+const ALTERNATIVES: &str = r#"{ env = "NAME" }, { file = "path" }, { command = ["program", "argument"] }, { systemd = "credential-name" }, { stored = true } or { keyring = true }"#;
+const FORMS: [&str; 6] = ["env", "file", "command", "systemd", "stored", "keyring"];
 
-/// Reads the source under a key of an `auth` table.
-pub fn required(keys: &mut Keys, key: &'static str) -> Result<SecretSource, ConfigError> {
-    let name = keys.name(key);
-    match keys.take(key) {
-        None => Err(keys.missing(key)),
-        Some(value) => parse(&name, value),
+/// Whose secrets are read, and which files keep the stored ones.
+#[derive(Clone, Copy, Debug)]
+pub struct Keeper<'a> {
+    pub remote: &'a str,
+    pub files: &'a StoreSpec,
+}
+
+impl Keeper<'_> {
+    /// The field is named as in the file: `token` for `[remotes.NAME.auth]`, `keys_auth.token` for another table.
+    fn kept_in(self, store: &StoreSpec, name: &str) -> SecretSource {
+        let below = name.strip_prefix(&format!("remotes.{}.", self.remote)).unwrap_or(name);
+        SecretSource::Stored(StoredSecret {
+            remote: self.remote.to_owned(),
+            field: below.strip_prefix("auth.").unwrap_or(below).to_owned(),
+            store: store.clone(),
+        })
     }
 }
 
-fn parse(name: &str, value: Value) -> Result<SecretSource, ConfigError> {
+/// Reads the source under a key of an `auth` table.
+pub fn required(keys: &mut Keys, key: &'static str, keeper: Keeper<'_>) -> Result<SecretSource, ConfigError> {
+    let name = keys.name(key);
+    match keys.take(key) {
+        None => Err(keys.missing(key)),
+        Some(value) => parse(&name, value, Some(keeper)),
+    }
+}
+
+/// Reads the source of the store's own passphrase, which cannot be in the store.
+pub fn passphrase(keys: &mut Keys, key: &'static str) -> Result<Option<SecretSource>, ConfigError> {
+    let name = keys.name(key);
+    keys.take(key).map(|value| parse(&name, value, None)).transpose()
+}
+
+fn parse(name: &str, value: Value, keeper: Option<Keeper<'_>>) -> Result<SecretSource, ConfigError> {
     let refuse = |why: String| Err(ConfigError::new(format!("{name} {why}")));
     let table = match value {
         Value::Table(table) => table,
@@ -64,6 +88,14 @@ fn parse(name: &str, value: Value) -> Result<SecretSource, ConfigError> {
         ("systemd", Value::String(credential)) if !credential.is_empty() && !credential.contains('/') => {
             Ok(SecretSource::Systemd(credential))
         }
+        ("stored" | "keyring", Value::Boolean(true)) => match keeper {
+            Some(keeper) if form == "keyring" => Ok(keeper.kept_in(&StoreSpec::Keyring, name)),
+            Some(keeper) => Ok(keeper.kept_in(keeper.files, name)),
+            None => refuse("opens the store, so keymount login cannot keep it".to_owned()),
+        },
+        ("stored" | "keyring", _) => refuse(format!(
+            "is {{ {form} = true }} when keymount login keeps the secret; otherwise name another place"
+        )),
         (known, _) if FORMS.contains(&known) => refuse(format!("is malformed; possible are {ALTERNATIVES}")),
         (unknown, _) => refuse(format!(
             "has the unknown key {unknown:?}{}; possible are {ALTERNATIVES}",
@@ -91,9 +123,56 @@ pub fn expand_home(path: &str) -> PathBuf {
 mod tests {
     use super::*;
 
+    fn files() -> StoreSpec {
+        StoreSpec::Files {
+            folder: "/secrets".into(),
+            passphrase: None,
+        }
+    }
+
     fn source(text: &str) -> Result<SecretSource, String> {
+        source_in("remotes.x.auth", text)
+    }
+
+    fn source_in(place: &str, text: &str) -> Result<SecretSource, String> {
         let table: toml::Table = text.parse().unwrap();
-        required(&mut Keys::new("remotes.x.auth", table), "token").map_err(|error| error.to_string())
+        let keeper = Keeper {
+            remote: "x",
+            files: &files(),
+        };
+        required(&mut Keys::new(place, table), "token", keeper).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_stored_secret_is_named_by_its_remote_and_place() {
+        for (place, field) in [("remotes.x.auth", "token"), ("remotes.x.keys_auth", "keys_auth.token")] {
+            let Ok(SecretSource::Stored(stored)) = source_in(place, "token = { stored = true }") else {
+                panic!("a stored secret")
+            };
+            assert_eq!((stored.remote.as_str(), stored.field.as_str()), ("x", field));
+            assert_eq!(stored.store, files());
+        }
+        let Ok(SecretSource::Stored(stored)) = source("token = { keyring = true }") else {
+            panic!("a secret in the keyring")
+        };
+        assert_eq!(stored.store, StoreSpec::Keyring);
+    }
+
+    #[test]
+    fn the_passphrase_of_the_store_is_kept_elsewhere() {
+        let read = |text: &str| passphrase(&mut Keys::new("store", text.parse().unwrap()), "passphrase");
+        assert_eq!(read("").unwrap(), None);
+        assert_eq!(
+            read(r#"passphrase = { env = "P" }"#).unwrap(),
+            Some(SecretSource::Env("P".into()))
+        );
+        for text in ["passphrase = { stored = true }", r#"passphrase = "canary-words""#] {
+            let error = read(text).unwrap_err().to_string();
+            assert!(
+                error.starts_with("store.passphrase ") && !error.contains("canary"),
+                "{error}"
+            );
+        }
     }
 
     #[test]
@@ -143,6 +222,9 @@ mod tests {
             (r#"token = { flie = "/b" }"#, "did you mean \"file\"?"),
             (r#"token = { file = "b" }"#, "absolute path"),
             ("token = { command = [] }", "program and its arguments"),
+            ("token = { stored = false }", "{ stored = true }"),
+            ("token = { keyring = false }", "{ keyring = true }"),
+            (r#"token = { stored = "canary-secret" }"#, "{ stored = true }"),
         ] {
             let error = source(text).unwrap_err();
             assert!(error.contains(part), "{text}: {error}");

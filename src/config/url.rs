@@ -109,6 +109,7 @@ fn reductstore(
         bucket,
         names: RecordNames::default(),
         auth: ReductstoreAuth::from_environment(environment),
+        keys_auth: None,
     });
     Ok((provider, endpoint, path))
 }

@@ -70,6 +70,11 @@ impl Daemon {
         Self { owner, ..self }
     }
 
+    /// Whether this user started it.
+    pub fn is_own(&self) -> bool {
+        self.owner == own_uid()
+    }
+
     /// # Errors
     /// When the daemon is gone.
     pub async fn status(&self) -> Result<DaemonReport> {
@@ -81,7 +86,7 @@ impl Daemon {
     /// # Errors
     /// What the daemon said, with its kind.
     pub async fn refresh(&self, mount: usize, given: &GivenSecrets) -> Result<MountReport> {
-        let body: BTreeMap<&str, &str> = if self.owner == own_uid() {
+        let body: BTreeMap<&str, &str> = if self.is_own() {
             given
                 .iter()
                 .map(|(name, value)| (name, value.expose_secret()))

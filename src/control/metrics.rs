@@ -92,6 +92,8 @@ mod tests {
                 state: "rejected".into(),
                 until: None,
                 variable: None,
+                key: None,
+                source: Some("env".into()),
             },
             cache: CacheReport {
                 memory: 1,

@@ -13,8 +13,8 @@ mod tests;
 pub use client::{Daemon, Daemons};
 pub use listener::{GuardedListener, bind};
 pub use report::{
-    CacheReport, CredentialReport, DaemonReport, ErrorReport, MountReport, MountState, PendingReport, Unmounted,
-    seconds,
+    CacheReport, CredentialReport, DaemonReport, ErrorReport, KeyReport, MountReport, MountState, PendingReport,
+    Unmounted, seconds,
 };
 pub use server::{Facts, Mounted, UnmountError, serve};
 

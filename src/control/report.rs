@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use crate::auth::CredentialState;
+use crate::auth::{CredentialState, SecretSource};
 
 /// One daemon process.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -61,8 +61,24 @@ pub struct CredentialReport {
     pub state: String,
     /// Seconds since 1970, for a credential that says when it ends.
     pub until: Option<u64>,
-    /// The environment variable that holds it, if one does: `refresh` hands over its own value of it.
+    /// The environment variable that holds it or opens its store, if one does: `refresh` hands over its own value of it.
     pub variable: Option<String>,
+    /// The configuration's word for where it is read: `env`, `stored`.
+    pub source: Option<String>,
+    /// What the provider tells about the key in use, if it does.
+    #[serde(default)]
+    pub key: Option<KeyReport>,
+}
+
+/// A key as its provider describes it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyReport {
+    /// Its name, which is no secret.
+    pub name: String,
+    /// It ends when it isn't used for so many seconds.
+    pub idle_limit: Option<u64>,
+    /// The addresses and networks it may be used from; all when empty.
+    pub addresses: Vec<String>,
 }
 
 /// In bytes.
@@ -100,7 +116,7 @@ pub struct Unmounted {
 }
 
 impl CredentialReport {
-    pub fn new(method: &str, state: CredentialState, variable: Option<&str>) -> Self {
+    pub fn new(method: &str, state: CredentialState, source: Option<&SecretSource>) -> Self {
         let (word, until) = match state {
             CredentialState::Valid { until } => ("valid", until),
             CredentialState::Anonymous => ("anonymous", None),
@@ -111,12 +127,33 @@ impl CredentialReport {
             method: method.to_owned(),
             state: word.to_owned(),
             until: until.map(seconds),
-            variable: variable.map(str::to_owned),
+            variable: source.and_then(SecretSource::variable).map(str::to_owned),
+            source: source.map(|source| source.word().to_owned()),
+            key: None,
         }
+    }
+
+    /// Whether `login` put it where it is read.
+    pub fn is_kept(&self) -> bool {
+        matches!(self.source.as_deref(), Some("stored" | "keyring"))
+    }
+}
+
+impl CredentialReport {
+    pub fn with_key(self, key: Option<KeyReport>) -> Self {
+        Self { key, ..self }
     }
 }
 
 impl MountReport {
+    /// The remote's name in the configuration, or its address.
+    pub fn remote_name(&self) -> &str {
+        if self.remote.contains("://") {
+            return &self.remote;
+        }
+        self.remote.split(':').next().unwrap_or(&self.remote)
+    }
+
     /// In bytes.
     pub fn pending_bytes(&self) -> u64 {
         self.pending.iter().map(|file| file.bytes).sum()

@@ -37,6 +37,8 @@ impl Mounted for FakeMount {
                 state: "valid".into(),
                 until: None,
                 variable: None,
+                key: None,
+                source: Some("env".into()),
             },
             cache: CacheReport::default(),
             pending: Vec::new(),

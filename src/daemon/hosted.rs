@@ -14,12 +14,13 @@ use super::stack::Stack;
 use super::{Detach, MountSpec, Stage, StartError};
 use crate::auth::GivenSecrets;
 use crate::control::{
-    CredentialReport, ErrorReport, MountReport, MountState, Mounted, PendingReport, UnmountError, UnmountMode,
-    Unmounted, seconds,
+    CredentialReport, ErrorReport, KeyReport, MountReport, MountState, Mounted, PendingReport, UnmountError,
+    UnmountMode, Unmounted, seconds,
 };
 use crate::fuse::{self, MountSettings, Session};
 use crate::model::{ErrorKind, Result};
 use crate::paths::Paths;
+use crate::provider::keys::KeyInfo;
 
 /// How long uploads may stand still after somebody unmounted without asking us: then what is left is saved and the
 /// daemon ends.
@@ -164,6 +165,14 @@ impl HostedMount {
     }
 }
 
+fn key_report(key: KeyInfo) -> KeyReport {
+    KeyReport {
+        name: key.name,
+        idle_limit: key.idle_limit.map(|limit| limit.as_secs()),
+        addresses: key.addresses,
+    }
+}
+
 #[async_trait]
 impl Drains for HostedMount {
     fn waiting(&self) -> usize {
@@ -191,6 +200,7 @@ impl Mounted for HostedMount {
             message: problem.message,
         });
         let authenticator = &self.stack.authenticator;
+        let key = self.stack.fs.provider().current_key();
         MountReport {
             id: 0,
             remote: self.spec.remote.label(),
@@ -202,9 +212,10 @@ impl Mounted for HostedMount {
             rights: self.stack.fs.root_rights().to_string(),
             credential: CredentialReport::new(
                 authenticator.method(),
-                authenticator.state(),
-                self.spec.remote.secret_variable(),
-            ),
+                authenticator.state().ending(key.as_ref().and_then(|key| key.expires)),
+                self.spec.remote.provider.secret_source(),
+            )
+            .with_key(key.map(key_report)),
             cache: self.stack.cache_report(),
             pending: self.pending(),
             last_errors: last_errors.collect(),

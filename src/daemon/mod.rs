@@ -5,6 +5,7 @@
 mod drain;
 mod handoff;
 mod hosted;
+mod keys;
 mod logging;
 mod process;
 mod stack;
@@ -28,10 +29,11 @@ use crate::paths::Paths;
 pub use crate::fuse::{Detach, MountPointState, detach, detach_dead, keymount_mounts, mount_point_state};
 pub use handoff::Handoff;
 use hosted::HostedMount;
+pub use keys::{KeyHolder, open_keys};
 pub use logging::{LogTarget, Verbosity, start as start_logging};
 pub use process::{leave_terminal, protect_memory, take_name};
 use stack::{Common, Stack};
-pub use trial::{Clock, Trial, clock_of, try_remote};
+pub use trial::{Clock, Trial, clock_of, try_remote, try_token};
 
 /// One directory to mount.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

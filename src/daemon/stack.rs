@@ -194,7 +194,7 @@ fn plain_http(remote: &ResolvedRemote) -> PlainHttp {
     }
 }
 
-fn dialect(spec: &ProviderSpec) -> Arc<dyn Dialect> {
+pub fn dialect(spec: &ProviderSpec) -> Arc<dyn Dialect> {
     match spec {
         ProviderSpec::Cludz(_) => Cludz::dialect(),
         ProviderSpec::Reductstore(_) => ReductStore::dialect(),

@@ -1,11 +1,13 @@
-//! Asking a remote without mounting it, for `doctor` and `remote test`.
+//! Asking a remote without mounting it, for `doctor`, `login` and `remote test`.
 
 use std::time::{Duration, SystemTime};
+
+use secrecy::SecretString;
 
 use super::Stage;
 use super::StartError;
 use super::stack::Remote;
-use crate::auth::GivenSecrets;
+use crate::auth::{GivenSecrets, SecretSource};
 use crate::config::ResolvedRemote;
 use crate::model::{Result, Rights};
 use crate::net::{TransportSettings, reach};
@@ -36,6 +38,31 @@ pub async fn try_remote(remote: &ResolvedRemote, given: &GivenSecrets) -> Result
     let opened = Remote::open(remote, TransportSettings::within(PATIENCE), given).await?;
     let root = opened.provider.probe().await.map_err(Stage::Probe.failed())?;
     Ok(Trial { rights: root.rights })
+}
+
+/// Like `try_remote`, with a token that is kept nowhere yet.
+///
+/// # Errors
+/// With the step that failed.
+pub async fn try_token(remote: &ResolvedRemote, token: &SecretString) -> Result<Trial, StartError> {
+    let (candidate, given) = with_token(remote, token);
+    try_remote(&candidate, &given).await
+}
+
+/// The same remote with a token that is kept nowhere, and what has to be given to read it.
+pub(super) fn with_token(remote: &ResolvedRemote, token: &SecretString) -> (ResolvedRemote, GivenSecrets) {
+    /// No variable has such a name.
+    const CANDIDATE: &str = "(given)";
+    let mut given = GivenSecrets::default();
+    given.insert(CANDIDATE, token.clone());
+    let candidate = ResolvedRemote {
+        provider: remote
+            .provider
+            .clone()
+            .with_token_from(SecretSource::Env(CANDIDATE.to_owned())),
+        ..remote.clone()
+    };
+    (candidate, given)
 }
 
 /// Asks the provider's host for the time, without any credential.

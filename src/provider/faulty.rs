@@ -12,6 +12,7 @@ use futures_util::{StreamExt, stream};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use super::keys::KeyInfo;
 use super::{ByteStream, Capabilities, Content, LabelChanges, Place, Provider, Target};
 use crate::model::{Entry, Error, ErrorKind, Kind, Name, ObjectId, ObjectKey, Result, Rights, Usage, Version};
 
@@ -265,6 +266,10 @@ impl<P: ?Sized + Provider> Provider for Faulty<P> {
 
     fn capabilities(&self) -> &Capabilities {
         self.inner.capabilities()
+    }
+
+    fn current_key(&self) -> Option<KeyInfo> {
+        self.inner.current_key()
     }
 
     fn check_name(&self, parent: &ObjectKey, kind: Kind, name: &Name) -> Result<()> {

@@ -6,6 +6,7 @@
 pub mod cludz;
 mod content;
 pub mod faulty;
+pub mod keys;
 pub mod memory;
 pub mod reductstore;
 pub mod registry;
@@ -19,6 +20,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
 
+use self::keys::KeyInfo;
 use crate::model::{Entry, Error, Kind, Name, ObjectId, ObjectKey, Result, Usage, Version};
 
 /// Bytes as they arrive. An error item ends the stream; without one all bytes asked for were delivered and checked.
@@ -89,6 +91,10 @@ pub trait Provider: Send + Sync + 'static {
     fn identity(&self) -> String;
 
     fn capabilities(&self) -> &Capabilities;
+
+    /// The key that the service is called with, as it told at the last `probe`; `None` when it doesn't tell or another
+    /// key is in use since.
+    fn current_key(&self) -> Option<KeyInfo>;
 
     /// Whether a child of this kind could have this name, without asking the service.
     ///

@@ -74,6 +74,8 @@ pub struct ReductstoreSpec {
     pub bucket: Option<String>,
     pub names: RecordNames,
     pub auth: ReductstoreAuth,
+    /// The token that manages tokens, where it isn't the one that is used for files.
+    pub keys_auth: Option<SecretSource>,
 }
 
 /// How records are shown as files.
@@ -126,6 +128,39 @@ impl ProviderSpec {
                 ReductstoreAuth::Token { token } => Some((token, TokenPlacement::Bearer)),
                 ReductstoreAuth::None => None,
             },
+        }
+    }
+
+    /// Where the credential that manages keys comes from, where it isn't the one that is used for files.
+    pub fn keys_source(&self) -> Option<&SecretSource> {
+        match self {
+            Self::Cludz(_) => None,
+            Self::Reductstore(reductstore) => reductstore.keys_auth.as_ref(),
+        }
+    }
+
+    /// The same remote with its token from elsewhere, if it uses one.
+    pub fn with_token_from(mut self, source: SecretSource) -> Self {
+        match &mut self {
+            Self::Cludz(CludzSpec {
+                auth: CludzAuth::Token { token, .. },
+                ..
+            })
+            | Self::Reductstore(ReductstoreSpec {
+                auth: ReductstoreAuth::Token { token },
+                ..
+            }) => *token = source,
+            Self::Cludz(_) | Self::Reductstore(_) => {}
+        }
+        self
+    }
+
+    /// Where a person revokes a token, as the end of a sentence.
+    pub fn revocation(&self) -> &'static str {
+        match self {
+            // Where Cludz's documentation says that the token is.
+            Self::Cludz(_) => "in Cludz's dashboard, Drive → Settings → Storage Token",
+            Self::Reductstore(_) => "at the server, with: keymount keys revoke REMOTE NAME",
         }
     }
 

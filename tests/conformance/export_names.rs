@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use keymount::model::{Entry, ErrorKind, Kind, Name, ObjectId, ObjectKey, Result, Usage};
+use keymount::provider::keys::KeyInfo;
 use keymount::provider::{ByteStream, Capabilities, Content, LabelChanges, Place, Provider, Target};
 use parking_lot::Mutex;
 
@@ -79,6 +80,10 @@ impl Provider for ExportNames {
 
     fn capabilities(&self) -> &Capabilities {
         self.inner.capabilities()
+    }
+
+    fn current_key(&self) -> Option<KeyInfo> {
+        self.inner.current_key()
     }
 
     fn check_name(&self, parent: &ObjectKey, kind: Kind, name: &Name) -> Result<()> {

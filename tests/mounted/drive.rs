@@ -47,6 +47,25 @@ impl CludzDrive {
         ));
     }
 
+    /// As `configure`, with the token in keymount's store, and more lines at the end.
+    pub fn configure_stored(&self, more: &str) {
+        self.configure_kept("stored", more);
+    }
+
+    /// As `configure`, with the token in the keyring.
+    pub fn configure_keyring(&self) {
+        self.configure_kept("keyring", "");
+    }
+
+    fn configure_kept(&self, place: &str, more: &str) {
+        self.person.configure(&format!(
+            "[remotes.drive]\nprovider = \"cludz\"\nstorage = \"{}\"\nendpoint = \"{}\"\n\
+             [remotes.drive.auth]\nmethod = \"token\"\ntoken = {{ {place} = true }}\n{more}",
+            self.drive.id(),
+            self.server.url()
+        ));
+    }
+
     /// As `configure`, without any token.
     pub fn configure_public(&self) {
         self.person.configure(&format!(

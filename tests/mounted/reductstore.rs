@@ -78,6 +78,33 @@ fn ordinary_tools_work() {
     }
 }
 
+#[test]
+fn a_token_that_keymount_keeps_mounts_and_heals() {
+    let it = Store::new(Who::me());
+    it.person.configure(&format!(
+        "[remotes.store]\nprovider = \"reductstore\"\nendpoint = \"{}\"\nbucket = \"data\"\n\
+         [remotes.store.auth]\nmethod = \"token\"\ntoken = {{ stored = true }}\n",
+        it.server.endpoint()
+    ));
+    it.person
+        .keymount_reading("not-a-token", ["login", "store"])
+        .fails(4, "nothing was stored");
+    let permissions = "{\"read\":[\"data\"],\"write\":[\"data\"]}";
+    let first = it.token("first", permissions);
+    it.person.keymount_reading(&first, ["login", "store"]).ok();
+    it.person.mount("store", &["--attr-ttl", "0"]);
+    it.person.sh("echo text > file").ok();
+    it.curl(&["-X", "DELETE", &it.server.url("tokens/first")]);
+    it.person.sh("echo more > other").refused("Permission denied");
+    let second = it.token("second", permissions);
+    let said = it.person.keymount_reading(&second, ["login", "store"]).ok();
+    assert!(said.contains("credential valid"), "{said}");
+    it.person.sh("echo more > other && cat file other").ok();
+    let said = it.person.keymount(["logout", "store"]).ok();
+    assert!(said.contains("keymount keys revoke"), "{said}");
+    it.person.unmount();
+}
+
 /// A full, a read-only and a write-only token on one bucket: the modes, and every call that each forbids.
 #[test]
 fn tokens_show_as_modes_and_are_enforced() {

@@ -1,6 +1,7 @@
 //! A person with a home of their own, who runs keymount and ordinary tools. Nothing of it outlives the test.
 
 use std::ffi::OsStr;
+use std::io::{Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -186,6 +187,49 @@ impl Sandbox {
     #[track_caller]
     pub fn keymount<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Said {
         Said::of(self.command(program()).args(arguments).output().unwrap())
+    }
+
+    /// Runs keymount to its end, with this on its input.
+    #[track_caller]
+    pub fn keymount_reading<S: AsRef<OsStr>>(&self, input: &str, arguments: impl IntoIterator<Item = S>) -> Said {
+        let mut command = self.command(program());
+        command.args(arguments).stdin(Stdio::piped());
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        // Whoever refuses at once reads nothing.
+        let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+        Said::of(child.wait_with_output().unwrap())
+    }
+
+    /// Runs a shell script on a terminal of its own, types each answer when its question is asked, and gives what the
+    /// terminal showed. `$KEYMOUNT` is the program.
+    #[track_caller]
+    pub fn on_a_terminal(&self, script: &str, answers: &[(&str, &str)]) -> String {
+        let mut command = self.command("script");
+        command.args(["-qfec", script, "/dev/null"]).env("KEYMOUNT", program());
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut keyboard = child.stdin.take().unwrap();
+        let mut screen = child.stdout.take().unwrap();
+        let (mut shown, mut seen, mut piece) = (String::new(), 0, [0; 1024]);
+        let mut answers = answers.iter();
+        let mut next = answers.next();
+        loop {
+            if let Some((question, answer)) = next
+                && let Some(at) = shown[seen..].find(question)
+            {
+                seen += at + question.len();
+                keyboard.write_all(answer.as_bytes()).unwrap();
+                next = answers.next();
+                continue;
+            }
+            match screen.read(&mut piece).unwrap() {
+                0 => break,
+                length => shown += &String::from_utf8_lossy(&piece[..length]),
+            }
+        }
+        assert!(next.is_none(), "it was not asked for {next:?}: {shown}");
+        drop(keyboard);
+        child.wait().unwrap();
+        shown
     }
 
     /// Mounts on `mnt`.

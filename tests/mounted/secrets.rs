@@ -6,7 +6,7 @@ use crate::drive::CludzDrive;
 use crate::sandbox::Who;
 
 /// Every file below a folder that holds the text.
-fn holders(folder: &Path, text: &str) -> String {
+pub fn holders(folder: &Path, text: &str) -> String {
     let found = std::process::Command::new("grep")
         .args(["-rlaF", "--", text])
         .arg(folder)

@@ -149,6 +149,7 @@ impl Exhibition {
                 remote: ResolvedRemote {
                     name: name.to_owned(),
                     provider: ProviderSpec::Reductstore(ReductstoreSpec {
+                        keys_auth: None,
                         bucket: Some(BUCKET.to_owned()),
                         names: RecordNames::Label,
                         auth,

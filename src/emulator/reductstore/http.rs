@@ -19,7 +19,7 @@ use url::form_urlencoded;
 use super::failure::Failure;
 use super::settings::SettingsUpdate;
 use super::tokens::{Identity, Origin, Right, Tokens};
-use super::{ReductStore, State, records};
+use super::{ReductStore, State, TokenApi, records};
 use crate::emulator::AuthenticatedAs;
 
 /// On every answer (measured).
@@ -168,13 +168,14 @@ fn plain(state: &mut State, call: &Call, route: Route, body: &Bytes) -> Result<R
                 .list(|bucket| identity.require(Right::Read(bucket)).is_ok());
             Ok(document(&json!({"buckets": buckets})))
         }
+        Route::Me | Route::TokenRotate(_) if state.token_api == TokenApi::First => Err(Failure::nowhere()),
         Route::Me if call.reads() => {
             let identity = call.require(Right::Any)?;
             state.tokens.describe(identity).map(|token| document(&token))
         }
         Route::Tokens if call.reads() => {
             call.require(Right::Full)?;
-            Ok(document(&state.tokens.list()))
+            Ok(document(&state.tokens.list(state.token_api)))
         }
         Route::Health | Route::Info | Route::List | Route::Me | Route::Tokens => {
             Err(Failure::MethodNotAllowed { allow: "GET,HEAD" })
@@ -210,10 +211,14 @@ fn token(state: &mut State, call: &Call, name: &str, body: &Bytes) -> Result<Res
     match call.method {
         Method::GET | Method::HEAD => {
             call.require(Right::Full)?;
-            state.tokens.show(name).map(|token| document(&token))
+            let shown = match state.token_api {
+                TokenApi::Current => state.tokens.show(name),
+                TokenApi::First => state.tokens.show_first(name),
+            };
+            shown.map(|token| document(&token))
         }
         Method::POST => {
-            let token = Tokens::parse(name, body)?;
+            let token = Tokens::parse(name, body, state.token_api)?;
             call.require(Right::Full)?;
             state.tokens.create(name, token).map(|token| document(&token))
         }

@@ -58,6 +58,16 @@ pub enum Removal {
     AfterSightings(u32),
 }
 
+/// Which form of the token API a store speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenApi {
+    /// That of 1.21.
+    Current,
+    /// That of the first servers, as the provider's documentation of version 1.0 has it: no `/me`, no end of a token, flat
+    /// bodies, lists of names and times.
+    First,
+}
+
 /// How a store behaves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
@@ -65,6 +75,8 @@ pub struct Options {
     pub auth: Auth,
     /// How removal goes.
     pub removal: Removal,
+    /// The form of the token API.
+    pub token_api: TokenApi,
 }
 
 impl Default for Options {
@@ -73,6 +85,7 @@ impl Default for Options {
         Self {
             auth: Auth::Token(Uuid::new_v4().simple().to_string()),
             removal: Removal::AfterSightings(1),
+            token_api: TokenApi::Current,
         }
     }
 }
@@ -107,6 +120,7 @@ struct Shared {
 #[derive(Debug, Clone)]
 struct State {
     tokens: Tokens,
+    token_api: TokenApi,
     storage: Storage,
     queries: Queries,
     /// The number of the latest upload.
@@ -129,6 +143,7 @@ impl ReductStore {
         };
         let state = State {
             tokens,
+            token_api: options.token_api,
             storage: Storage::new(options.removal),
             queries: Queries::default(),
             uploads: 0,
@@ -181,6 +196,11 @@ impl ReductStore {
     /// Removes a token made through the API; whether there was one.
     pub fn revoke_token(&self, name: &str) -> bool {
         self.lock().tokens.remove(name).is_ok()
+    }
+
+    /// The names of all tokens, sorted; none if tokens don't matter.
+    pub fn token_names(&self) -> Vec<String> {
+        self.lock().tokens.names()
     }
 
     /// Replaces a token's permissions; whether there is such a token.

@@ -201,6 +201,28 @@ async fn authentication() {
 }
 
 #[tokio::test]
+async fn the_first_form_of_the_token_api() {
+    let bench = Bench::with(Options {
+        auth: Auth::Token(ROOT.into()),
+        token_api: TokenApi::First,
+        ..Options::default()
+    })
+    .await;
+    assert_eq!(bench.get("/me").await.status(), 404);
+    let current = r#"{"permissions":{"full_access":false,"read":["bk"],"write":[]}}"#;
+    assert_eq!(bench.post("/tokens/t", current).await.status(), 422);
+    let flat = r#"{"full_access":false,"read":["bk"],"write":[]}"#;
+    let made: Value = bench.post("/tokens/t", flat).await.json().await.unwrap();
+    assert!(made["value"].as_str().unwrap().starts_with("t-"));
+    assert_eq!(bench.json("/tokens/t").await["permission"]["read"], json!(["bk"]));
+    let list = bench.json("/tokens").await;
+    let items = list["tokens"].as_array().unwrap();
+    assert!(items.iter().all(|item| item.as_object().unwrap().len() == 2), "{list}");
+    assert_eq!(bench.post("/tokens/t/rotate", "").await.status(), 404);
+    assert_eq!(bench.store.token_names(), ["init-token", "t"]);
+}
+
+#[tokio::test]
 async fn tokens_are_made_shown_rotated_and_removed() {
     let bench = Bench::new().await;
     let current = r#"{"permissions":{"full_access":false,"read":["bk"],"write":[]},"ttl":100}"#;
@@ -442,6 +464,7 @@ async fn removal_takes_its_time() {
     let quick = Options {
         auth: Auth::Token(ROOT.into()),
         removal: Removal::AtOnce,
+        ..Options::default()
     };
     let bench = Bench::with(quick).await;
     assert_eq!(bench.call(Method::DELETE, "/b/bk").send().await.unwrap().status(), 200);

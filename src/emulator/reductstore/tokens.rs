@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::TokenApi;
 use super::failure::Failure;
 use axum::http::StatusCode;
 
@@ -163,6 +164,11 @@ impl Token {
     }
 }
 
+/// What the first servers listed of a token.
+fn first_listed(name: &str, token: &Token) -> Value {
+    json!({"name": name, "created_at": token.created_at.to_string()})
+}
+
 /// The body that creates a token: the current form, or the flat one of the first versions.
 #[derive(Deserialize)]
 #[serde(untagged)]
@@ -237,10 +243,21 @@ impl Tokens {
         }
     }
 
-    pub(super) fn list(&self) -> Value {
-        let tokens = match self {
+    pub(super) fn names(&self) -> Vec<String> {
+        match self {
             Self::Disabled => Vec::new(),
-            Self::Enabled(tokens) => tokens.0.iter().map(|(name, token)| token.to_json(name)).collect(),
+            Self::Enabled(tokens) => tokens.0.keys().cloned().collect(),
+        }
+    }
+
+    pub(super) fn list(&self, api: TokenApi) -> Value {
+        let describe = |(name, token): (&String, &Token)| match api {
+            TokenApi::Current => token.to_json(name),
+            TokenApi::First => first_listed(name, token),
+        };
+        let tokens: Vec<Value> = match self {
+            Self::Disabled => Vec::new(),
+            Self::Enabled(tokens) => tokens.0.iter().map(describe).collect(),
         };
         json!({"tokens": tokens})
     }
@@ -256,10 +273,22 @@ impl Tokens {
             .ok_or_else(|| unknown(name))
     }
 
+    /// `GET /tokens/{name}` of the first servers.
+    pub(super) fn show_first(&self, name: &str) -> Result<Value, Failure> {
+        let Self::Enabled(tokens) = self else {
+            return Err(disabled());
+        };
+        let token = tokens.0.get(name).ok_or_else(|| unknown(name))?;
+        let mut shown = first_listed(name, token);
+        shown["permission"] = json!(token.permissions);
+        Ok(shown)
+    }
+
     /// A token as a request's body describes it; checked before the caller's rights are (measured).
-    pub(super) fn parse(name: &str, body: &[u8]) -> Result<NewToken, Failure> {
+    pub(super) fn parse(name: &str, body: &[u8], api: TokenApi) -> Result<NewToken, Failure> {
         let invalid = || Failure::unprocessable("Invalid body");
         let token = match serde_json::from_slice(body).map_err(|_| invalid())? {
+            Request::Current(_) if api == TokenApi::First => return Err(invalid()),
             Request::Flat(permissions) => Token::new(name, permissions),
             Request::Current(request) => {
                 let expires_at: Option<Timestamp> = request
@@ -269,6 +298,10 @@ impl Tokens {
                     .map_err(|_| invalid())?;
                 if expires_at.is_some_and(|time| time <= Timestamp::now()) {
                     return Err(Failure::unprocessable("Token expiration date must not be in the past"));
+                }
+                if request.ttl == Some(0) {
+                    // Measured.
+                    return Err(Failure::unprocessable("Token TTL must be greater than zero"));
                 }
                 let (ttl, ip_allowlist) = (request.ttl, request.ip_allowlist);
                 Token {

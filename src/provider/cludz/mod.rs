@@ -25,6 +25,7 @@ use uuid::Uuid;
 
 use self::client::{Asking, Client, join};
 use self::store::{Swap, Upload};
+use super::keys::KeyInfo;
 use super::{ByteStream, Capabilities, Content, LabelChanges, LabelSupport, Place, Provider, Reads, Target};
 use crate::api::Api;
 use crate::auth::CredentialState;
@@ -116,6 +117,10 @@ impl Provider for Cludz {
 
     fn capabilities(&self) -> &Capabilities {
         &self.capabilities
+    }
+
+    fn current_key(&self) -> Option<KeyInfo> {
+        None
     }
 
     fn check_name(&self, _: &ObjectKey, _: Kind, name: &Name) -> Result<()> {

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use parking_lot::Mutex;
 
+use super::keys::KeyInfo;
 use super::{ByteStream, Capabilities, Content, LabelChanges, LabelSupport, Place, Provider, Reads, Target};
 use crate::model::{Action, Entry, Error, ErrorKind, Kind, Name, ObjectId, ObjectKey, Result, Rights, Usage, Version};
 
@@ -320,6 +321,10 @@ impl Provider for Memory {
 
     fn capabilities(&self) -> &Capabilities {
         &self.options.capabilities
+    }
+
+    fn current_key(&self) -> Option<KeyInfo> {
+        None
     }
 
     fn check_name(&self, _: &ObjectKey, _: Kind, name: &Name) -> Result<()> {

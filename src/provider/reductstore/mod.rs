@@ -16,6 +16,7 @@ mod reading;
 mod records;
 mod rights;
 mod server;
+mod tokens;
 mod tree;
 mod upload;
 mod wire;
@@ -32,9 +33,12 @@ use self::key::{Key, RecordId, Timestamp};
 use self::reading::EntryLocks;
 use self::rights::Access;
 use self::server::Server;
+pub use self::tokens::Tokens;
 use self::wire::{QuotaType, ReductDialect};
+use super::keys::KeyInfo;
 use super::{ByteStream, Capabilities, Content, LabelChanges, LabelSupport, Place, Provider, Reads, Target};
 use crate::api::Api;
+use crate::auth::Generation;
 use crate::model::{Entry, Error, ErrorKind, Kind, Name, ObjectId, ObjectKey, Result, Rights, Usage};
 use crate::net::Dialect;
 
@@ -66,6 +70,8 @@ pub struct ReductStore {
     settings: Settings,
     capabilities: Capabilities,
     access: Mutex<Option<Arc<Access>>>,
+    /// The token of the last `probe`, and which of the remote's credentials it was.
+    key: Mutex<Option<(Generation, KeyInfo)>>,
     locks: EntryLocks,
     clock: Clock,
     /// The time of directories that hold no record.
@@ -109,6 +115,7 @@ impl ReductStore {
                 move_files: false,
             },
             access: Mutex::new(None),
+            key: Mutex::new(None),
             locks: EntryLocks::default(),
             clock: Clock::default(),
             since: SystemTime::now(),
@@ -129,7 +136,13 @@ impl ReductStore {
     }
 
     async fn ask_access(&self) -> Result<Arc<Access>> {
-        let access = Arc::new(self.server.access().await?);
+        let me = self.server.me().await?;
+        let key = me.as_ref().and_then(tokens::Token::key);
+        *self.key.lock() = self.server.api().accepted_generation().zip(key);
+        let access = me
+            .and_then(|token| token.permissions)
+            .map_or(Access::Untold, Access::Told);
+        let access = Arc::new(access);
         *self.access.lock() = Some(Arc::clone(&access));
         Ok(access)
     }
@@ -169,6 +182,14 @@ impl Provider for ReductStore {
 
     fn capabilities(&self) -> &Capabilities {
         &self.capabilities
+    }
+
+    fn current_key(&self) -> Option<KeyInfo> {
+        let in_use = self.server.api().accepted_generation()?;
+        let key = self.key.lock();
+        key.as_ref()
+            .filter(|(generation, _)| *generation == in_use)
+            .map(|(_, key)| key.clone())
     }
 
     fn check_name(&self, parent: &ObjectKey, kind: Kind, name: &Name) -> Result<()> {

@@ -15,12 +15,6 @@ pub(super) struct Grants {
     pub(super) write: Vec<String>,
 }
 
-#[derive(Deserialize)]
-pub(super) struct Me {
-    #[serde(default)]
-    pub(super) permissions: Option<Grants>,
-}
-
 /// What is known of the token's grants.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Access {

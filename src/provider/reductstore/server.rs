@@ -11,7 +11,7 @@ use tracing::debug;
 
 use super::key::{EntryId, RecordId, Timestamp};
 use super::records::{LABEL_PREFIX, Record};
-use super::rights::{Access, Me};
+use super::tokens::Token;
 use super::wire::{Bucket, BucketInfo, BucketList, QueryId, ServerInfo};
 use crate::api::Api;
 use crate::model::{Error, ErrorKind, Result};
@@ -67,22 +67,25 @@ impl Server {
         self.api.base()
     }
 
+    pub(super) fn api(&self) -> &Api {
+        &self.api
+    }
+
+    /// The token that the request was made with; `None` from servers before `GET /me`.
+    ///
     /// # Errors
     /// `NotFound` when nothing there speaks this API.
-    pub(super) async fn access(&self) -> Result<Access> {
+    pub(super) async fn me(&self) -> Result<Option<Token>> {
         const PURPOSE: &str = "ask what the token may do";
         match self.api.call(&Request::get(self.url(["me"]), PURPOSE)).await {
-            Ok(response) => {
-                let me: Me = response.json(PURPOSE).await?;
-                Ok(me.permissions.map_or(Access::Untold, Access::Told))
-            }
+            Ok(response) => response.json(PURPOSE).await.map(Some),
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 // Servers before `/me` have `/info`, other servers don't.
                 self.info()
                     .await
                     .map_err(|error| error.context("the address is not that of a ReductStore server"))?;
                 debug!("the server doesn't tell the token's rights");
-                Ok(Access::Untold)
+                Ok(None)
             }
             Err(error) => Err(error),
         }
@@ -332,6 +335,21 @@ impl Server {
 
     fn url<'a>(&self, segments: impl IntoIterator<Item = &'a str>) -> Url {
         self.api.url(["api", "v1"].into_iter().chain(segments))
+    }
+
+    /// Without a slash at the end, which the server doesn't know (measured on ReductStore 1.21.5).
+    pub(super) fn tokens_url(&self) -> Url {
+        self.url(["tokens"])
+    }
+
+    /// # Errors
+    /// `InvalidInput` for names that no address can hold.
+    pub(super) fn token_url(&self, name: &str) -> Result<Url> {
+        if matches!(name, "" | "." | "..") {
+            let why = format!("{name:?} cannot be a token's name");
+            return Err(Error::new(ErrorKind::InvalidInput, why));
+        }
+        Ok(self.url(["tokens", name]))
     }
 
     fn bucket_url(&self, bucket: &str) -> Url {

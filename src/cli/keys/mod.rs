@@ -1,0 +1,136 @@
+//! `keys`: the provider's keys, listed, made, replaced and revoked. No secret is printed but by `create --print`.
+
+mod create;
+mod list;
+mod revoke;
+mod rotate;
+mod time;
+
+use std::sync::Arc;
+
+use super::arguments::{KeysArguments, KeysCommand};
+use super::exit::{Exit, Failure};
+use super::mount::resolve;
+use super::{given_secrets, printable};
+use crate::auth::GivenSecrets;
+use crate::config::ResolvedRemote;
+use crate::control::{Daemon, Daemons, MountReport};
+use crate::daemon::{KeyHolder, open_keys};
+use crate::model::{Error, ErrorKind};
+use crate::paths::Paths;
+use crate::provider::keys::{CurrentKey, KeyManager};
+pub use time::{Ending, parse_life};
+
+pub async fn run(arguments: &KeysArguments, paths: &Paths) -> Result<Exit, Failure> {
+    match &arguments.command {
+        KeysCommand::List { source, json } => list::run(&Service::open(source, paths).await?, *json).await,
+        KeysCommand::Create(arguments) => create::run(arguments, paths).await,
+        KeysCommand::Rotate(arguments) => rotate::run(arguments, paths).await,
+        KeysCommand::Revoke(arguments) => revoke::run(arguments, paths).await,
+    }
+}
+
+/// A remote's API for keys, asked with the credential that may manage them.
+struct Service {
+    remote: ResolvedRemote,
+    given: GivenSecrets,
+    manager: Arc<dyn KeyManager>,
+}
+
+impl Service {
+    async fn open(source: &str, paths: &Paths) -> Result<Self, Failure> {
+        let (_, remote) = resolve(source, paths)?;
+        Self::of(remote).await
+    }
+
+    async fn of(remote: ResolvedRemote) -> Result<Self, Failure> {
+        let given = given_secrets(remote.key_variables());
+        let manager = open_keys(&remote, KeyHolder::Manager, &given)
+            .await
+            .map_err(|error| Failure::from(error).about(&remote.name))?;
+        Ok(Self { remote, given, manager })
+    }
+
+    /// The key that the remote is mounted with.
+    async fn own_key(&self) -> Result<CurrentKey, Failure> {
+        let own = open_keys(&self.remote, KeyHolder::Remote, &self.given)
+            .await
+            .map_err(|error| Failure::from(error).about(&self.remote.name))?;
+        own.current().await.map_err(|error| self.failed(error))
+    }
+
+    /// As `own_key`; a credential that isn't there or isn't accepted is no key in use.
+    async fn own_key_if_any(&self) -> Result<CurrentKey, Failure> {
+        if self.remote.provider.secret_source().is_none() {
+            return Ok(CurrentKey::Untold);
+        }
+        match self.own_key().await {
+            Err(failure) if failure.exit == Exit::Credentials => Ok(CurrentKey::Untold),
+            outcome => outcome,
+        }
+    }
+
+    /// With what repairs it: a key that may manage keys.
+    fn failed(&self, error: Error) -> Failure {
+        let denied = error.kind() == ErrorKind::Denied;
+        let failure = Failure::from(error);
+        let name = &self.remote.name;
+        let repaired = match (denied, self.remote.provider.keys_source()) {
+            (false, _) => failure,
+            (true, Some(source)) => failure.with_repair(format!(
+                "keys are managed with a key that has full access; put one where [remotes.{name}.keys_auth] reads it: {source}"
+            )),
+            (true, None) if name.contains("://") => failure.with_repair(
+                "keys are managed with a key that has full access; configure this remote with a name and a [keys_auth]",
+            ),
+            (true, None) => failure.with_repair(format!(
+                "keys are managed with a key that has full access; name one in the configuration: \
+                 [remotes.{name}.keys_auth] with method = \"token\" and token = {{ file = \"…\" }}"
+            )),
+        };
+        repaired.about(name)
+    }
+
+    /// The command that removes a key, for messages.
+    fn removal(&self, key: &str) -> String {
+        format!("keymount keys revoke {} {}", quoted(&self.remote.name), quoted(key))
+    }
+
+    /// This user's mounts of this service: those of the remote, and all that use the key.
+    fn mounts<'a>(&self, daemons: &'a Daemons, key: &str) -> Vec<(&'a Daemon, &'a MountReport)> {
+        let endpoint = self.remote.endpoint.as_str();
+        daemons
+            .mounts()
+            .filter(|(_, mount)| {
+                mount.endpoint == endpoint && (mount.remote_name() == self.remote.name || uses(mount, key))
+            })
+            .collect()
+    }
+}
+
+fn uses(mount: &MountReport, key: &str) -> bool {
+    mount.credential.key.as_ref().is_some_and(|used| used.name == key)
+}
+
+/// A word as a shell takes it.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '/' | ':' | '@' | '%' | '+');
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', "'\\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_in_messages_can_be_pasted() {
+        assert_eq!(quoted("laptop-17"), "laptop-17");
+        assert_eq!(quoted("my key"), "'my key'");
+        assert_eq!(quoted("it's"), "'it'\\''s'");
+        assert_eq!(quoted(""), "''");
+    }
+}

@@ -1,0 +1,92 @@
+//! `keys revoke`: takes a key away, unless somebody here would miss it.
+
+use std::io::{BufRead, IsTerminal, Write};
+
+use super::super::arguments::RevokeArguments;
+use super::{Exit, Failure, Service, printable, uses};
+use crate::control::Daemons;
+use crate::model::ErrorKind;
+use crate::paths::Paths;
+use crate::provider::keys::CurrentKey;
+
+pub async fn run(arguments: &RevokeArguments, paths: &Paths) -> Result<Exit, Failure> {
+    let service = Service::open(&arguments.source, paths).await?;
+    let name = &arguments.name;
+    if !arguments.yes {
+        let key = service
+            .manager
+            .show(name)
+            .await
+            .map_err(|error| service.failed(error))?;
+        if let Some(user) = user_of(&service, name, paths).await? {
+            return Err(Failure::new(
+                Exit::Busy,
+                format!(
+                    "{user}, so nothing was revoked; replace it with: keymount keys rotate {}, or revoke it all the same \
+                     with --yes",
+                    super::quoted(&service.remote.name)
+                ),
+            ));
+        }
+        let grants = key
+            .grants
+            .map_or_else(|| "?".to_owned(), |grants| printable(&grants.to_string()));
+        if !confirmed(&format!("Revoke the key {} ({grants})?", printable(name)))? {
+            eprintln!("nothing was revoked");
+            return Ok(Exit::Other);
+        }
+    }
+    service
+        .manager
+        .revoke(name)
+        .await
+        .map_err(|error| service.failed(error))?;
+    println!("{}: revoked the key {}", service.remote.name, printable(name));
+    Ok(Exit::Done)
+}
+
+/// Who would be without a key, as a sentence.
+async fn user_of(service: &Service, name: &str, paths: &Paths) -> Result<Option<String>, Failure> {
+    let (remote, key) = (&service.remote.name, printable(name));
+    let daemons = Daemons::find(paths).await?;
+    let mounts = service.mounts(&daemons, name);
+    if let Some((_, mount)) = mounts.into_iter().find(|(_, mount)| uses(mount, name)) {
+        return Ok(Some(format!(
+            "{} is mounted with the key {key}",
+            mount.directory.display()
+        )));
+    }
+    let told = |key: &CurrentKey| matches!(key, CurrentKey::Told(own) if own.name == *name);
+    let has_own = service.remote.provider.secret_source().is_some();
+    let own = service.own_key_if_any().await?;
+    if told(&own) {
+        return Ok(Some(format!("{key} is the key that the remote {remote} uses")));
+    }
+    let managing = match service.manager.current().await {
+        Ok(managing) => managing,
+        Err(error) if error.kind() == ErrorKind::Unsupported => CurrentKey::Untold,
+        Err(error) => return Err(service.failed(error)),
+    };
+    if told(&managing) {
+        return Ok(Some(format!("{key} is the key that manages the keys of {remote}")));
+    }
+    Ok((has_own && own == CurrentKey::Untold)
+        .then(|| format!("it cannot be told whether {key} is the key that the remote {remote} uses")))
+}
+
+/// # Errors
+/// Without a terminal nobody can be asked.
+fn confirmed(question: &str) -> Result<bool, Failure> {
+    let stdin = std::io::stdin();
+    if !stdin.is_terminal() {
+        return Err(Failure::new(
+            Exit::Usage,
+            "there is no terminal to ask on, so nothing was revoked; say --yes",
+        ));
+    }
+    eprint!("{question} [y/N] ");
+    std::io::stderr().flush()?;
+    let mut answer = String::new();
+    stdin.lock().read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}

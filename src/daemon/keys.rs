@@ -1,0 +1,100 @@
+//! Opens a remote's API for keys, with one of the credentials that may ask.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use secrecy::SecretString;
+
+use super::stack::dialect;
+use super::trial::with_token;
+use super::{Stage, StartError};
+use crate::api::{Api, PlainHttp};
+use crate::auth::{Anonymous, Authenticator, GivenSecrets, StaticToken, TokenPlacement};
+use crate::config::ResolvedRemote;
+use crate::model::{Error, Result};
+use crate::net::{Transport, TransportSettings};
+use crate::provider::keys::KeyManager;
+use crate::provider::reductstore;
+use crate::provider::registry::ProviderSpec;
+
+/// How long a call may go without progress: shorter than a mount's, because a person waits for it.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Who asks.
+#[derive(Clone, Copy, Debug)]
+pub enum KeyHolder<'a> {
+    /// The credential that the remote is mounted with.
+    Remote,
+    /// The credential for keys, where the remote has one of its own, else the one that it is mounted with.
+    Manager,
+    /// A key that is kept nowhere yet.
+    New(&'a SecretString),
+}
+
+/// Reads the secret source; asks the provider nothing yet.
+///
+/// # Errors
+/// `Unsupported` where the provider has no API for keys, and as reading the source fails.
+pub async fn open_keys(
+    remote: &ResolvedRemote,
+    holder: KeyHolder<'_>,
+    given: &GivenSecrets,
+) -> Result<Arc<dyn KeyManager>, StartError> {
+    match &remote.provider {
+        ProviderSpec::Reductstore(_) => {}
+        ProviderSpec::Cludz(_) => {
+            let why = "Cludz has no API for keys; make and revoke them in its dashboard";
+            return Err(Stage::Local.failed()(Error::unsupported(why)));
+        }
+    }
+    let (candidate, candidates_secret);
+    let (remote, given) = match holder {
+        KeyHolder::New(secret) => {
+            (candidate, candidates_secret) = with_token(remote, secret);
+            (&candidate, &candidates_secret)
+        }
+        KeyHolder::Remote | KeyHolder::Manager => (remote, given),
+    };
+    let authenticator = authenticator(remote, holder, given)
+        .await
+        .map_err(Stage::Credential.failed())?;
+    let plain_http = if remote.insecure {
+        PlainHttp::Anywhere
+    } else {
+        PlainHttp::LoopbackOnly
+    };
+    let api = Transport::new(TransportSettings::within(PATIENCE))
+        .and_then(|transport| {
+            let endpoint = remote.endpoint.clone();
+            Api::new(
+                endpoint,
+                plain_http,
+                transport,
+                authenticator,
+                dialect(&remote.provider),
+            )
+        })
+        .map_err(Stage::Local.failed())?;
+    Ok(Arc::new(reductstore::Tokens::new(Arc::new(api))))
+}
+
+async fn authenticator(
+    remote: &ResolvedRemote,
+    holder: KeyHolder<'_>,
+    given: &GivenSecrets,
+) -> Result<Arc<dyn Authenticator>> {
+    let own = remote.provider.token();
+    // A remote that is mounted without a token may still have one for keys; ReductStore takes it as a bearer token.
+    let placement = own
+        .as_ref()
+        .map_or(TokenPlacement::Bearer, |(_, placement)| placement.clone());
+    let own = own.map(|(source, _)| source);
+    let source = match holder {
+        KeyHolder::Manager => remote.provider.keys_source().or(own),
+        KeyHolder::Remote | KeyHolder::New(_) => own,
+    };
+    Ok(match source {
+        Some(source) => Arc::new(StaticToken::open(source.clone(), placement, given.clone()).await?),
+        None => Arc::new(Anonymous),
+    })
+}
