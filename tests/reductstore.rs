@@ -14,7 +14,7 @@ use futures_util::StreamExt;
 use keymount::api::{Api, PlainHttp};
 use keymount::auth::{GivenSecrets, SecretSource, StaticToken, TokenPlacement};
 use keymount::model::{Entry, ErrorKind, Kind, Name, ObjectKey, Rights};
-use keymount::net::{Transport, TransportSettings};
+use keymount::net::{RetryPolicy, Transport, TransportSettings};
 use keymount::provider::reductstore::{NameMode, ReductStore, Settings};
 use keymount::provider::{Content, LabelChanges, Place, Provider, Target};
 use reqwest::{Method, StatusCode};
@@ -29,12 +29,17 @@ fn name(text: &str) -> Name {
 }
 
 async fn provider_at(endpoint: &str, token: &str, settings: Settings) -> ReductStore {
+    let patience = TransportSettings::within(Duration::from_secs(10));
+    provider_with(endpoint, token, settings, patience).await
+}
+
+async fn provider_with(endpoint: &str, token: &str, settings: Settings, patience: TransportSettings) -> ReductStore {
     let mut given = GivenSecrets::default();
     given.insert("T", token.into());
     let token = StaticToken::open(SecretSource::Env("T".into()), TokenPlacement::Bearer, given)
         .await
         .unwrap();
-    let transport = Transport::new(TransportSettings::within(Duration::from_secs(10))).unwrap();
+    let transport = Transport::new(patience).unwrap();
     let api = Api::new(
         endpoint.parse().unwrap(),
         PlainHttp::LoopbackOnly,
@@ -658,10 +663,7 @@ async fn until<T>(mut condition: impl AsyncFnMut() -> Option<T>) -> T {
 async fn partial_records_are_invisible_and_do_not_keep_a_directory() {
     let at = Mounted::new().await;
     let directory = at.mkdir(&at.root.key, "d").await;
-    let status = async || {
-        let client = reqwest::Client::new().head(at.server.url("b/b/d?ts=5"));
-        client.bearer_auth(TOKEN).send().await.unwrap().status().as_u16()
-    };
+    let status = async || head_status(&at.server, "b/b/d?ts=5").await;
     let stream = hanging_upload(&at.server, "b/d", 5).await;
     until(async || (status().await == 425).then_some(())).await;
     assert!(at.names(&directory.key).await.is_empty());
@@ -683,6 +685,68 @@ async fn partial_records_are_invisible_and_do_not_keep_a_directory() {
     );
     at.provider.remove_directory(&directory).await.unwrap();
     assert!(at.names(&at.root.key).await.is_empty());
+}
+
+/// From the second removal on, ReductStore 1.21.5 gives up a whole block for one unfinished record in it.
+#[tokio::test]
+async fn removals_beside_unfinished_uploads_of_others_harm_nothing() {
+    let at = Mounted::new().await;
+    let parent = &at.mkdir(&at.root.key, "d").await.key;
+    for file in ["kept", "a", "b", "c", "d", "e"] {
+        at.create(parent, file, file.as_bytes()).await;
+    }
+    let listed = at.listed(parent).await;
+    at.provider.remove_file(&listed["a"]).await.unwrap();
+    let mut last = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap()
+        .as_micros() as u64;
+    let mut unfinished = async || {
+        last += 1;
+        let stream = hanging_upload(&at.server, "b/d", last).await;
+        let latest = format!("b/b/d?ts={last}");
+        until(async || (head_status(&at.server, &latest).await == 425).then_some(())).await;
+        (stream, latest)
+    };
+
+    let (stream, latest) = unfinished().await;
+    let hasty = hasty_provider(&at.server.endpoint()).await;
+    let refused = hasty.remove_file(&listed["b"]).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Busy);
+    drop(stream);
+    until(async || (head_status(&at.server, &latest).await == 500).then_some(())).await;
+    at.provider.remove_file(&listed["b"]).await.unwrap();
+
+    // A process that knows nothing of it stores before it removes.
+    let (stream, latest) = unfinished().await;
+    drop(stream);
+    until(async || (head_status(&at.server, &latest).await == 500).then_some(())).await;
+    let other = provider_at(&at.server.endpoint(), TOKEN, bucket_settings("b")).await;
+    create(&other, parent, "new", b"new").await.unwrap();
+    other.remove_file(&listed["c"]).await.unwrap();
+    other.remove_file(&listed["d"]).await.unwrap();
+
+    assert_eq!(at.names(parent).await, ["e", "kept", "new"]);
+    for (file, entry) in at.listed(parent).await {
+        assert_eq!(read(&at.provider, &entry).await.unwrap(), file.as_bytes());
+    }
+}
+
+/// A client of the bucket `b` that waits for nobody.
+async fn hasty_provider(endpoint: &str) -> ReductStore {
+    let settings = TransportSettings {
+        retry: RetryPolicy {
+            budget: Duration::ZERO,
+            ..RetryPolicy::within(Duration::from_secs(1))
+        },
+        ..TransportSettings::within(Duration::from_secs(10))
+    };
+    provider_with(endpoint, TOKEN, bucket_settings("b"), settings).await
+}
+
+async fn head_status(server: &ReductServer, path: &str) -> u16 {
+    let request = reqwest::Client::new().head(server.url(path)).bearer_auth(TOKEN);
+    request.send().await.unwrap().status().as_u16()
 }
 
 #[tokio::test]
@@ -787,6 +851,10 @@ async fn export_names_are_kept_in_timestamp_mode() {
             ErrorKind::InvalidInput
         };
         assert_eq!(error.kind(), expected, "{bad}");
+        if bad != "1.csv" {
+            let checked = at.provider.check_name(parent, Kind::File, &name(bad));
+            assert_eq!(checked.unwrap_err().kind(), expected, "{bad}");
+        }
     }
     let labels = LabelChanges::from([("k".into(), Some("v".into()))]);
     let made = at.provider.set_labels(&made, &labels).await.unwrap();

@@ -109,7 +109,7 @@ impl ReductStore {
             if let Err(error) = self.server.head(&id).await
                 && error.kind() == ErrorKind::BadData
             {
-                self.remove_record(&id).await?;
+                self.remove_broken(&id).await?;
                 cleared = true;
             }
         }

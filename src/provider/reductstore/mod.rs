@@ -2,13 +2,15 @@
 //!
 //! Buckets and entry segments are directories, records are files; the files directly in a bucket are the records of a
 //! hidden entry. This module holds the provider and its order of steps: `tree` finds and lists, `upload` stores,
-//! `change` makes, moves and removes, `reading` checks what is read. The requests are in `server`, the names in `names`.
+//! `change` makes, moves and removes, `careful` keeps uploads and removals out of each other's way, `reading` checks what
+//! is read. The requests are in `server`, the names in `names`.
 //!
 //! Servers from before `GET /me` tell no rights: everything is tried there, and what they refuse is passed on.
 //!
 //! Removing a directory is safe only against what is known when it is asked for: the server removes an entry with all
 //! in it, so a file that another client stores there in the same moment is lost.
 
+mod careful;
 mod change;
 mod key;
 mod names;
@@ -29,6 +31,7 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 
+use self::careful::Tidy;
 use self::key::{Key, RecordId, Timestamp};
 use self::reading::EntryLocks;
 use self::rights::Access;
@@ -73,6 +76,7 @@ pub struct ReductStore {
     /// The token of the last `probe`, and which of the remote's credentials it was.
     key: Mutex<Option<(Generation, KeyInfo)>>,
     locks: EntryLocks,
+    tidy: Tidy,
     clock: Clock,
     /// The time of directories that hold no record.
     since: SystemTime,
@@ -117,6 +121,7 @@ impl ReductStore {
             access: Mutex::new(None),
             key: Mutex::new(None),
             locks: EntryLocks::default(),
+            tidy: Tidy::default(),
             clock: Clock::default(),
             since: SystemTime::now(),
         }

@@ -3,10 +3,6 @@
 //! While a record is sent, the removal of an earlier one in the same block shifts what follows: status 200, the right
 //! length, other bytes (measured on ReductStore 1.21.5). Own removals therefore wait for own readers of the entry, and
 //! what others remove is found by the checksum that keymount stores with every record.
-//!
-//! A removal while another record of the block is being stored is worse: from the second removal on the server takes
-//! the unfinished record for a damaged block and gives up **all** records in it (measured on ReductStore 1.21.5). Own
-//! removals therefore wait for own uploads into the entry, too.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,7 +11,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
-use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
+use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
 use super::key::EntryId;
 use super::records::Record;
@@ -23,31 +19,51 @@ use crate::model::{Error, Result};
 use crate::provider::ByteStream;
 use crate::provider::content::hex;
 
-/// One lock for each entry that is being read, stored into or removed from.
+/// Locks for each entry that is being read, stored into or removed from.
 #[derive(Default)]
-pub(super) struct EntryLocks(Mutex<HashMap<EntryId, Arc<RwLock<()>>>>);
+pub(super) struct EntryLocks {
+    /// Shared by readers and uploads, exclusive for a removal.
+    records: LockMap<RwLock<()>>,
+    /// Held by one upload after the other, taken before the lock in `records`.
+    turns: LockMap<AsyncMutex<()>>,
+}
 
-impl EntryLocks {
-    /// Held for as long as a record's bytes are on their way.
-    pub(super) async fn reading(&self, entry: &EntryId) -> OwnedRwLockReadGuard<()> {
-        self.lock_of(entry).read_owned().await
+struct LockMap<L>(Mutex<HashMap<EntryId, Arc<L>>>);
+
+impl<L> Default for LockMap<L> {
+    fn default() -> Self {
+        Self(Mutex::default())
     }
+}
 
-    /// Held for as long as a record is being stored.
-    pub(super) async fn storing(&self, entry: &EntryId) -> OwnedRwLockReadGuard<()> {
-        self.lock_of(entry).read_owned().await
-    }
-
-    /// Held while a record of the entry is removed.
-    pub(super) async fn removing(&self, entry: &EntryId) -> OwnedRwLockWriteGuard<()> {
-        self.lock_of(entry).write_owned().await
-    }
-
-    fn lock_of(&self, entry: &EntryId) -> Arc<RwLock<()>> {
+impl<L: Default> LockMap<L> {
+    fn of(&self, entry: &EntryId) -> Arc<L> {
         let mut locks = self.0.lock();
         // Nobody else can take a lock that only the map knows while the map is locked.
         locks.retain(|known, lock| known == entry || Arc::strong_count(lock) > 1);
         Arc::clone(locks.entry(entry.clone()).or_default())
+    }
+}
+
+impl EntryLocks {
+    /// Held for as long as a record's bytes are on their way.
+    pub(super) async fn reading(&self, entry: &EntryId) -> OwnedRwLockReadGuard<()> {
+        self.records.of(entry).read_owned().await
+    }
+
+    /// Held for as long as a record is being stored.
+    pub(super) async fn storing(&self, entry: &EntryId) -> OwnedRwLockReadGuard<()> {
+        self.records.of(entry).read_owned().await
+    }
+
+    /// Held while a record of the entry is removed.
+    pub(super) async fn removing(&self, entry: &EntryId) -> OwnedRwLockWriteGuard<()> {
+        self.records.of(entry).write_owned().await
+    }
+
+    /// Held by the one upload into the entry that is going on.
+    pub(super) async fn turn(&self, entry: &EntryId) -> OwnedMutexGuard<()> {
+        self.turns.of(entry).lock_owned().await
     }
 }
 
@@ -165,6 +181,6 @@ mod tests {
         drop(reader);
         drop(removal.await);
         drop(locks.reading(&other).await);
-        assert_eq!(locks.0.lock().len(), 1, "locks that nobody holds are forgotten");
+        assert_eq!(locks.records.0.lock().len(), 1, "locks that nobody holds are forgotten");
     }
 }

@@ -254,6 +254,15 @@ impl Server {
         described(id, &self.api.call(&request).await?)
     }
 
+    /// Looks at the latest record of an entry.
+    ///
+    /// # Errors
+    /// As `head`; `NotFound` without any record.
+    pub(super) async fn head_latest(&self, entry: &EntryId) -> Result<()> {
+        let request = Request::new(Method::HEAD, self.entry_url(entry, &[]), "look at the latest file");
+        self.api.call(&request).await.map(drop)
+    }
+
     /// Opens one record: its description, and its bytes yet to be read.
     ///
     /// # Errors

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tracing::warn;
 
+use super::careful::When;
 use super::key::{EntryId, Key, RecordId, Timestamp};
 use super::names;
 use super::records::{MTIME, NAME, Record, SHA256, is_reserved};
@@ -12,7 +13,6 @@ use super::tree::Found;
 use super::wire::QuotaType;
 use super::{NameMode, ReductStore, record_id};
 use crate::model::{Entry, Error, ErrorKind, Name, Result, Rights};
-use crate::net::Replay;
 use crate::provider::Content;
 
 /// How many taken times are stepped over: others may store at the same microsecond.
@@ -54,12 +54,13 @@ impl ReductStore {
         let stored = match self.settings.names {
             NameMode::Label => {
                 record.labels.insert(NAME.to_owned(), names::encode_file_name(name));
-                record.at = self.clock.later_than(0);
-                self.write_at_free_time(&files, record, content, granted).await?
+                self.write_after(&files, Timestamp(0), &record, content, granted)
+                    .await?
             }
             NameMode::Timestamp => {
-                (record.at, record.content_type) = timestamp_and_type(name)?;
-                self.write(&files, record, content, granted).await?
+                let at;
+                (at, record.content_type) = timestamp_and_type(name)?;
+                self.write(&files, record, When::At(at), content, granted).await?
             }
         };
         Ok(stored.to_entry(&files, name.clone(), self.shown(granted)))
@@ -91,17 +92,17 @@ impl ReductStore {
                 labels.insert(NAME.to_owned(), names::encode_file_name(&entry.name));
                 labels.insert(SHA256.to_owned(), sha256);
                 let next = Record {
-                    at: self.clock.later_than(old.at.0),
+                    at: old.at,
                     size: content.len(),
                     content_type: record.content_type,
                     labels,
                 };
-                if next.at <= old.at {
+                if old.at.0 == u64::MAX {
                     return Err(Error::unsupported(
                         "the file has the last of all timestamps; nothing can be stored after it",
                     ));
                 }
-                let stored = self.write_at_free_time(&old.entry, next, content, granted).await?;
+                let stored = self.write_after(&old.entry, old.at, &next, content, granted).await?;
                 self.settle(&old, &entry.name, &stored, granted).await?;
                 Ok(stored.to_entry(&old.entry, entry.name.clone(), self.shown(granted)))
             }
@@ -125,12 +126,8 @@ impl ReductStore {
     /// # Errors
     /// `Changed` for those others.
     async fn settle(&self, old: &RecordId, name: &Name, stored: &Record, granted: Rights) -> Result<()> {
-        let removed = {
-            let _guard = self.locks.removing(&old.entry).await;
-            // Sent again after a lost answer, it would say that somebody else was the one.
-            self.server.remove_record(old, Replay::Once).await
-        };
-        match removed {
+        // Sent again after a lost answer, it would say that somebody else was the one.
+        match self.remove_record_once(old).await {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             outcome => return outcome,
         }
@@ -199,7 +196,8 @@ impl ReductStore {
         }
         let mut pause = REWRITE_PAUSE;
         for attempt in 1.. {
-            match self.write(&id.entry, next.clone(), content, granted).await {
+            let when = When::At(id.at);
+            match self.write(&id.entry, next.clone(), when, content, granted).await {
                 Err(error)
                     if attempt < REWRITES
                         && matches!(
@@ -244,24 +242,18 @@ impl ReductStore {
         Ok(())
     }
 
-    /// Removes one record, when none of its entry is being read here.
-    pub(super) async fn remove_record(&self, id: &RecordId) -> Result<()> {
-        let _guard = self.locks.removing(&id.entry).await;
-        self.server.remove_record(id, Replay::Idempotent).await
-    }
-
-    async fn write_at_free_time(
+    async fn write_after(
         &self,
         files: &EntryId,
-        mut record: Record,
+        mut after: Timestamp,
+        record: &Record,
         content: &Content,
         granted: Rights,
     ) -> Result<Record> {
         for _ in 0..MAX_TIES {
-            match self.write(files, record.clone(), content, granted).await {
-                Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-                    record.at = self.clock.later_than(record.at.0);
-                }
+            let when = When::After(after);
+            match self.write(files, record.clone(), when, content, granted).await {
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => after.0 = after.0.saturating_add(1),
                 outcome => return outcome,
             }
         }
@@ -274,16 +266,20 @@ impl ReductStore {
     /// Writes a record and proves that the server has it as it was sent; what is not proven is removed again.
     ///
     /// A token that may only write gets no proof.
-    async fn write(&self, files: &EntryId, record: Record, content: &Content, granted: Rights) -> Result<Record> {
+    async fn write(
+        &self,
+        files: &EntryId,
+        mut record: Record,
+        when: When,
+        content: &Content,
+        granted: Rights,
+    ) -> Result<Record> {
+        let written = self.send(files, &mut record, when, content).await;
         let id = RecordId {
             entry: files.clone(),
             at: record.at,
         };
         let blind = granted.write && !granted.read;
-        let written = {
-            let _guard = self.locks.storing(files).await;
-            self.server.write(files, &record, content).await
-        };
         match written {
             Ok(()) if blind => return Ok(record),
             Ok(()) => {}
