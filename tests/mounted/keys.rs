@@ -11,7 +11,7 @@ use keymount::emulator::{Fault, Rule, Running};
 use tokio::runtime::Runtime;
 use tokio::sync::Notify;
 
-use crate::sandbox::{Said, Sandbox, Who};
+use crate::sandbox::{Said, Sandbox, Who, told_of};
 use crate::secrets::holders;
 use crate::server::{ReductServer, TOKEN};
 
@@ -202,7 +202,7 @@ fn a_key_is_replaced_under_a_mount_in_use() {
         let list = &said[said.len() - 5].out;
         assert!(list.contains(&format!("{} (in use here)", names[2])), "{list}");
         let daemon = person.daemons()[0];
-        let process = ["cmdline", "environ"].map(|name| std::fs::read(format!("/proc/{daemon}/{name}")).unwrap());
+        let process = ["cmdline", "environ"].map(|name| told_of(daemon, name));
         person.unmount();
         for secret in &secrets {
             assert!(

@@ -4,7 +4,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use crate::drive::CludzDrive;
-use crate::sandbox::Who;
+use crate::sandbox::{Who, told_of};
 
 const CANARY: &str = "canary-9c27e1ab50";
 
@@ -165,7 +165,7 @@ fn with_a_passphrase_the_token_is_nowhere_to_be_read() {
         assert_eq!(it.person.sh("cat other").ok(), "more");
         let daemon = it.person.daemons()[0];
         for name in ["cmdline", "environ"] {
-            let bytes = std::fs::read(format!("/proc/{daemon}/{name}")).unwrap();
+            let bytes = told_of(daemon, name);
             let text = String::from_utf8_lossy(&bytes).into_owned();
             assert!(!text.contains(CANARY) && !text.contains(words), "{name} of the daemon");
         }
@@ -202,7 +202,7 @@ fn without_one_it_is_in_its_file_and_nowhere_else() {
         assert!(!shown.contains(CANARY), "{shown}");
         let daemon = it.person.daemons()[0];
         for name in ["cmdline", "environ"] {
-            let bytes = std::fs::read(format!("/proc/{daemon}/{name}")).unwrap();
+            let bytes = told_of(daemon, name);
             assert!(
                 !String::from_utf8_lossy(&bytes).contains(CANARY),
                 "{name} of the daemon"
