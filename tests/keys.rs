@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use keymount::api::{Api, PlainHttp};
-use keymount::auth::{GivenSecrets, SecretSource, StaticToken, TokenPlacement};
+use keymount::auth::{GivenSecrets, SecretSource, StaticToken, TokenKind, TokenPlacement};
 use keymount::emulator::reductstore::{Auth, Options, Permissions, ROOT_TOKEN, ReductStore as StandIn, TokenApi};
 use keymount::emulator::{Fault, Rule};
 use keymount::model::{ErrorKind, Result};
@@ -25,9 +25,14 @@ use server::{ReductServer, TOKEN};
 async fn api(endpoint: &str, token: &str) -> Arc<Api> {
     let mut given = GivenSecrets::default();
     given.insert("T", token.into());
-    let token = StaticToken::open(SecretSource::Env("T".into()), TokenPlacement::Bearer, given)
-        .await
-        .unwrap();
+    let token = StaticToken::open(
+        SecretSource::Env("T".into()),
+        TokenPlacement::Bearer,
+        TokenKind::TOKEN,
+        given,
+    )
+    .await
+    .unwrap();
     let transport = Transport::new(TransportSettings::within(Duration::from_secs(10))).unwrap();
     let endpoint = endpoint.parse().unwrap();
     let dialect = ReductStore::dialect();
@@ -171,6 +176,7 @@ async fn the_provider_tells_the_key_in_use() {
     let token = StaticToken::open(
         SecretSource::File(path.clone()),
         TokenPlacement::Bearer,
+        TokenKind::TOKEN,
         GivenSecrets::default(),
     );
     let api = Api::new(

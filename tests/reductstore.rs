@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use futures_util::StreamExt;
 use keymount::api::{Api, PlainHttp};
-use keymount::auth::{GivenSecrets, SecretSource, StaticToken, TokenPlacement};
+use keymount::auth::{GivenSecrets, SecretSource, StaticToken, TokenKind, TokenPlacement};
 use keymount::model::{Entry, ErrorKind, Kind, Name, ObjectKey, Rights};
 use keymount::net::{RetryPolicy, Transport, TransportSettings};
 use keymount::provider::reductstore::{NameMode, ReductStore, Settings};
@@ -36,9 +36,14 @@ async fn provider_at(endpoint: &str, token: &str, settings: Settings) -> ReductS
 async fn provider_with(endpoint: &str, token: &str, settings: Settings, patience: TransportSettings) -> ReductStore {
     let mut given = GivenSecrets::default();
     given.insert("T", token.into());
-    let token = StaticToken::open(SecretSource::Env("T".into()), TokenPlacement::Bearer, given)
-        .await
-        .unwrap();
+    let token = StaticToken::open(
+        SecretSource::Env("T".into()),
+        TokenPlacement::Bearer,
+        TokenKind::TOKEN,
+        given,
+    )
+    .await
+    .unwrap();
     let transport = Transport::new(patience).unwrap();
     let api = Api::new(
         endpoint.parse().unwrap(),

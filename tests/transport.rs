@@ -12,7 +12,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Router, routing::any};
 use keymount::api::{Api, PlainHttp};
-use keymount::auth::{GivenSecrets, SecretSource, StaticToken, TokenPlacement};
+use keymount::auth::{GivenSecrets, SecretSource, StaticToken, TokenKind, TokenPlacement};
 use keymount::model::ErrorKind;
 use keymount::net::{Body, Credential, PlainDialect, Request, RetryPolicy, Transport, TransportSettings};
 use parking_lot::Mutex;
@@ -108,7 +108,7 @@ async fn send(request: &Request) -> Result<Bytes, ErrorKind> {
 
 async fn api(server: &Server, variable: &str, given: &GivenSecrets) -> Api {
     let source = SecretSource::Env(variable.to_owned());
-    let token = StaticToken::open(source, TokenPlacement::Bearer, given.clone())
+    let token = StaticToken::open(source, TokenPlacement::Bearer, TokenKind::TOKEN, given.clone())
         .await
         .unwrap();
     let transport = Transport::new(quick()).unwrap();
@@ -292,9 +292,14 @@ async fn after_a_401_the_next_credential_is_tried_once() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(&file, "old").unwrap();
     let source = SecretSource::File(file.path().to_owned());
-    let token = StaticToken::open(source, TokenPlacement::Bearer, GivenSecrets::default())
-        .await
-        .unwrap();
+    let token = StaticToken::open(
+        source,
+        TokenPlacement::Bearer,
+        TokenKind::TOKEN,
+        GivenSecrets::default(),
+    )
+    .await
+    .unwrap();
     let transport = Transport::new(quick()).unwrap();
     let api = Api::new(
         server.url.clone(),

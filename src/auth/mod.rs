@@ -2,14 +2,18 @@
 //!
 //! It knows no provider's endpoints; `api` joins it with `net`.
 
+pub mod oauth;
+pub mod renewing;
+mod scopes;
 mod secret_file;
 mod secret_source;
 mod static_token;
 pub mod store;
 
+pub use scopes::Scopes;
 pub use secret_file::{Existing, SecretFile};
 pub use secret_source::{GivenSecrets, SecretSource};
-pub use static_token::{Anonymous, StaticToken, TokenPlacement};
+pub use static_token::{Anonymous, Rejection, StaticToken, TokenKind, TokenPlacement};
 pub use store::{SecretStore, StoreSpec, StoredSecret};
 
 use std::time::SystemTime;
@@ -37,6 +41,10 @@ pub struct Presented {
 pub enum CredentialState {
     /// Good as far as is known; `until` when it says so itself.
     Valid { until: Option<SystemTime> },
+    /// Another one is being got.
+    Renewing { until: Option<SystemTime> },
+    /// It ended, and getting another one failed for now.
+    Expired,
     /// There is none and none is needed.
     Anonymous,
     /// The provider refused it. Reading the secret sources again may help.
@@ -55,6 +63,19 @@ impl CredentialState {
     }
 }
 
+/// What keeping a credential usable took since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct RenewalCounts {
+    /// Tokens that this process got from the service.
+    pub exchanges: u64,
+    /// Tokens that another process got and this one took over.
+    pub adoptions: u64,
+    /// Requests for a token that failed.
+    pub failures: u64,
+    /// Operations that waited because there was no token that could be used.
+    pub waits: u64,
+}
+
 /// What to do after a 401.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AfterRejection {
@@ -68,6 +89,15 @@ pub enum AfterRejection {
 pub trait Authenticator: Send + Sync + 'static {
     /// The configuration's word for the method: `token`.
     fn method(&self) -> &'static str;
+
+    /// The environment that the credential is for, where it says so itself: `sandbox`.
+    fn environment(&self) -> Option<&'static str>;
+
+    /// What the credential may do, where the service that issued it said so.
+    fn scopes(&self) -> Option<Scopes>;
+
+    /// What renewing took so far.
+    fn counts(&self) -> RenewalCounts;
 
     /// The credential to use now.
     ///

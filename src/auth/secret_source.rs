@@ -92,10 +92,7 @@ impl SecretSource {
             Self::File(_) => "file",
             Self::Command(_) => "command",
             Self::Systemd(_) => "systemd",
-            Self::Stored(stored) => match stored.store {
-                StoreSpec::Files { .. } => "stored",
-                StoreSpec::Keyring => "keyring",
-            },
+            Self::Stored(stored) => stored.word(),
         }
     }
 
@@ -103,10 +100,7 @@ impl SecretSource {
     pub fn variable(&self) -> Option<&str> {
         match self {
             Self::Env(name) => Some(name),
-            Self::Stored(stored) => match &stored.store {
-                StoreSpec::Files { passphrase, .. } => passphrase.as_ref()?.variable(),
-                StoreSpec::Keyring => None,
-            },
+            Self::Stored(stored) => stored.variable(),
             Self::File(_) | Self::Command(_) | Self::Systemd(_) => None,
         }
     }

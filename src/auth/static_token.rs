@@ -8,7 +8,10 @@ use reqwest::header::{HeaderName, HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
 use tracing::info;
 
-use super::{AfterRejection, Authenticator, CredentialState, Generation, GivenSecrets, Presented, SecretSource};
+use super::{
+    AfterRejection, Authenticator, CredentialState, Generation, GivenSecrets, Presented, RenewalCounts, Scopes,
+    SecretSource,
+};
 use crate::model::{Error, ErrorKind, Result};
 use crate::net::Credential;
 
@@ -22,7 +25,7 @@ pub enum TokenPlacement {
 }
 
 impl TokenPlacement {
-    fn credential(&self, token: &SecretString) -> Result<Credential> {
+    pub(super) fn credential(&self, token: &SecretString) -> Result<Credential> {
         let header = |name: HeaderName, text: String| {
             let mut value = HeaderValue::try_from(text).map_err(|_| {
                 Error::new(
@@ -47,10 +50,53 @@ impl TokenPlacement {
     }
 }
 
+/// What a token is called and what its end means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TokenKind {
+    /// The configuration's word for the method.
+    pub method: &'static str,
+    /// What its beginning says of the environment that it is for.
+    pub environments: &'static [(&'static str, &'static str)],
+    pub rejection: Rejection,
+}
+
+/// What it means when the service refuses a token that its source still has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rejection {
+    /// It may be a wrong one.
+    Rejected,
+    /// It lived for a time that is over.
+    Ended,
+}
+
+impl TokenKind {
+    pub const TOKEN: Self = Self {
+        method: "token",
+        environments: &[],
+        rejection: Rejection::Rejected,
+    };
+    pub const API_KEY: Self = Self {
+        method: "api-key",
+        ..Self::TOKEN
+    };
+    pub const ACCESS_TOKEN: Self = Self {
+        method: "access-token",
+        rejection: Rejection::Ended,
+        ..Self::TOKEN
+    };
+
+    fn environment(&self, token: &SecretString) -> Option<&'static str> {
+        let token = token.expose_secret();
+        let of = self.environments.iter().find(|(prefix, _)| token.starts_with(prefix))?;
+        Some(of.1)
+    }
+}
+
 /// A token from a secret source, read again when the provider refuses it.
 pub struct StaticToken {
     source: SecretSource,
     placement: TokenPlacement,
+    kind: TokenKind,
     current: Mutex<Current>,
     /// Held while the source is read: what is adopted is never older than what is there. Counts the readings begun.
     reading: tokio::sync::Mutex<()>,
@@ -76,7 +122,12 @@ enum Standing {
 impl StaticToken {
     /// # Errors
     /// As reading the source fails.
-    pub async fn open(source: SecretSource, placement: TokenPlacement, given: GivenSecrets) -> Result<Self> {
+    pub async fn open(
+        source: SecretSource,
+        placement: TokenPlacement,
+        kind: TokenKind,
+        given: GivenSecrets,
+    ) -> Result<Self> {
         let token = source.read(&given).await?;
         placement.credential(&token)?;
         let current = Current {
@@ -88,6 +139,7 @@ impl StaticToken {
         Ok(Self {
             source,
             placement,
+            kind,
             current: Mutex::new(current),
             reading: tokio::sync::Mutex::default(),
             readings: AtomicU64::new(0),
@@ -148,7 +200,20 @@ impl StaticToken {
 #[async_trait]
 impl Authenticator for StaticToken {
     fn method(&self) -> &'static str {
-        "token"
+        self.kind.method
+    }
+
+    fn environment(&self) -> Option<&'static str> {
+        let current = self.current.lock();
+        self.kind.environment(current.token.as_ref()?)
+    }
+
+    fn scopes(&self) -> Option<Scopes> {
+        None
+    }
+
+    fn counts(&self) -> RenewalCounts {
+        RenewalCounts::default()
     }
 
     async fn present(&self) -> Result<Presented> {
@@ -209,7 +274,10 @@ impl Authenticator for StaticToken {
     fn state(&self) -> CredentialState {
         match self.current.lock().standing {
             Standing::Good => CredentialState::Valid { until: None },
-            Standing::Rejected => CredentialState::Rejected,
+            Standing::Rejected => match self.kind.rejection {
+                Rejection::Rejected => CredentialState::Rejected,
+                Rejection::Ended => CredentialState::NeedsLogin,
+            },
             Standing::Gone => CredentialState::NeedsLogin,
         }
     }
@@ -222,6 +290,18 @@ pub struct Anonymous;
 impl Authenticator for Anonymous {
     fn method(&self) -> &'static str {
         "none"
+    }
+
+    fn environment(&self) -> Option<&'static str> {
+        None
+    }
+
+    fn scopes(&self) -> Option<Scopes> {
+        None
+    }
+
+    fn counts(&self) -> RenewalCounts {
+        RenewalCounts::default()
     }
 
     async fn present(&self) -> Result<Presented> {
@@ -252,9 +332,14 @@ mod tests {
     use crate::auth::{StoreSpec, StoredSecret};
 
     async fn token(given: &GivenSecrets) -> StaticToken {
-        StaticToken::open(SecretSource::Env("T".into()), TokenPlacement::Bearer, given.clone())
-            .await
-            .unwrap()
+        StaticToken::open(
+            SecretSource::Env("T".into()),
+            TokenPlacement::Bearer,
+            TokenKind::TOKEN,
+            given.clone(),
+        )
+        .await
+        .unwrap()
     }
 
     fn given(value: &str) -> GivenSecrets {
@@ -296,7 +381,7 @@ mod tests {
         let none = GivenSecrets::default();
         stored.put(&"first".into(), &none).await.unwrap();
         let source = SecretSource::Stored(stored.clone());
-        let token = StaticToken::open(source, TokenPlacement::Bearer, none.clone())
+        let token = StaticToken::open(source, TokenPlacement::Bearer, TokenKind::TOKEN, none.clone())
             .await
             .unwrap();
         let used = token.present().await.unwrap().generation;
@@ -321,7 +406,7 @@ mod tests {
         let script = format!("test -e {} && echo token", switch.display());
         let source = SecretSource::Command(["sh", "-c", &script].map(str::to_owned).to_vec());
         let none = GivenSecrets::default();
-        let token = StaticToken::open(source, TokenPlacement::Bearer, none.clone())
+        let token = StaticToken::open(source, TokenPlacement::Bearer, TokenKind::TOKEN, none.clone())
             .await
             .unwrap();
         std::fs::remove_file(&switch).unwrap();
@@ -336,9 +421,14 @@ mod tests {
         let log = folder.path().join("log");
         let script = format!("echo read >> {} && echo token", log.display());
         let source = SecretSource::Command(["sh", "-c", &script].map(str::to_owned).to_vec());
-        let token = StaticToken::open(source, TokenPlacement::Bearer, GivenSecrets::default())
-            .await
-            .unwrap();
+        let token = StaticToken::open(
+            source,
+            TokenPlacement::Bearer,
+            TokenKind::TOKEN,
+            GivenSecrets::default(),
+        )
+        .await
+        .unwrap();
         let used = token.present().await.unwrap().generation;
         let rejections = (0..20).map(|_| token.rejected(used));
         for after in futures_util::future::join_all(rejections).await {

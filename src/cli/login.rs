@@ -32,7 +32,7 @@ pub async fn run(arguments: &LoginArguments, paths: &Paths) -> Result<Exit, Fail
     let mut failure = None;
     for (daemon, mount) in mounts_of(&daemons, name) {
         let shown = mount.directory.display();
-        let given = given_secrets(mount.credential.variable.as_deref());
+        let given = given_secrets(mount.credential.variables.iter().map(String::as_str));
         match daemon.refresh(mount.id, &given).await {
             Ok(now) if now.credential.is_kept() => {
                 println!("{shown}: rights {}, credential {}", now.rights, now.credential.state);

@@ -31,7 +31,7 @@ pub async fn run(arguments: &LogoutArguments, paths: &Paths) -> Result<Exit, Fai
             println!("{shown}: was mounted with the token from elsewhere, and goes on with it");
             continue;
         }
-        let given = given_secrets(mount.credential.variable.as_deref());
+        let given = given_secrets(mount.credential.variables.iter().map(String::as_str));
         match daemon.refresh(mount.id, &given).await {
             Err(error) if error.kind() == ErrorKind::NeedsLogin => {
                 println!("{shown}: needs a login now; to unmount it run: keymount umount {shown}");

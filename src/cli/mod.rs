@@ -100,7 +100,7 @@ fn printable(text: &str) -> String {
 }
 
 fn secrets_of(remote: &ResolvedRemote) -> GivenSecrets {
-    given_secrets(remote.secret_variable())
+    given_secrets(remote.variables())
 }
 
 /// Every variable that may hold a secret: none of them reaches a child process.

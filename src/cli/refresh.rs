@@ -23,7 +23,7 @@ pub async fn run(arguments: &RefreshArguments, paths: &Paths) -> Result<Exit, Fa
     }
     let mut failure = None;
     for (daemon, mount) in mounts {
-        let given = given_secrets(mount.credential.variable.as_deref());
+        let given = given_secrets(mount.credential.variables.iter().map(String::as_str));
         match daemon.refresh(mount.id, &given).await {
             Ok(now) => println!(
                 "{}: rights {}, credential {}",
@@ -47,7 +47,7 @@ pub async fn run(arguments: &RefreshArguments, paths: &Paths) -> Result<Exit, Fa
 pub fn failed(error: Error, mount: &MountReport) -> Failure {
     let shown = mount.directory.display();
     let failure = Failure::from(error);
-    let failure = match (failure.exit, &mount.credential.variable) {
+    let failure = match (failure.exit, mount.credential.variables.first()) {
         (Exit::Credentials, _) if failure.has_repair() => failure,
         (Exit::Credentials, _) if mount.credential.is_kept() => {
             failure.with_repair(format!("run: keymount login {}", mount.remote_name()))

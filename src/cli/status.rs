@@ -214,7 +214,7 @@ fn pending(mount: &MountReport) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::{CacheReport, CredentialReport, KeyReport, PendingReport};
+    use crate::control::{CacheReport, CredentialReport, KeyReport, PendingReport, RenewalReport};
 
     fn mount() -> MountReport {
         MountReport {
@@ -230,7 +230,10 @@ mod tests {
                 method: "token".into(),
                 state: "rejected".into(),
                 until: None,
-                variable: None,
+                variables: Vec::new(),
+                environment: None,
+                scopes: None,
+                renewals: RenewalReport::default(),
                 key: None,
                 source: Some("env".into()),
             },

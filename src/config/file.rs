@@ -6,18 +6,14 @@ use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
 use url::Url;
-use uuid::Uuid;
 
 use super::keys::Keys;
 use super::source::{self, Keeper};
-use super::{ConfigError, OptionLayer, ResolvedRemote, suggestion};
+use super::{ConfigError, OptionLayer, ResolvedRemote, providers, suggestion};
 use crate::auth::StoreSpec;
 use crate::model::Rights;
 use crate::paths::{ConfigOrigin, Paths};
-use crate::provider::registry::{
-    CludzAuth, CludzSpec, PROVIDERS, ProviderSpec, RecordNames, ReductstoreAuth, ReductstoreSpec, RemotePath,
-    TokenSending,
-};
+use crate::provider::registry::{ProviderSpec, RemotePath};
 
 /// Everything that the file says, checked as a whole: one mistake in it is told before anything is done.
 #[derive(Debug)]
@@ -130,10 +126,7 @@ impl Config {
 
     /// Every environment variable that holds a secret of some remote or opens one.
     pub fn secret_variables(&self) -> impl Iterator<Item = &str> {
-        self.remotes
-            .values()
-            .flat_map(|remote| [remote.provider.secret_source(), remote.provider.keys_source()])
-            .filter_map(|source| source?.variable())
+        self.remotes.values().flat_map(|remote| remote.provider.key_variables())
     }
 }
 
@@ -207,7 +200,7 @@ fn remote(
         return Err(ConfigError::new(format!("{place} must be a table")));
     };
     let mut keys = Keys::new(place, table);
-    let provider = provider(&mut keys, Keeper { remote: &name, files })?;
+    let provider = providers::read(&mut keys, Keeper { remote: &name, files })?;
     let endpoint = endpoint(&mut keys, &provider)?;
     let rights = match keys.text("rights")? {
         None => None,
@@ -234,113 +227,6 @@ fn remote(
     Ok((name, remote))
 }
 
-fn provider(keys: &mut Keys, keeper: Keeper<'_>) -> Result<ProviderSpec, ConfigError> {
-    let kind = keys.required_text("provider")?;
-    match kind.as_str() {
-        "cludz" => cludz(keys, keeper),
-        "reductstore" => reductstore(keys, keeper),
-        unknown => Err(ConfigError::new(format!(
-            "{} = {unknown:?} is not a provider (there are {}){}",
-            keys.name("provider"),
-            PROVIDERS.join(" and "),
-            suggestion(unknown, PROVIDERS)
-        ))),
-    }
-}
-
-fn cludz(keys: &mut Keys, keeper: Keeper<'_>) -> Result<ProviderSpec, ConfigError> {
-    let storage = keys.required_text("storage")?;
-    let storage = Uuid::parse_str(&storage).map_err(|_| {
-        ConfigError::new(format!(
-            "{} is the drive's id, a UUID such as 3f0c1f6e-9d2b-4a57-8c64-0e5b7a1d2c3f",
-            keys.name("storage")
-        ))
-    })?;
-    let auth = match authentication(keys, &["token", "none"])? {
-        (mut auth, "token") => {
-            let token = source::required(&mut auth, "token", keeper)?;
-            let send = match auth.text("send")?.as_deref() {
-                None | Some("header") => TokenSending::Header,
-                Some("query") => TokenSending::Query,
-                Some(_) => {
-                    return Err(ConfigError::new(format!(
-                        "{} is \"header\" or \"query\"",
-                        auth.name("send")
-                    )));
-                }
-            };
-            auth.finish()?;
-            CludzAuth::Token { token, send }
-        }
-        (auth, _) => {
-            auth.finish()?;
-            CludzAuth::None
-        }
-    };
-    Ok(ProviderSpec::Cludz(CludzSpec { storage, auth }))
-}
-
-fn reductstore(keys: &mut Keys, keeper: Keeper<'_>) -> Result<ProviderSpec, ConfigError> {
-    let bucket = keys.text("bucket")?.filter(|bucket| !bucket.is_empty());
-    let names = match keys.text("names")?.as_deref() {
-        None | Some("label") => RecordNames::Label,
-        Some("timestamp") => RecordNames::Timestamp,
-        Some(_) => {
-            return Err(ConfigError::new(format!(
-                "{} is \"label\" or \"timestamp\"",
-                keys.name("names")
-            )));
-        }
-    };
-    let auth = match authentication(keys, &["token", "none"])? {
-        (mut auth, "token") => {
-            let token = source::required(&mut auth, "token", keeper)?;
-            auth.finish()?;
-            ReductstoreAuth::Token { token }
-        }
-        (auth, _) => {
-            auth.finish()?;
-            ReductstoreAuth::None
-        }
-    };
-    let keys_auth = match keys.section("keys_auth")? {
-        None => None,
-        Some(section) => {
-            let (mut section, _) = method(section, &["token"])?;
-            let token = source::required(&mut section, "token", keeper)?;
-            section.finish()?;
-            Some(token)
-        }
-    };
-    Ok(ProviderSpec::Reductstore(ReductstoreSpec {
-        bucket,
-        names,
-        auth,
-        keys_auth,
-    }))
-}
-
-/// The `auth` table and the method it names, one of those that the provider has.
-fn authentication(keys: &mut Keys, methods: &[&'static str]) -> Result<(Keys, &'static str), ConfigError> {
-    match keys.section("auth")? {
-        Some(auth) => method(auth, methods),
-        None => Err(keys.missing("auth")),
-    }
-}
-
-/// The method that such a table names.
-fn method(mut auth: Keys, methods: &[&'static str]) -> Result<(Keys, &'static str), ConfigError> {
-    let method = auth.required_text("method")?;
-    match methods.iter().find(|known| **known == method) {
-        Some(known) => Ok((auth, known)),
-        None => Err(ConfigError::new(format!(
-            "{} = {method:?} is not a method of this provider; there are {}",
-            auth.name("method"),
-            methods.join(" and ")
-        ))),
-    }
-}
-
 fn endpoint(keys: &mut Keys, provider: &ProviderSpec) -> Result<Url, ConfigError> {
     let name = keys.name("endpoint");
     let text = match (keys.text("endpoint")?, provider.default_endpoint()) {
@@ -348,17 +234,7 @@ fn endpoint(keys: &mut Keys, provider: &ProviderSpec) -> Result<Url, ConfigError
         (None, Some(default)) => return Ok(default),
         (None, None) => return Err(keys.missing("endpoint")),
     };
-    let malformed = |why: &str| ConfigError::new(format!("{name} {why}"));
-    let url = Url::parse(&text).map_err(|_| malformed("is not an address such as https://host:port"))?;
-    if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
-        return Err(malformed("must begin with http:// or https:// and a host"));
-    }
-    if !url.username().is_empty() || url.password().is_some() || url.query().is_some() || url.fragment().is_some() {
-        return Err(malformed(
-            "must not hold a user, a password or a query; the token's place is [auth]",
-        ));
-    }
-    Ok(url)
+    providers::address(&name, &text)
 }
 
 fn options(keys: &mut Keys) -> Result<OptionLayer, ConfigError> {
@@ -388,6 +264,7 @@ fn options(keys: &mut Keys) -> Result<OptionLayer, ConfigError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::provider::registry::{CludzAuth, CludzSpec, RecordNames, ReductstoreAuth, TokenSending};
 
     const CLUDZ: &str = r#"
         [remotes.drive]
@@ -425,7 +302,7 @@ mod tests {
         assert!(remote.insecure);
         assert_eq!(remote.options.read_only, Some(true));
         assert_eq!(remote.options.umask, Some(0o077));
-        assert_eq!(remote.secret_variable(), Some("CLUDZ_STORAGE_TOKEN"));
+        assert_eq!(remote.variables().collect::<Vec<_>>(), ["CLUDZ_STORAGE_TOKEN"]);
         let ProviderSpec::Cludz(CludzSpec {
             auth: CludzAuth::Token { send, .. },
             ..
@@ -460,7 +337,11 @@ mod tests {
         let config = parse(&[&text("method = \"token\"\ntoken = { env = \"KEYS\" }\n")]).unwrap();
         assert_eq!(config.secret_variables().collect::<Vec<_>>(), ["FILES", "KEYS"]);
         let remote = resolve(&config, "r").unwrap();
-        assert_eq!(remote.secret_variable(), Some("FILES"), "the daemon gets no other");
+        assert_eq!(
+            remote.variables().collect::<Vec<_>>(),
+            ["FILES"],
+            "the daemon gets no other"
+        );
         assert_eq!(remote.key_variables().collect::<Vec<_>>(), ["FILES", "KEYS"]);
         for (keys, part) in [
             ("", "remotes.r.keys_auth.method is missing"),

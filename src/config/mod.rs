@@ -6,6 +6,7 @@
 mod file;
 mod keys;
 pub mod options;
+mod providers;
 mod source;
 mod url;
 
@@ -15,7 +16,6 @@ pub use options::{DiskCacheUse, MountOptions, OPTIONS, OptionLayer, OptionSpec};
 use ::url::Url;
 use serde::{Deserialize, Serialize};
 
-use crate::auth::SecretSource;
 use crate::model::Rights;
 use crate::provider::registry::{ProviderSpec, RemotePath};
 
@@ -58,15 +58,14 @@ impl ResolvedRemote {
         url::parse(address, environment)
     }
 
-    /// The variable whose value the person's process must hand over, if there is one.
-    pub fn secret_variable(&self) -> Option<&str> {
-        self.provider.secret_source()?.variable()
+    /// The variables whose values the person's process must hand over.
+    pub fn variables(&self) -> impl Iterator<Item = &str> {
+        self.provider.variables()
     }
 
     /// The variables whose values the person's process must read to manage keys.
     pub fn key_variables(&self) -> impl Iterator<Item = &str> {
-        let sources = [self.provider.secret_source(), self.provider.keys_source()];
-        sources.into_iter().flatten().filter_map(SecretSource::variable)
+        self.provider.key_variables()
     }
 
     /// The remote and its directory as they are typed: `drive:photos`.

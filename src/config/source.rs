@@ -20,13 +20,13 @@ pub struct Keeper<'a> {
 
 impl Keeper<'_> {
     /// The field is named as in the file: `token` for `[remotes.NAME.auth]`, `keys_auth.token` for another table.
-    fn kept_in(self, store: &StoreSpec, name: &str) -> SecretSource {
+    fn kept_in(self, store: &StoreSpec, name: &str) -> StoredSecret {
         let below = name.strip_prefix(&format!("remotes.{}.", self.remote)).unwrap_or(name);
-        SecretSource::Stored(StoredSecret {
+        StoredSecret {
             remote: self.remote.to_owned(),
             field: below.strip_prefix("auth.").unwrap_or(below).to_owned(),
             store: store.clone(),
-        })
+        }
     }
 }
 
@@ -36,6 +36,26 @@ pub fn required(keys: &mut Keys, key: &'static str, keeper: Keeper<'_>) -> Resul
     match keys.take(key) {
         None => Err(keys.missing(key)),
         Some(value) => parse(&name, value, Some(keeper)),
+    }
+}
+
+/// The same, if the key is there.
+pub fn optional(keys: &mut Keys, key: &'static str, keeper: Keeper<'_>) -> Result<Option<SecretSource>, ConfigError> {
+    let name = keys.name(key);
+    keys.take(key)
+        .map(|value| parse(&name, value, Some(keeper)))
+        .transpose()
+}
+
+/// Where keymount keeps what it is given by the provider: in its files, or where the key says.
+pub fn kept(keys: &mut Keys, key: &'static str, keeper: Keeper<'_>) -> Result<StoredSecret, ConfigError> {
+    let name = keys.name(key);
+    match optional(keys, key, keeper)? {
+        None => Ok(keeper.kept_in(keeper.files, &name)),
+        Some(SecretSource::Stored(stored)) => Ok(stored),
+        Some(_) => Err(ConfigError::new(format!(
+            "{name} is {{ stored = true }} or {{ keyring = true }}: keymount itself writes it"
+        ))),
     }
 }
 
@@ -89,8 +109,8 @@ fn parse(name: &str, value: Value, keeper: Option<Keeper<'_>>) -> Result<SecretS
             Ok(SecretSource::Systemd(credential))
         }
         ("stored" | "keyring", Value::Boolean(true)) => match keeper {
-            Some(keeper) if form == "keyring" => Ok(keeper.kept_in(&StoreSpec::Keyring, name)),
-            Some(keeper) => Ok(keeper.kept_in(keeper.files, name)),
+            Some(keeper) if form == "keyring" => Ok(SecretSource::Stored(keeper.kept_in(&StoreSpec::Keyring, name))),
+            Some(keeper) => Ok(SecretSource::Stored(keeper.kept_in(keeper.files, name))),
             None => refuse("opens the store, so keymount login cannot keep it".to_owned()),
         },
         ("stored" | "keyring", _) => refuse(format!(

@@ -6,10 +6,11 @@ use uuid::Uuid;
 
 use super::{ConfigError, OptionLayer, ResolvedRemote, suggestion};
 use crate::provider::registry::{
-    CludzAuth, CludzSpec, ProviderSpec, REDUCTSTORE_PORT, RecordNames, ReductstoreAuth, ReductstoreSpec, RemotePath,
+    CloudSyncAuth, CloudSyncSpec, CludzAuth, CludzSpec, DstorSpec, ProviderSpec, REDUCTSTORE_PORT, RecordNames,
+    ReductstoreAuth, ReductstoreSpec, RemotePath, StorraSpec,
 };
 
-const SCHEMES: [&str; 3] = ["cludz", "reductstore", "reductstores"];
+const SCHEMES: [&str; 6] = ["cludz", "cloudsync", "storra", "dstor", "reductstore", "reductstores"];
 
 /// An address's parts, none of them a secret.
 struct Address<'a> {
@@ -24,21 +25,32 @@ struct Address<'a> {
 /// When it is malformed, has an unknown scheme, or holds a secret.
 pub fn parse(text: &str, environment: &dyn Fn(&str) -> Option<String>) -> Result<ResolvedRemote, ConfigError> {
     let address = split(text)?;
-    let path: RemotePath = address
-        .path
-        .parse()
-        .map_err(|error: crate::model::Error| ConfigError::new(error.message()))?;
+    let path: RemotePath = address.path.parse().map_err(said)?;
     let (provider, endpoint, path) = match address.scheme {
         "cludz" => {
             let storage = Uuid::parse_str(address.host).map_err(|_| {
                 ConfigError::new("after cludz:// comes the drive's id, a UUID: cludz://UUID or cludz://UUID/folder")
             })?;
             let auth = CludzAuth::from_environment(environment);
-            let provider = ProviderSpec::Cludz(CludzSpec { storage, auth });
-            let endpoint = provider
-                .default_endpoint()
-                .ok_or_else(|| ConfigError::new("Cludz's own address is malformed"))?;
-            (provider, endpoint, path)
+            at_own_endpoint(ProviderSpec::Cludz(CludzSpec { storage, auth }), path)?
+        }
+        "cloudsync" => {
+            let auth = CloudSyncAuth::from_environment(environment).map_err(said)?;
+            let workspace = (!address.host.is_empty()).then(|| decoded(address.host)).transpose()?;
+            if workspace.is_none() && !path.is_root() {
+                return Err(ConfigError::new(
+                    "after cloudsync:// comes the workspace: cloudsync://workspace/folder",
+                ));
+            }
+            at_own_endpoint(ProviderSpec::CloudSync(CloudSyncSpec { workspace, auth }), path)?
+        }
+        "storra" => {
+            let spec = StorraSpec::from_environment(environment).map_err(said)?;
+            at_own_endpoint(ProviderSpec::Storra(spec), address.whole_path()?)?
+        }
+        "dstor" => {
+            let spec = DstorSpec::from_environment(environment).map_err(said)?;
+            at_own_endpoint(ProviderSpec::Dstor(spec), address.whole_path()?)?
         }
         "reductstore" => reductstore("http", Some(REDUCTSTORE_PORT), address.host, path, environment)?,
         "reductstores" => reductstore("https", None, address.host, path, environment)?,
@@ -61,6 +73,31 @@ pub fn parse(text: &str, environment: &dyn Fn(&str) -> Option<String>) -> Result
     })
 }
 
+impl Address<'_> {
+    /// The path of a provider that needs no host.
+    fn whole_path(&self) -> Result<RemotePath, ConfigError> {
+        format!("{}/{}", decoded(self.host)?, self.path).parse().map_err(said)
+    }
+}
+
+fn said(error: crate::model::Error) -> ConfigError {
+    ConfigError::new(error.message())
+}
+
+fn at_own_endpoint(provider: ProviderSpec, path: RemotePath) -> Result<(ProviderSpec, Url, RemotePath), ConfigError> {
+    let endpoint = provider
+        .default_endpoint()
+        .ok_or_else(|| ConfigError::new(format!("the address of {} is malformed", provider.kind())))?;
+    Ok((provider, endpoint, path))
+}
+
+fn decoded(text: &str) -> Result<String, ConfigError> {
+    let decoded = percent_decode_str(text)
+        .decode_utf8()
+        .map_err(|_| ConfigError::new("the address's path is not UTF-8"))?;
+    Ok(decoded.into_owned())
+}
+
 fn split(text: &str) -> Result<Address<'_>, ConfigError> {
     let secret = || {
         ConfigError::new(
@@ -76,11 +113,11 @@ fn split(text: &str) -> Result<Address<'_>, ConfigError> {
     if host.contains('@') {
         return Err(secret());
     }
-    let path = percent_decode_str(path)
-        .decode_utf8()
-        .map_err(|_| ConfigError::new("the address's path is not UTF-8"))?
-        .into_owned();
-    Ok(Address { scheme, host, path })
+    Ok(Address {
+        scheme,
+        host,
+        path: decoded(path)?,
+    })
 }
 
 fn reductstore(
@@ -129,7 +166,7 @@ mod tests {
         let remote = read(&format!("cludz://{DRIVE}/a%20b/c")).unwrap();
         assert_eq!(remote.endpoint.as_str(), "https://storage.cludz.net/");
         assert_eq!(remote.path.to_string(), "a b/c");
-        assert_eq!(remote.secret_variable(), Some("KEYMOUNT_TOKEN"));
+        assert_eq!(remote.variables().collect::<Vec<_>>(), ["KEYMOUNT_TOKEN"]);
         let bare = parse(&format!("cludz://{DRIVE}"), &|_| None).unwrap();
         assert!(bare.path.is_root());
         assert_eq!(bare.provider.secret_source(), None);

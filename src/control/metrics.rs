@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::{DaemonReport, MountReport, MountState};
 
 /// The states of a credential; the one it is in has the value 1.
-const CREDENTIAL_STATES: [&str; 4] = ["valid", "anonymous", "rejected", "needs-login"];
+const CREDENTIAL_STATES: [&str; 6] = ["valid", "renewing", "expired", "anonymous", "rejected", "needs-login"];
 
 /// One gauge: its name, what it says, and its value for a mount.
 type Gauge = (&'static str, &'static str, fn(&MountReport) -> u64);
@@ -74,7 +74,7 @@ fn escape(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::{CacheReport, CredentialReport, PendingReport};
+    use crate::control::{CacheReport, CredentialReport, PendingReport, RenewalReport};
 
     #[test]
     fn every_gauge_has_a_line_for_each_mount() {
@@ -91,7 +91,10 @@ mod tests {
                 method: "token".into(),
                 state: "rejected".into(),
                 until: None,
-                variable: None,
+                variables: Vec::new(),
+                environment: None,
+                scopes: None,
+                renewals: RenewalReport::default(),
                 key: None,
                 source: Some("env".into()),
             },

@@ -14,7 +14,7 @@ pub use client::{Daemon, Daemons};
 pub use listener::{GuardedListener, bind};
 pub use report::{
     CacheReport, CredentialReport, DaemonReport, ErrorReport, KeyReport, MountReport, MountState, PendingReport,
-    Unmounted, seconds,
+    RenewalReport, Unmounted, seconds,
 };
 pub use server::{Facts, Mounted, UnmountError, serve};
 

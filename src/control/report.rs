@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use crate::auth::{CredentialState, SecretSource};
+use crate::auth::{Authenticator, CredentialState};
 
 /// One daemon process.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -57,17 +57,40 @@ pub enum MountState {
 pub struct CredentialReport {
     /// The configuration's word: `token`, `none`.
     pub method: String,
-    /// `valid`, `anonymous`, `rejected`, `needs-login`.
+    /// `valid`, `renewing`, `expired`, `anonymous`, `rejected`, `needs-login`.
     pub state: String,
     /// Seconds since 1970, for a credential that says when it ends.
     pub until: Option<u64>,
-    /// The environment variable that holds it or opens its store, if one does: `refresh` hands over its own value of it.
-    pub variable: Option<String>,
+    /// The environment variables that hold it or open its store: `refresh` hands over its own values of them.
+    #[serde(default)]
+    pub variables: Vec<String>,
     /// The configuration's word for where it is read: `env`, `stored`.
     pub source: Option<String>,
+    /// The environment that it is for, where it says so: `sandbox`.
+    #[serde(default)]
+    pub environment: Option<String>,
+    /// What it may do, in the service's words with spaces between them, where the service said so.
+    #[serde(default)]
+    pub scopes: Option<String>,
+    /// What renewing took since the daemon started.
+    #[serde(default)]
+    pub renewals: RenewalReport,
     /// What the provider tells about the key in use, if it does.
     #[serde(default)]
     pub key: Option<KeyReport>,
+}
+
+/// What renewing a credential took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RenewalReport {
+    /// Tokens got from the service.
+    pub exchanges: u64,
+    /// Tokens taken over from another process.
+    pub adoptions: u64,
+    /// Requests for a token that failed.
+    pub failures: u64,
+    /// Operations that waited because no token could be used.
+    pub waits: u64,
 }
 
 /// A key as its provider describes it.
@@ -116,20 +139,41 @@ pub struct Unmounted {
 }
 
 impl CredentialReport {
-    pub fn new(method: &str, state: CredentialState, source: Option<&SecretSource>) -> Self {
-        let (word, until) = match state {
+    /// Of what keeps the credential; where it is kept is told apart. `until` is what the provider says of its end.
+    pub fn new(authenticator: &dyn Authenticator, until: Option<SystemTime>) -> Self {
+        let (word, until) = match authenticator.state().ending(until) {
             CredentialState::Valid { until } => ("valid", until),
+            CredentialState::Renewing { until } => ("renewing", until),
+            CredentialState::Expired => ("expired", None),
             CredentialState::Anonymous => ("anonymous", None),
             CredentialState::Rejected => ("rejected", None),
             CredentialState::NeedsLogin => ("needs-login", None),
         };
+        let counts = authenticator.counts();
         Self {
-            method: method.to_owned(),
+            method: authenticator.method().to_owned(),
             state: word.to_owned(),
             until: until.map(seconds),
-            variable: source.and_then(SecretSource::variable).map(str::to_owned),
-            source: source.map(|source| source.word().to_owned()),
+            variables: Vec::new(),
+            source: None,
+            environment: authenticator.environment().map(str::to_owned),
+            scopes: authenticator.scopes().map(|scopes| scopes.to_string()),
+            renewals: RenewalReport {
+                exchanges: counts.exchanges,
+                adoptions: counts.adoptions,
+                failures: counts.failures,
+                waits: counts.waits,
+            },
             key: None,
+        }
+    }
+
+    /// Read from these variables, and from the place that the configuration calls so.
+    pub fn kept_in<'a>(self, source: Option<&str>, variables: impl Iterator<Item = &'a str>) -> Self {
+        Self {
+            source: source.map(str::to_owned),
+            variables: variables.map(str::to_owned).collect(),
+            ..self
         }
     }
 

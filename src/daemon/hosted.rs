@@ -210,12 +210,9 @@ impl Mounted for HostedMount {
             state,
             read_only: self.spec.options.read_only,
             rights: self.stack.fs.root_rights().to_string(),
-            credential: CredentialReport::new(
-                authenticator.method(),
-                authenticator.state().ending(key.as_ref().and_then(|key| key.expires)),
-                self.spec.remote.provider.secret_source(),
-            )
-            .with_key(key.map(key_report)),
+            credential: CredentialReport::new(authenticator.as_ref(), key.as_ref().and_then(|key| key.expires))
+                .kept_in(self.spec.remote.provider.place_word(), self.spec.remote.variables())
+                .with_key(key.map(key_report)),
             cache: self.stack.cache_report(),
             pending: self.pending(),
             last_errors: last_errors.collect(),

@@ -9,13 +9,13 @@ use super::stack::dialect;
 use super::trial::with_token;
 use super::{Stage, StartError};
 use crate::api::{Api, PlainHttp};
-use crate::auth::{Anonymous, Authenticator, GivenSecrets, StaticToken, TokenPlacement};
+use crate::auth::{Anonymous, Authenticator, GivenSecrets, StaticToken, TokenKind};
 use crate::config::ResolvedRemote;
 use crate::model::{Error, Result};
 use crate::net::{Transport, TransportSettings};
 use crate::provider::keys::KeyManager;
 use crate::provider::reductstore;
-use crate::provider::registry::ProviderSpec;
+use crate::provider::registry::{Identity, ProviderSpec};
 
 /// How long a call may go without progress: shorter than a mount's, because a person waits for it.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -44,6 +44,10 @@ pub async fn open_keys(
         ProviderSpec::Reductstore(_) => {}
         ProviderSpec::Cludz(_) => {
             let why = "Cludz has no API for keys; make and revoke them in its dashboard";
+            return Err(Stage::Local.failed()(Error::unsupported(why)));
+        }
+        spec => {
+            let why = format!("{} has no API for keys that keymount knows", spec.kind());
             return Err(Stage::Local.failed()(Error::unsupported(why)));
         }
     }
@@ -83,18 +87,21 @@ async fn authenticator(
     holder: KeyHolder<'_>,
     given: &GivenSecrets,
 ) -> Result<Arc<dyn Authenticator>> {
-    let own = remote.provider.token();
-    // A remote that is mounted without a token may still have one for keys; ReductStore takes it as a bearer token.
-    let placement = own
-        .as_ref()
-        .map_or(TokenPlacement::Bearer, |(_, placement)| placement.clone());
-    let own = own.map(|(source, _)| source);
-    let source = match holder {
-        KeyHolder::Manager => remote.provider.keys_source().or(own),
-        KeyHolder::Remote | KeyHolder::New(_) => own,
+    let held = match (holder, remote.provider.keys_identity()) {
+        (KeyHolder::Manager, Some(keys)) => Some((keys.source, keys.placement, TokenKind::TOKEN)),
+        _ => match remote.provider.identity() {
+            Identity::Token {
+                source,
+                placement,
+                kind,
+            } => Some((source, placement, kind)),
+            _ => None,
+        },
     };
-    Ok(match source {
-        Some(source) => Arc::new(StaticToken::open(source.clone(), placement, given.clone()).await?),
+    Ok(match held {
+        Some((source, placement, kind)) => {
+            Arc::new(StaticToken::open(source.clone(), placement, kind, given.clone()).await?)
+        }
         None => Arc::new(Anonymous),
     })
 }

@@ -13,13 +13,13 @@ use crate::control::CacheReport;
 use crate::fetch::{FetchSettings, Fetcher};
 use crate::fs::{FileSystem, FsSettings};
 use crate::model::{Error, Result};
-use crate::net::{Dialect, Transport, TransportSettings};
+use crate::net::{Dialect, PlainDialect, Transport, TransportSettings};
 use crate::outbox::StagingArea;
 use crate::paths::{Paths, private_directory};
 use crate::provider::Provider;
 use crate::provider::cludz::{self, Cludz};
 use crate::provider::reductstore::{self, ReductStore};
-use crate::provider::registry::{ProviderSpec, RecordNames};
+use crate::provider::registry::{Identity, ProviderSpec, RecordNames};
 use crate::state::StateDb;
 
 /// Blocks held in memory by one daemon, in bytes: some hundred pieces of what is being read just now.
@@ -169,7 +169,7 @@ impl Remote {
                 Arc::clone(&authenticator),
                 dialect(&remote.provider),
             )?);
-            Ok(provider(remote, api))
+            provider(remote, api)
         })();
         Ok(Self {
             provider: opened.map_err(Stage::Local.failed())?,
@@ -179,15 +179,20 @@ impl Remote {
 }
 
 async fn authenticator(spec: &ProviderSpec, given: &GivenSecrets) -> Result<Arc<dyn Authenticator>> {
-    Ok(match spec.token() {
-        Some((source, placement)) => Arc::new(StaticToken::open(source.clone(), placement, given.clone()).await?),
-        None => Arc::new(Anonymous),
+    Ok(match spec.identity() {
+        Identity::Anonymous => Arc::new(Anonymous),
+        Identity::Token {
+            source,
+            placement,
+            kind,
+        } => Arc::new(StaticToken::open(source.clone(), placement, kind, given.clone()).await?),
+        Identity::Oauth(_) | Identity::TempToken(_) => return Err(not_there(spec)),
     })
 }
 
 /// Without a credential there is none to protect.
 fn plain_http(remote: &ResolvedRemote) -> PlainHttp {
-    if remote.insecure || remote.provider.secret_source().is_none() {
+    if remote.insecure || remote.provider.identity() == Identity::Anonymous {
         PlainHttp::Anywhere
     } else {
         PlainHttp::LoopbackOnly
@@ -197,13 +202,21 @@ fn plain_http(remote: &ResolvedRemote) -> PlainHttp {
 pub fn dialect(spec: &ProviderSpec) -> Arc<dyn Dialect> {
     match spec {
         ProviderSpec::Cludz(_) => Cludz::dialect(),
+        ProviderSpec::CloudSync(_) | ProviderSpec::Storra(_) | ProviderSpec::Dstor(_) => Arc::new(PlainDialect),
         ProviderSpec::Reductstore(_) => ReductStore::dialect(),
     }
 }
 
-fn provider(remote: &ResolvedRemote, api: Arc<Api>) -> Arc<dyn Provider> {
+fn not_there(spec: &ProviderSpec) -> Error {
+    Error::unsupported(format!("{} cannot be mounted", spec.kind()))
+}
+
+fn provider(remote: &ResolvedRemote, api: Arc<Api>) -> Result<Arc<dyn Provider>> {
     let path = remote.path.names().to_vec();
-    match &remote.provider {
+    Ok(match &remote.provider {
+        spec @ (ProviderSpec::CloudSync(_) | ProviderSpec::Storra(_) | ProviderSpec::Dstor(_)) => {
+            return Err(not_there(spec));
+        }
         ProviderSpec::Cludz(cludz) => Arc::new(Cludz::new(
             api,
             cludz::Settings {
@@ -224,5 +237,5 @@ fn provider(remote: &ResolvedRemote, api: Arc<Api>) -> Arc<dyn Provider> {
                 rights_override: remote.rights,
             },
         )),
-    }
+    })
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use keymount::api::{Api, PlainHttp};
-use keymount::auth::{GivenSecrets, SecretSource, StaticToken, TokenPlacement};
+use keymount::auth::{GivenSecrets, SecretSource, StaticToken, TokenKind, TokenPlacement};
 use keymount::emulator;
 use keymount::model::{ErrorKind, Kind, Name};
 use keymount::net::{Transport, TransportSettings};
@@ -230,7 +230,13 @@ impl AtServer {
 async fn client(endpoint: &str, mounted: &Mounted) -> ReductStore {
     let mut given = GivenSecrets::default();
     given.insert("T", TOKEN.into());
-    let token = StaticToken::open(SecretSource::Env("T".into()), TokenPlacement::Bearer, given).await;
+    let token = StaticToken::open(
+        SecretSource::Env("T".into()),
+        TokenPlacement::Bearer,
+        TokenKind::TOKEN,
+        given,
+    )
+    .await;
     let api = Api::new(
         endpoint.parse().unwrap(),
         PlainHttp::LoopbackOnly,

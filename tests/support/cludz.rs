@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keymount::api::{Api, PlainHttp};
-use keymount::auth::{Anonymous, Authenticator, GivenSecrets, SecretSource, StaticToken, TokenPlacement};
+use keymount::auth::{Anonymous, Authenticator, GivenSecrets, SecretSource, StaticToken, TokenKind, TokenPlacement};
 use keymount::model::{Name, Rights};
 use keymount::net::{RetryPolicy, Transport, TransportSettings};
 use keymount::provider::cludz::{Cludz, Settings};
@@ -79,5 +79,9 @@ async fn static_token(text: String, placement: TokenPlacement) -> Arc<dyn Authen
     let mut given = GivenSecrets::default();
     given.insert("TOKEN", text.into());
     let source = SecretSource::Env("TOKEN".into());
-    Arc::new(StaticToken::open(source, placement, given).await.unwrap())
+    Arc::new(
+        StaticToken::open(source, placement, TokenKind::TOKEN, given)
+            .await
+            .unwrap(),
+    )
 }

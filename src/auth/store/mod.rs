@@ -118,6 +118,22 @@ impl StoredSecret {
             .await
     }
 
+    /// The configuration's word for its store: `stored`.
+    pub fn word(&self) -> &'static str {
+        match self.store {
+            StoreSpec::Files { .. } => "stored",
+            StoreSpec::Keyring => "keyring",
+        }
+    }
+
+    /// The environment variable with the store's passphrase, if it is in one.
+    pub fn variable(&self) -> Option<&str> {
+        match &self.store {
+            StoreSpec::Files { passphrase, .. } => passphrase.as_ref()?.variable(),
+            StoreSpec::Keyring => None,
+        }
+    }
+
     /// Where it is, in words.
     pub fn place(&self) -> String {
         match &self.store {

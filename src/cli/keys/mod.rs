@@ -75,7 +75,7 @@ impl Service {
         let denied = error.kind() == ErrorKind::Denied;
         let failure = Failure::from(error);
         let name = &self.remote.name;
-        let repaired = match (denied, self.remote.provider.keys_source()) {
+        let repaired = match (denied, self.remote.provider.keys_identity().map(|keys| keys.source)) {
             (false, _) => failure,
             (true, Some(source)) => failure.with_repair(format!(
                 "keys are managed with a key that has full access; put one where [remotes.{name}.keys_auth] reads it: {source}"

@@ -339,9 +339,9 @@ impl Rotation {
 
     /// What a mount's daemon is given: the new secret in the variable that holds the old one.
     fn given_to(&self, mount: &MountReport, secret: &SecretString) -> GivenSecrets {
-        let mut given = given_secrets(mount.credential.variable.as_deref());
-        if let (SecretSource::Env(variable), Some(read)) = (&self.source, &mount.credential.variable)
-            && variable == read
+        let mut given = given_secrets(mount.credential.variables.iter().map(String::as_str));
+        if let SecretSource::Env(variable) = &self.source
+            && mount.credential.variables.contains(variable)
         {
             given.insert(variable, secret.clone());
         }
@@ -364,7 +364,7 @@ impl Rotation {
     }
 
     async fn finish(&self, new: &Proved) -> Result<(), Failure> {
-        let has_own_manager = self.service.remote.provider.keys_source().is_some();
+        let has_own_manager = self.service.remote.provider.keys_identity().is_some();
         let manager = if has_own_manager {
             &self.service.manager
         } else {

@@ -1,0 +1,265 @@
+//! The keys that each provider has of its own, and its methods of authentication.
+
+use url::Url;
+use uuid::Uuid;
+
+use super::keys::Keys;
+use super::options::parse_duration;
+use super::source::{self, Keeper};
+use super::{ConfigError, suggestion};
+use crate::auth::oauth::{AuthorizationServer, OauthSpec};
+use crate::model::Error;
+use crate::provider::registry::{
+    CloudSyncAuth, CloudSyncSpec, CludzAuth, CludzSpec, DstorAuth, DstorSpec, Network, PROVIDERS, ProviderSpec,
+    RecordNames, ReductstoreAuth, ReductstoreSpec, StorraSpec, TokenSending, cloudsync_server,
+};
+
+/// Reads the provider's own keys and its `auth` tables.
+pub fn read(keys: &mut Keys, keeper: Keeper<'_>) -> Result<ProviderSpec, ConfigError> {
+    let kind = keys.required_text("provider")?;
+    match kind.as_str() {
+        "cludz" => cludz(keys, keeper),
+        "cloudsync" => cloudsync(keys, keeper),
+        "storra" => storra(keys, keeper),
+        "dstor" => dstor(keys, keeper),
+        "reductstore" => reductstore(keys, keeper),
+        unknown => Err(ConfigError::new(format!(
+            "{} = {unknown:?} is not a provider (there are {}){}",
+            keys.name("provider"),
+            PROVIDERS.join(", "),
+            suggestion(unknown, PROVIDERS)
+        ))),
+    }
+}
+
+fn cludz(keys: &mut Keys, keeper: Keeper<'_>) -> Result<ProviderSpec, ConfigError> {
+    let storage = keys.required_text("storage")?;
+    let storage = Uuid::parse_str(&storage).map_err(|_| {
+        ConfigError::new(format!(
+            "{} is the drive's id, a UUID such as 3f0c1f6e-9d2b-4a57-8c64-0e5b7a1d2c3f",
+            keys.name("storage")
+        ))
+    })?;
+    let auth = match authentication(keys, &["token", "none"])? {
+        (mut auth, "token") => {
+            let token = source::required(&mut auth, "token", keeper)?;
+            let send = match auth.text("send")?.as_deref() {
+                None | Some("header") => TokenSending::Header,
+                Some("query") => TokenSending::Query,
+                Some(_) => {
+                    return Err(ConfigError::new(format!(
+                        "{} is \"header\" or \"query\"",
+                        auth.name("send")
+                    )));
+                }
+            };
+            auth.finish()?;
+            CludzAuth::Token { token, send }
+        }
+        (auth, _) => {
+            auth.finish()?;
+            CludzAuth::None
+        }
+    };
+    Ok(ProviderSpec::Cludz(CludzSpec { storage, auth }))
+}
+
+fn reductstore(keys: &mut Keys, keeper: Keeper<'_>) -> Result<ProviderSpec, ConfigError> {
+    let bucket = keys.text("bucket")?.filter(|bucket| !bucket.is_empty());
+    let names = match keys.text("names")?.as_deref() {
+        None | Some("label") => RecordNames::Label,
+        Some("timestamp") => RecordNames::Timestamp,
+        Some(_) => {
+            return Err(ConfigError::new(format!(
+                "{} is \"label\" or \"timestamp\"",
+                keys.name("names")
+            )));
+        }
+    };
+    let auth = match authentication(keys, &["token", "none"])? {
+        (mut auth, "token") => {
+            let token = source::required(&mut auth, "token", keeper)?;
+            auth.finish()?;
+            ReductstoreAuth::Token { token }
+        }
+        (auth, _) => {
+            auth.finish()?;
+            ReductstoreAuth::None
+        }
+    };
+    let keys_auth = match keys.section("keys_auth")? {
+        None => None,
+        Some(section) => {
+            let (mut section, _) = method(section, &["token"])?;
+            let token = source::required(&mut section, "token", keeper)?;
+            section.finish()?;
+            Some(token)
+        }
+    };
+    Ok(ProviderSpec::Reductstore(ReductstoreSpec {
+        bucket,
+        names,
+        auth,
+        keys_auth,
+    }))
+}
+
+fn cloudsync(keys: &mut Keys, keeper: Keeper<'_>) -> Result<ProviderSpec, ConfigError> {
+    let workspace = keys.text("workspace")?.filter(|workspace| !workspace.is_empty());
+    let auth_endpoint = optional_address(keys, "auth_endpoint")?;
+    let auth = match authentication(keys, &["api-key", "oauth", "access-token"])? {
+        (mut auth, "api-key") => {
+            let key = source::required(&mut auth, "key", keeper)?;
+            auth.finish()?;
+            CloudSyncAuth::ApiKey { key }
+        }
+        (mut auth, "oauth") => {
+            let server = match optional_address(&mut auth, "issuer")? {
+                Some(_) if auth_endpoint.is_some() => {
+                    return Err(ConfigError::new(format!(
+                        "{} and auth_endpoint both say who grants; leave one away",
+                        auth.name("issuer")
+                    )));
+                }
+                Some(issuer) => AuthorizationServer::Issuer(issuer),
+                None => cloudsync_server(auth_endpoint.clone()).map_err(|error| ConfigError::new(error.message()))?,
+            };
+            CloudSyncAuth::Oauth(oauth(auth, server, keeper)?)
+        }
+        (mut auth, _) => {
+            let token = source::required(&mut auth, "token", keeper)?;
+            auth.finish()?;
+            CloudSyncAuth::AccessToken { token }
+        }
+    };
+    Ok(ProviderSpec::CloudSync(CloudSyncSpec { workspace, auth }))
+}
+
+fn oauth(mut auth: Keys, server: AuthorizationServer, keeper: Keeper<'_>) -> Result<OauthSpec, ConfigError> {
+    let client_id = auth.required_text("client_id")?;
+    let client_secret = source::optional(&mut auth, "client_secret", keeper)?;
+    let scopes = auth
+        .text("scopes")?
+        .map(|text| {
+            text.parse()
+                .map_err(|error: Error| ConfigError::new(format!("{}: {}", auth.name("scopes"), error.message())))
+        })
+        .transpose()?;
+    let kept = source::kept(&mut auth, "grant", keeper)?;
+    auth.finish()?;
+    Ok(OauthSpec {
+        server,
+        client_id,
+        client_secret,
+        scopes,
+        kept,
+    })
+}
+
+fn storra(keys: &mut Keys, keeper: Keeper<'_>) -> Result<ProviderSpec, ConfigError> {
+    let chmod_publishes = keys.truth("chmod_publishes")?;
+    let (mut auth, _) = authentication(keys, &["api-key"])?;
+    let key = source::required(&mut auth, "key", keeper)?;
+    auth.finish()?;
+    let keys_auth = match keys.section("keys_auth")? {
+        None => None,
+        Some(section) => {
+            let (mut section, _) = method(section, &["session"])?;
+            let cookie = source::required(&mut section, "cookie", keeper)?;
+            section.finish()?;
+            Some(cookie)
+        }
+    };
+    Ok(ProviderSpec::Storra(StorraSpec {
+        key,
+        keys_auth,
+        chmod_publishes,
+    }))
+}
+
+fn dstor(keys: &mut Keys, keeper: Keeper<'_>) -> Result<ProviderSpec, ConfigError> {
+    let network = match keys.text("network")?.as_deref() {
+        None | Some("production") => Network::Production,
+        Some("testnet") => Network::Testnet,
+        Some(_) => {
+            return Err(ConfigError::new(format!(
+                "{} is \"production\" or \"testnet\"",
+                keys.name("network")
+            )));
+        }
+    };
+    let (auth, kept) = match authentication(keys, &["temp-token", "login"])? {
+        (mut auth, "temp-token") => {
+            let api_key = source::required(&mut auth, "api_key", keeper)?;
+            let lifetime = match auth.text("lifetime")? {
+                None => None,
+                Some(text) => Some(
+                    parse_duration(&text)
+                        .ok()
+                        .filter(|lifetime| !lifetime.is_zero())
+                        .ok_or_else(|| {
+                            ConfigError::new(format!("{} is a time such as \"12h\"", auth.name("lifetime")))
+                        })?,
+                ),
+            };
+            let kept = source::kept(&mut auth, "grant", keeper)?;
+            auth.finish()?;
+            (DstorAuth::TempToken { api_key, lifetime }, kept)
+        }
+        (mut auth, _) => {
+            let email = auth.required_text("email")?;
+            let password = source::required(&mut auth, "password", keeper)?;
+            let kept = source::kept(&mut auth, "grant", keeper)?;
+            auth.finish()?;
+            (DstorAuth::Login { email, password }, kept)
+        }
+    };
+    Ok(ProviderSpec::Dstor(DstorSpec {
+        network,
+        auth,
+        kept: Some(kept),
+    }))
+}
+
+/// An address that must not hold a secret, if the key is there.
+fn optional_address(keys: &mut Keys, key: &'static str) -> Result<Option<Url>, ConfigError> {
+    let name = keys.name(key);
+    keys.text(key)?.map(|text| address(&name, &text)).transpose()
+}
+
+/// # Errors
+/// When it isn't http or https with a host, or holds a user, a password or a query.
+pub fn address(name: &str, text: &str) -> Result<Url, ConfigError> {
+    let malformed = |why: &str| ConfigError::new(format!("{name} {why}"));
+    let url = Url::parse(text).map_err(|_| malformed("is not an address such as https://host:port"))?;
+    if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
+        return Err(malformed("must begin with http:// or https:// and a host"));
+    }
+    if !url.username().is_empty() || url.password().is_some() || url.query().is_some() || url.fragment().is_some() {
+        return Err(malformed(
+            "must not hold a user, a password or a query; the token's place is [auth]",
+        ));
+    }
+    Ok(url)
+}
+
+/// The `auth` table and the method it names, one of those that the provider has.
+fn authentication(keys: &mut Keys, methods: &[&'static str]) -> Result<(Keys, &'static str), ConfigError> {
+    match keys.section("auth")? {
+        Some(auth) => method(auth, methods),
+        None => Err(keys.missing("auth")),
+    }
+}
+
+/// The method that such a table names.
+fn method(mut auth: Keys, methods: &[&'static str]) -> Result<(Keys, &'static str), ConfigError> {
+    let method = auth.required_text("method")?;
+    match methods.iter().find(|known| **known == method) {
+        Some(known) => Ok((auth, known)),
+        None => Err(ConfigError::new(format!(
+            "{} = {method:?} is not a method of this provider; there are {}",
+            auth.name("method"),
+            methods.join(", ")
+        ))),
+    }
+}

@@ -1,0 +1,120 @@
+//! CloudSync: one account, all its workspaces or one.
+
+use reqwest::Url;
+use serde::{Deserialize, Serialize};
+
+use super::{COMMON_TOKEN_VARIABLE, Identity, first_set};
+use crate::auth::oauth::{AuthorizationServer, OauthSpec, TokenBodies};
+use crate::auth::{SecretSource, TokenKind, TokenPlacement};
+use crate::model::{Error, ErrorKind, Result};
+
+/// CloudSync documentation, as is the other one.
+pub(super) const ENDPOINT: &str = "https://api.cloudsync.io/v1";
+const AUTH_ENDPOINT: &str = "https://auth.cloudsync.io";
+pub(super) const TOKEN_VARIABLES: &[&str] = &[API_KEY_VARIABLE, ACCESS_TOKEN_VARIABLE];
+const API_KEY_VARIABLE: &str = "CLOUDSYNC_API_KEY";
+const ACCESS_TOKEN_VARIABLE: &str = "CLOUDSYNC_ACCESS_TOKEN";
+
+/// What a key's beginning says of the environment it is for (CloudSync documentation, "Key Types").
+const ENVIRONMENTS: &[(&str, &str)] = &[("sk_live_", "production"), ("sk_test_", "sandbox")];
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CloudSyncSpec {
+    /// The id or the short name of the workspace to mount; all without one.
+    pub workspace: Option<String>,
+    pub auth: CloudSyncAuth,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "method", rename_all = "kebab-case")]
+pub enum CloudSyncAuth {
+    ApiKey {
+        key: SecretSource,
+    },
+    Oauth(OauthSpec),
+    /// A token that somebody else got: it works until it ends.
+    AccessToken {
+        token: SecretSource,
+    },
+}
+
+/// CloudSync's authorization server at its own address or another one.
+///
+/// # Errors
+/// `InvalidInput` when the address has no place for paths.
+pub fn cloudsync_server(base: Option<Url>) -> Result<AuthorizationServer> {
+    let invalid = || {
+        Error::new(
+            ErrorKind::InvalidInput,
+            "the authorization server's address is malformed",
+        )
+    };
+    let base = match base {
+        Some(base) => base,
+        None => Url::parse(AUTH_ENDPOINT).map_err(|_| invalid())?,
+    };
+    let at = |path: [&str; 2]| -> Result<Url> {
+        let mut url = base.clone();
+        url.path_segments_mut()
+            .map_err(|()| invalid())?
+            .pop_if_empty()
+            .extend(path);
+        Ok(url)
+    };
+    Ok(AuthorizationServer::Known {
+        authorize: at(["oauth", "authorize"])?,
+        token: at(["oauth", "token"])?,
+        bodies: TokenBodies::Json,
+        metadata: base,
+    })
+}
+
+impl CloudSyncSpec {
+    pub(super) fn identity(&self) -> Identity<'_> {
+        match &self.auth {
+            CloudSyncAuth::ApiKey { key } => Identity::Token {
+                source: key,
+                placement: TokenPlacement::Bearer,
+                kind: TokenKind {
+                    environments: ENVIRONMENTS,
+                    ..TokenKind::API_KEY
+                },
+            },
+            CloudSyncAuth::AccessToken { token } => Identity::Token {
+                source: token,
+                placement: TokenPlacement::Bearer,
+                kind: TokenKind::ACCESS_TOKEN,
+            },
+            CloudSyncAuth::Oauth(oauth) => Identity::Oauth(oauth),
+        }
+    }
+
+    pub(super) fn secret_source_mut(&mut self) -> Option<&mut SecretSource> {
+        match &mut self.auth {
+            CloudSyncAuth::ApiKey { key } => Some(key),
+            CloudSyncAuth::AccessToken { token } => Some(token),
+            CloudSyncAuth::Oauth(_) => None,
+        }
+    }
+}
+
+impl CloudSyncAuth {
+    /// The key or the access token of the environment.
+    ///
+    /// # Errors
+    /// `NeedsLogin` when there is neither.
+    pub fn from_environment(environment: &dyn Fn(&str) -> Option<String>) -> Result<Self> {
+        match first_set(TOKEN_VARIABLES, environment) {
+            Some(SecretSource::Env(variable)) if variable == ACCESS_TOKEN_VARIABLE => Ok(Self::AccessToken {
+                token: SecretSource::Env(variable),
+            }),
+            Some(key) => Ok(Self::ApiKey { key }),
+            None => Err(Error::new(
+                ErrorKind::NeedsLogin,
+                format!(
+                    "CloudSync needs a key; set {COMMON_TOKEN_VARIABLE} or {API_KEY_VARIABLE} or {ACCESS_TOKEN_VARIABLE}"
+                ),
+            )),
+        }
+    }
+}

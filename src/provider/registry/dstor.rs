@@ -1,0 +1,111 @@
+//! dStor: one account on one of the two networks.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{COMMON_TOKEN_VARIABLE, first_set};
+use crate::auth::{SecretSource, StoredSecret};
+use crate::model::{Error, ErrorKind, Result};
+
+pub(super) const TOKEN_VARIABLES: &[&str] = &["DSTOR_API_KEY"];
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DstorSpec {
+    pub network: Network,
+    pub auth: DstorAuth,
+    /// Where the token of the moment is kept for all processes; in memory only without it.
+    pub kept: Option<StoredSecret>,
+}
+
+/// Keys and tokens of one network are unknown to the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Network {
+    #[default]
+    Production,
+    Testnet,
+}
+
+/// What temporary tokens are got with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "method", rename_all = "kebab-case")]
+pub enum DstorAuth {
+    TempToken {
+        api_key: SecretSource,
+        /// How long a token is asked to live; the service's own choice without it.
+        lifetime: Option<Duration>,
+    },
+    Login {
+        email: String,
+        password: SecretSource,
+    },
+}
+
+impl Network {
+    /// dStor documentation, "Access token".
+    pub(super) fn endpoint(self) -> &'static str {
+        match self {
+            Self::Production => "https://api.dstor.cloud",
+            Self::Testnet => "https://api.testnet.dstor.cloud",
+        }
+    }
+
+    /// The configuration's word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Production => "production",
+            Self::Testnet => "testnet",
+        }
+    }
+}
+
+impl DstorAuth {
+    /// The configuration's word.
+    pub fn method(&self) -> &'static str {
+        match self {
+            Self::TempToken { .. } => "temp-token",
+            Self::Login { .. } => "login",
+        }
+    }
+
+    pub fn secret_source(&self) -> &SecretSource {
+        match self {
+            Self::TempToken { api_key, .. } => api_key,
+            Self::Login { password, .. } => password,
+        }
+    }
+
+    pub(super) fn secret_source_mut(&mut self) -> &mut SecretSource {
+        match self {
+            Self::TempToken { api_key, .. } => api_key,
+            Self::Login { password, .. } => password,
+        }
+    }
+}
+
+impl DstorSpec {
+    /// The account of the environment's key, on the production network.
+    ///
+    /// # Errors
+    /// `NeedsLogin` when there is none.
+    pub fn from_environment(environment: &dyn Fn(&str) -> Option<String>) -> Result<Self> {
+        match first_set(TOKEN_VARIABLES, environment) {
+            Some(api_key) => Ok(Self {
+                network: Network::Production,
+                auth: DstorAuth::TempToken {
+                    api_key,
+                    lifetime: None,
+                },
+                kept: None,
+            }),
+            None => Err(Error::new(
+                ErrorKind::NeedsLogin,
+                format!(
+                    "dStor needs a key; set {COMMON_TOKEN_VARIABLE} or {}",
+                    TOKEN_VARIABLES.join(" or ")
+                ),
+            )),
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! The providers there are: their names, their own settings and methods of authentication, the variables that people
+//! already keep their tokens in.
+//!
+//! Settings here are plain data without secrets; `config` fills them and `daemon` builds the provider from them.
+
+mod cloudsync;
+mod cludz;
+mod dstor;
+mod path;
+mod reductstore;
+mod storra;
+
+use reqwest::Url;
+use serde::{Deserialize, Serialize};
+
+use crate::auth::oauth::OauthSpec;
+use crate::auth::{SecretSource, TokenKind, TokenPlacement};
+
+pub use cloudsync::{CloudSyncAuth, CloudSyncSpec, cloudsync_server};
+pub use cludz::{CludzAuth, CludzSpec, TokenSending};
+pub use dstor::{DstorAuth, DstorSpec, Network};
+pub use path::RemotePath;
+pub use reductstore::{REDUCTSTORE_PORT, RecordNames, ReductstoreAuth, ReductstoreSpec};
+pub use storra::StorraSpec;
+
+/// The words for `provider = "…"`, in the order in which they are offered.
+pub const PROVIDERS: [&str; 5] = ["cludz", "cloudsync", "storra", "dstor", "reductstore"];
+
+/// Asked before every provider's own variables.
+pub const COMMON_TOKEN_VARIABLE: &str = "KEYMOUNT_TOKEN";
+
+/// Every variable that a provider's token may come from: none of them reaches a child process.
+pub fn token_variables() -> impl Iterator<Item = &'static str> {
+    let own = [
+        cludz::TOKEN_VARIABLES,
+        cloudsync::TOKEN_VARIABLES,
+        storra::TOKEN_VARIABLES,
+        dstor::TOKEN_VARIABLES,
+        reductstore::TOKEN_VARIABLES,
+    ];
+    std::iter::once(COMMON_TOKEN_VARIABLE).chain(own.into_iter().flatten().copied())
+}
+
+/// What a remote is at its provider.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "provider", rename_all = "lowercase")]
+pub enum ProviderSpec {
+    Cludz(CludzSpec),
+    CloudSync(CloudSyncSpec),
+    Storra(StorraSpec),
+    Dstor(DstorSpec),
+    Reductstore(ReductstoreSpec),
+}
+
+/// How a remote proves who asks for its files.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Identity<'a> {
+    /// Nobody in particular.
+    Anonymous,
+    /// A token that lives as long as its service likes.
+    Token {
+        source: &'a SecretSource,
+        placement: TokenPlacement,
+        kind: TokenKind,
+    },
+    /// Tokens that are renewed with what a person granted.
+    Oauth(&'a OauthSpec),
+    /// Tokens that are got with a key or a password.
+    TempToken(&'a DstorSpec),
+}
+
+/// The credential that manages keys, where it isn't the one that is used for files.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KeysIdentity<'a> {
+    pub source: &'a SecretSource,
+    pub placement: TokenPlacement,
+}
+
+impl ProviderSpec {
+    /// The word that names it in a configuration.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Cludz(_) => "cludz",
+            Self::CloudSync(_) => "cloudsync",
+            Self::Storra(_) => "storra",
+            Self::Dstor(_) => "dstor",
+            Self::Reductstore(_) => "reductstore",
+        }
+    }
+
+    /// The provider's own address, where there is one service for all.
+    pub fn default_endpoint(&self) -> Option<Url> {
+        let text = match self {
+            Self::Cludz(_) => cludz::ENDPOINT,
+            Self::CloudSync(_) => cloudsync::ENDPOINT,
+            Self::Storra(_) => storra::ENDPOINT,
+            Self::Dstor(dstor) => dstor.network.endpoint(),
+            Self::Reductstore(_) => return None,
+        };
+        Url::parse(text).ok()
+    }
+
+    /// How its files are asked for.
+    pub fn identity(&self) -> Identity<'_> {
+        match self {
+            Self::Cludz(cludz) => cludz.identity(),
+            Self::CloudSync(cloudsync) => cloudsync.identity(),
+            Self::Storra(storra) => storra.identity(),
+            Self::Dstor(dstor) => Identity::TempToken(dstor),
+            Self::Reductstore(reductstore) => reductstore.identity(),
+        }
+    }
+
+    /// The credential that manages keys, where it isn't the one that is used for files.
+    pub fn keys_identity(&self) -> Option<KeysIdentity<'_>> {
+        match self {
+            Self::Cludz(_) | Self::CloudSync(_) | Self::Dstor(_) => None,
+            Self::Storra(storra) => storra.keys_identity(),
+            Self::Reductstore(reductstore) => reductstore.keys_identity(),
+        }
+    }
+
+    /// Where the one secret is that the person gave, if there is one: a token, a key, a password.
+    pub fn secret_source(&self) -> Option<&SecretSource> {
+        match self.identity() {
+            Identity::Anonymous | Identity::Oauth(_) => None,
+            Identity::Token { source, .. } => Some(source),
+            Identity::TempToken(dstor) => Some(dstor.auth.secret_source()),
+        }
+    }
+
+    /// The configuration's word for where a person's credential is: `env`, `stored`.
+    pub fn place_word(&self) -> Option<&'static str> {
+        match self.identity() {
+            Identity::Oauth(oauth) => Some(oauth.kept.word()),
+            _ => self.secret_source().map(SecretSource::word),
+        }
+    }
+
+    /// Everything secret that a mount reads.
+    fn secret_sources(&self) -> Vec<&SecretSource> {
+        match self.identity() {
+            Identity::Oauth(oauth) => oauth.secret_sources(),
+            _ => self.secret_source().into_iter().collect(),
+        }
+    }
+
+    /// The variables whose values the person's process must hand over to mount.
+    pub fn variables(&self) -> impl Iterator<Item = &str> {
+        let kept = match self.identity() {
+            Identity::Oauth(oauth) => oauth.kept.variable(),
+            Identity::TempToken(dstor) => dstor.kept.as_ref().and_then(|kept| kept.variable()),
+            Identity::Anonymous | Identity::Token { .. } => None,
+        };
+        self.secret_sources()
+            .into_iter()
+            .filter_map(SecretSource::variable)
+            .chain(kept)
+    }
+
+    /// Those, and the ones to manage keys.
+    pub fn key_variables(&self) -> impl Iterator<Item = &str> {
+        let own = self.keys_identity().and_then(|keys| keys.source.variable());
+        self.variables().chain(own)
+    }
+
+    /// The same remote with its token from elsewhere, if it uses one that a person gave.
+    pub fn with_token_from(mut self, source: SecretSource) -> Self {
+        let place = match &mut self {
+            Self::Cludz(cludz) => cludz.secret_source_mut(),
+            Self::CloudSync(cloudsync) => cloudsync.secret_source_mut(),
+            Self::Storra(storra) => Some(&mut storra.key),
+            Self::Dstor(dstor) => Some(dstor.auth.secret_source_mut()),
+            Self::Reductstore(reductstore) => reductstore.secret_source_mut(),
+        };
+        if let Some(place) = place {
+            *place = source;
+        }
+        self
+    }
+
+    /// Where a person revokes a token, as the end of a sentence.
+    pub fn revocation(&self) -> &'static str {
+        match self {
+            // Where the documentation of each says that tokens and keys are.
+            Self::Cludz(_) => "in Cludz's dashboard, Drive → Settings → Storage Token",
+            Self::CloudSync(_) => "in CloudSync, Account Settings → API Keys, or with: keymount keys revoke REMOTE KEY",
+            Self::Storra(_) => {
+                "in Storra's dashboard, Settings → API Keys, or with: keymount keys revoke REMOTE PREFIX"
+            }
+            Self::Dstor(_) => "in dStor's console",
+            Self::Reductstore(_) => "at the server, with: keymount keys revoke REMOTE NAME",
+        }
+    }
+}
+
+/// The first variable of these that holds something; the common one is asked before them.
+fn first_set(variables: &[&str], environment: &dyn Fn(&str) -> Option<String>) -> Option<SecretSource> {
+    std::iter::once(&COMMON_TOKEN_VARIABLE)
+        .chain(variables)
+        .find(|name| environment(name).is_some_and(|value| !value.is_empty()))
+        .map(|name| SecretSource::Env((*name).to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_common_variable_comes_first_and_empty_ones_do_not_count() {
+        let set = |pairs: &'static [(&'static str, &'static str)]| {
+            move |name: &str| {
+                pairs
+                    .iter()
+                    .find(|(key, _)| *key == name)
+                    .map(|(_, value)| (*value).to_owned())
+            }
+        };
+        let source = |auth: &ReductstoreAuth| match auth {
+            ReductstoreAuth::Token { token } => token.to_string(),
+            ReductstoreAuth::None => "none".to_owned(),
+        };
+        let both = set(&[("REDUCT_API_TOKEN", "a"), ("KEYMOUNT_TOKEN", "b")]);
+        assert!(source(&ReductstoreAuth::from_environment(&both)).ends_with("KEYMOUNT_TOKEN"));
+        let order = set(&[("REDUCT_API_TOKEN", "a"), ("RS_API_TOKEN", "b"), ("KEYMOUNT_TOKEN", "")]);
+        assert!(source(&ReductstoreAuth::from_environment(&order)).ends_with("RS_API_TOKEN"));
+        let other = set(&[("CLUDZ_STORAGE_TOKEN", "a")]);
+        assert_eq!(ReductstoreAuth::from_environment(&other), ReductstoreAuth::None);
+        assert_ne!(CludzAuth::from_environment(&other), CludzAuth::None);
+    }
+}

@@ -1,0 +1,61 @@
+//! Storra Cloud: one account.
+
+use reqwest::header::{COOKIE, HeaderName};
+use serde::{Deserialize, Serialize};
+
+use super::{COMMON_TOKEN_VARIABLE, Identity, KeysIdentity, first_set};
+use crate::auth::{SecretSource, TokenKind, TokenPlacement};
+use crate::model::{Error, ErrorKind, Result};
+
+/// Storra documentation.
+pub(super) const ENDPOINT: &str = "https://cloud.storra.host";
+/// The first one: Storra documentation, "Security".
+pub(super) const TOKEN_VARIABLES: &[&str] = &["CLOUD_API_KEY", "STORRA_API_KEY"];
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StorraSpec {
+    pub key: SecretSource,
+    /// The cookie of a session of the dashboard, which manages keys.
+    pub keys_auth: Option<SecretSource>,
+    /// Whether `chmod o+r` makes a file public.
+    pub chmod_publishes: bool,
+}
+
+impl StorraSpec {
+    pub(super) fn identity(&self) -> Identity<'_> {
+        Identity::Token {
+            source: &self.key,
+            // Storra documentation, "Authentication".
+            placement: TokenPlacement::Header(HeaderName::from_static("x-api-key")),
+            kind: TokenKind::API_KEY,
+        }
+    }
+
+    pub(super) fn keys_identity(&self) -> Option<KeysIdentity<'_>> {
+        self.keys_auth.as_ref().map(|source| KeysIdentity {
+            source,
+            placement: TokenPlacement::Header(COOKIE),
+        })
+    }
+
+    /// The account of the environment's key.
+    ///
+    /// # Errors
+    /// `NeedsLogin` when there is none.
+    pub fn from_environment(environment: &dyn Fn(&str) -> Option<String>) -> Result<Self> {
+        match first_set(TOKEN_VARIABLES, environment) {
+            Some(key) => Ok(Self {
+                key,
+                keys_auth: None,
+                chmod_publishes: false,
+            }),
+            None => Err(Error::new(
+                ErrorKind::NeedsLogin,
+                format!(
+                    "Storra needs a key; set {COMMON_TOKEN_VARIABLE} or {}",
+                    TOKEN_VARIABLES.join(" or ")
+                ),
+            )),
+        }
+    }
+}
