@@ -389,7 +389,7 @@ mod tests {
             ),
             (
                 "[remotes.a]\nprovider = \"cluds\"".to_owned(),
-                "remotes.a.provider = \"cluds\" is not a provider (there are cludz and reductstore); did you mean \"cludz\"?",
+                "remotes.a.provider = \"cluds\" is not a provider (there are cludz, cloudsync, storra, dstor and reductstore); did you mean \"cludz\"?",
             ),
             (
                 "[remotes.a]\nprovider = \"cludz\"\nstorage = \"x\"".to_owned(),

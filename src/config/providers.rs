@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::keys::Keys;
 use super::options::parse_duration;
 use super::source::{self, Keeper};
-use super::{ConfigError, suggestion};
+use super::{ConfigError, listed, suggestion};
 use crate::auth::oauth::{AuthorizationServer, OauthSpec};
 use crate::model::Error;
 use crate::provider::registry::{
@@ -26,7 +26,7 @@ pub fn read(keys: &mut Keys, keeper: Keeper<'_>) -> Result<ProviderSpec, ConfigE
         unknown => Err(ConfigError::new(format!(
             "{} = {unknown:?} is not a provider (there are {}){}",
             keys.name("provider"),
-            PROVIDERS.join(", "),
+            listed(&PROVIDERS),
             suggestion(unknown, PROVIDERS)
         ))),
     }
@@ -259,7 +259,7 @@ fn method(mut auth: Keys, methods: &[&'static str]) -> Result<(Keys, &'static st
         None => Err(ConfigError::new(format!(
             "{} = {method:?} is not a method of this provider; there are {}",
             auth.name("method"),
-            methods.join(", ")
+            listed(methods)
         ))),
     }
 }
