@@ -9,6 +9,7 @@
 //! same port with the same content.
 
 pub mod cludz;
+pub mod dstor;
 mod faults;
 mod gate;
 mod recorder;
