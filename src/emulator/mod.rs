@@ -12,8 +12,11 @@ pub mod cludz;
 pub mod dstor;
 mod faults;
 mod gate;
+mod range;
 mod recorder;
 pub mod reductstore;
+mod segment;
+pub mod storra;
 mod wire;
 
 use std::future::IntoFuture;

@@ -15,13 +15,13 @@ use serde_json::{Value, json};
 
 use super::assumptions::{self, Duplicates, Overwrite};
 use super::names::{self, Unusable};
-use super::range::{self, Asked};
 use super::target::{Form, Target, View};
 use super::tree::{
     Caller, Content, File, Folder, Found, Info, InfoKind, Right, SharingStatus, State, Subscription, mime_of,
 };
 use super::{Assumptions, CludzStore};
 use crate::emulator::AuthenticatedAs;
+use crate::emulator::range::{self, Asked};
 
 /// JSON bodies are one short object; this is plenty.
 const JSON_LIMIT: usize = 64 * 1024;

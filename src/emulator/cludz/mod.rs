@@ -11,7 +11,6 @@
 mod assumptions;
 mod http;
 mod names;
-mod range;
 mod target;
 mod tree;
 

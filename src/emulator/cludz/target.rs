@@ -4,11 +4,11 @@
 //! for the two query parameters that are documented. Not responsible for whether anything is at that path.
 
 use axum::http::Uri;
-use percent_encoding::percent_decode_str;
 use url::form_urlencoded;
 use uuid::Uuid;
 
 use super::http::Refusal;
+use crate::emulator::segment;
 
 /// What a request is about.
 #[derive(Debug, PartialEq, Eq)]
@@ -59,7 +59,9 @@ impl Target {
         let segments = if is_root {
             Vec::new()
         } else {
-            path.split('/').map(decode_segment).collect::<Result<_, _>>()?
+            path.split('/')
+                .map(|raw| segment::decode(raw).map_err(bad))
+                .collect::<Result<_, _>>()?
         };
         let mut target = Self {
             drive,
@@ -86,37 +88,6 @@ impl Target {
 
 fn bad(message: &'static str) -> Refusal {
     Refusal::BadRequest(message)
-}
-
-fn decode_segment(raw: &str) -> Result<String, Refusal> {
-    check_escaping(raw.as_bytes())?;
-    let name = percent_decode_str(raw)
-        .decode_utf8()
-        .map_err(|_| bad("The path is not UTF-8"))?;
-    let unusable = name.is_empty() || name == "." || name == ".." || name.chars().any(|c| c == '/' || c.is_control());
-    if unusable {
-        Err(bad("Invalid path"))
-    } else {
-        Ok(name.into_owned())
-    }
-}
-
-/// RFC 3986, `pchar`: everything else in a segment must be percent-encoded.
-fn check_escaping(raw: &[u8]) -> Result<(), Refusal> {
-    let mut rest = raw;
-    while let Some((&byte, tail)) = rest.split_first() {
-        rest = match byte {
-            b'%' => match tail {
-                [high, low, tail @ ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => tail,
-                _ => return Err(bad("Invalid percent-encoding")),
-            },
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' => tail,
-            b'-' | b'.' | b'_' | b'~' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' => tail,
-            b',' | b';' | b'=' | b':' | b'@' => tail,
-            _ => return Err(bad("The path has characters that must be percent-encoded")),
-        };
-    }
-    Ok(())
 }
 
 #[cfg(test)]

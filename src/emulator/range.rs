@@ -1,7 +1,7 @@
-//! Single byte ranges (storage/download: `Range: bytes=a-b` → 206 with `Content-Range: bytes a-b/total`).
+//! Single byte ranges (`Range: bytes=a-b` → 206 with `Content-Range: bytes a-b/total`).
 //!
-//! Responsible for reading the header. Several ranges at once and units other than bytes are not documented and so
-//! malformed here.
+//! Responsible for reading the header. No provider documents several ranges at once or units other than bytes, so they
+//! are malformed here.
 
 use std::ops::Range;
 
