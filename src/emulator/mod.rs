@@ -8,6 +8,7 @@
 //! It is not responsible for state: a store outlives its server, so a test can end a server and start another on the
 //! same port with the same content.
 
+pub mod cloudsync;
 pub mod cludz;
 pub mod dstor;
 mod faults;

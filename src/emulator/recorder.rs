@@ -10,12 +10,29 @@ use parking_lot::Mutex;
 use percent_encoding::percent_decode_str;
 use tokio::sync::Notify;
 
+/// Query parameters whose values are credentials, or lead to one: tokens (Cludz), and what OAuth sends through a
+/// browser (RFC 6749, 7636, 8628). Challenges and user codes are no secrets, but nobody needs them in a log.
+const HIDDEN: [&str; 12] = [
+    "token",
+    "access_token",
+    "refresh_token",
+    "client_secret",
+    "code",
+    "code_challenge",
+    "code_verifier",
+    "device_code",
+    "user_code",
+    "state",
+    "nonce",
+    "id_token",
+];
+
 /// One request as the server saw it. Credentials never appear here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recorded {
     /// The request's method.
     pub method: Method,
-    /// Path and query as sent; the value of a `token` parameter is replaced by `***`.
+    /// Path and query as sent; the value of every parameter that holds a credential or leads to one is replaced by `***`.
     pub target: String,
     /// The status answered; `None` while there is no answer, and for ever when the connection was dropped instead.
     pub status: Option<u16>,
@@ -98,7 +115,7 @@ impl Log {
     }
 }
 
-/// Path and query of `uri` without the value of a `token` parameter.
+/// Path and query of `uri` without the values of [`HIDDEN`] parameters.
 pub(super) fn without_credential(uri: &Uri) -> String {
     let Some(query) = uri.query() else {
         return uri.path().to_owned();
@@ -107,9 +124,8 @@ pub(super) fn without_credential(uri: &Uri) -> String {
         .split('&')
         .map(|pair| {
             let key = pair.split_once('=').map_or(pair, |(key, _)| key);
-            let hides = percent_decode_str(key)
-                .decode_utf8_lossy()
-                .eq_ignore_ascii_case("token");
+            let name = percent_decode_str(key).decode_utf8_lossy();
+            let hides = HIDDEN.iter().any(|hidden| name.eq_ignore_ascii_case(hidden));
             if hides { format!("{key}=***") } else { pair.to_owned() }
         })
         .collect();
@@ -126,6 +142,13 @@ mod tests {
         assert_eq!(
             without_credential(&uri),
             "/storage/x/?detail=true&token=***&%74oken=***"
+        );
+        let oauth: Uri = "/oauth/authorize?state=abc&client_id=x&code_challenge=abc&Code=abc"
+            .parse()
+            .unwrap();
+        assert_eq!(
+            without_credential(&oauth),
+            "/oauth/authorize?state=***&client_id=x&code_challenge=***&Code=***"
         );
         let plain: Uri = "/a".parse().unwrap();
         assert_eq!(without_credential(&plain), "/a");
