@@ -185,6 +185,11 @@ pub struct SocketFile {
     pub owner: u32,
 }
 
+/// Where a remote's files are exported to below a folder.
+pub fn exported(folder: &Path, remote: &str) -> PathBuf {
+    folder.join(readable(remote))
+}
+
 /// The process's own user id.
 pub fn own_uid() -> u32 {
     rustix::process::getuid().as_raw()

@@ -41,6 +41,8 @@ pub enum Command {
     Logout(LogoutArguments),
     /// Show mounts, credentials, rights, cache, pending uploads and the latest errors
     Status(StatusArguments),
+    /// Files that are not at their provider yet: list them, try again, copy them out
+    Pending(PendingArguments),
     /// Check FUSE, permissions, configuration, secrets, clock and connections, and say the repair
     Doctor,
     /// Show or try the configured remotes
@@ -92,6 +94,9 @@ pub struct MountArguments {
     /// Give an operation up after this long without progress [default: 30s]
     #[arg(long, value_name = "TIME", value_parser = parse_timeout)]
     op_timeout: Option<Duration>,
+    /// Let close wait until the provider has the file, and say whether it took it
+    #[arg(long)]
+    sync: bool,
     /// Write the log here [default: ~/.local/state/keymount/keymount.log]
     #[arg(long, value_name = "FILE")]
     log_file: Option<PathBuf>,
@@ -111,6 +116,9 @@ pub struct UmountArguments {
     /// Take it away even if it is in use; those who use it keep what they have open
     #[arg(long)]
     pub lazy: bool,
+    /// Don't wait for uploads: what is pending is sent by the next mount of this remote
+    #[arg(long, conflicts_with = "lazy")]
+    pub no_wait: bool,
 }
 
 #[derive(Debug, Args)]
@@ -148,6 +156,37 @@ pub struct StatusArguments {
     /// Show it again every second until Ctrl-C
     #[arg(long)]
     pub watch: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct PendingArguments {
+    #[command(subcommand)]
+    pub command: PendingCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum PendingCommand {
+    /// List them, also those of remotes that aren't mounted
+    List {
+        /// For programs
+        #[arg(long)]
+        json: bool,
+    },
+    /// Try now to send what waits, without the usual pause
+    Retry {
+        /// A mounted directory, or a remote [default: all mounts]
+        #[arg(value_name = "DIR|REMOTE")]
+        target: Option<String>,
+    },
+    /// Copy them into a folder, below the name of their remote; nothing is removed
+    Export {
+        /// The folder; it is made if need be
+        #[arg(value_name = "FOLDER")]
+        folder: PathBuf,
+        /// Only this remote's
+        #[arg(value_name = "REMOTE")]
+        remote: Option<String>,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -307,6 +346,7 @@ impl MountArguments {
             no_disk_cache: flag(self.no_disk_cache),
             attr_ttl: self.attr_ttl,
             op_timeout: self.op_timeout,
+            sync: flag(self.sync),
             log_file: self.log_file.map(|path| crate::paths::absolute(&path)),
         };
         Ok(MountRequest {

@@ -14,6 +14,7 @@ mod locate;
 mod login;
 mod logout;
 mod mount;
+mod pending;
 mod refresh;
 mod remote;
 mod status;
@@ -60,6 +61,7 @@ fn dispatch(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Login(arguments) => block_on(login::run(&arguments, &paths)),
         Command::Logout(arguments) => block_on(logout::run(&arguments, &paths)),
         Command::Status(arguments) => block_on(status::run(&arguments, &paths)),
+        Command::Pending(arguments) => block_on(pending::run(&arguments, &paths)),
         Command::Doctor => block_on(doctor::run(&paths)),
         Command::Remote(arguments) => block_on(remote::run(&arguments, &paths)),
         Command::Keys(arguments) => block_on(keys::run(&arguments, &paths)),

@@ -64,7 +64,7 @@ pub fn failed(error: Error, mount: &MountReport) -> Failure {
 }
 
 /// A directory, else the mounts of a remote with or without its path.
-fn targets<'a>(daemons: &'a Daemons, target: &str) -> Vec<(&'a Daemon, &'a MountReport)> {
+pub fn targets<'a>(daemons: &'a Daemons, target: &str) -> Vec<(&'a Daemon, &'a MountReport)> {
     let by_directory = locate::mounts_at(daemons, Path::new(target));
     if !by_directory.is_empty() {
         return by_directory;

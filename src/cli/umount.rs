@@ -27,13 +27,15 @@ pub async fn run(arguments: &UmountArguments, paths: &Paths) -> Result<Exit, Fai
     for (daemon, mount) in mounts {
         let mode = if arguments.lazy {
             UnmountMode::Lazy
+        } else if arguments.no_wait {
+            UnmountMode::NoWait
         } else {
             UnmountMode::IfUnused
         };
         match unmount(daemon, mount, mode).await {
             Ok(unmounted) if unmounted.pending.is_empty() => {}
             Ok(unmounted) => {
-                tell_pending(mount, &unmounted);
+                tell_pending(mount, mode, &unmounted);
                 exit = Exit::PendingLeft;
             }
             Err(error) if error.kind() == ErrorKind::Busy => return Err(busy(&mount.directory)),
@@ -88,11 +90,16 @@ fn move_bar(bar: &ProgressBar, mount: &MountReport) {
     });
 }
 
-fn tell_pending(mount: &MountReport, unmounted: &Unmounted) {
+fn tell_pending(mount: &MountReport, mode: UnmountMode, unmounted: &Unmounted) {
     let files = unmounted.pending.len();
     let where_to = match &unmounted.saved_in {
         Some(folder) => format!("copies are in {}", folder.display()),
-        None => "the daemon goes on uploading; see: keymount status".to_owned(),
+        None if mode == UnmountMode::Lazy => "the daemon goes on uploading; see: keymount status".to_owned(),
+        None => format!(
+            "kept, and sent by the next: keymount mount {} {}",
+            mount.remote,
+            mount.directory.display()
+        ),
     };
     eprintln!(
         "keymount: {}: {files} {} not at the provider; {where_to}",

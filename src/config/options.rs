@@ -59,7 +59,7 @@ pub struct OptionSpec {
 }
 
 /// All options, by the names used in `-o` and in the configuration; the command line writes them with hyphens.
-pub const OPTIONS: [OptionSpec; 11] = [
+pub const OPTIONS: [OptionSpec; 12] = [
     OptionSpec {
         name: "read_only",
         set: |layer, value| truth(value).map(|value| layer.read_only = Some(value)),
@@ -101,6 +101,10 @@ pub const OPTIONS: [OptionSpec; 11] = [
         set: |layer, value| parse_timeout(needed(value)?).map(|value| layer.op_timeout = Some(value)),
     },
     OptionSpec {
+        name: "sync",
+        set: |layer, value| truth(value).map(|value| layer.sync = Some(value)),
+    },
+    OptionSpec {
         name: "log_file",
         set: |layer, value| parse_path(needed(value)?).map(|value| layer.log_file = Some(value)),
     },
@@ -120,6 +124,7 @@ pub struct OptionLayer {
     pub no_disk_cache: Option<bool>,
     pub attr_ttl: Option<Duration>,
     pub op_timeout: Option<Duration>,
+    pub sync: Option<bool>,
     pub log_file: Option<PathBuf>,
 }
 
@@ -137,6 +142,8 @@ pub struct MountOptions {
     pub attr_ttl: Duration,
     /// How long an operation may go without progress.
     pub op_timeout: Duration,
+    /// Whether `close` waits until the provider has the file.
+    pub sync: bool,
     pub log_file: Option<PathBuf>,
 }
 
@@ -202,6 +209,7 @@ impl OptionLayer {
             no_disk_cache: over.no_disk_cache.or(self.no_disk_cache),
             attr_ttl: over.attr_ttl.or(self.attr_ttl),
             op_timeout: over.op_timeout.or(self.op_timeout),
+            sync: over.sync.or(self.sync),
             log_file: over.log_file.or(self.log_file),
         }
     }
@@ -222,6 +230,7 @@ impl OptionLayer {
             },
             attr_ttl: self.attr_ttl.unwrap_or(DEFAULT_ATTR_TTL),
             op_timeout: self.op_timeout.unwrap_or(DEFAULT_OP_TIMEOUT),
+            sync: self.sync.unwrap_or(false),
             log_file: self.log_file,
         }
     }

@@ -101,6 +101,19 @@ impl Daemon {
         )
     }
 
+    /// Has what is pending tried now.
+    ///
+    /// # Errors
+    /// When the daemon is gone.
+    pub async fn retry(&self, mount: usize) -> Result<MountReport> {
+        let nothing: BTreeMap<&str, &str> = BTreeMap::new();
+        done(
+            self.client
+                .post(&format!("/mounts/{mount}/retry"), &nothing, Some(STATUS_PATIENCE))
+                .await?,
+        )
+    }
+
     /// Waits until the mount is gone, as long as uploads get on.
     ///
     /// # Errors

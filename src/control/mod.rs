@@ -26,6 +26,8 @@ use serde::{Deserialize, Serialize};
 pub enum UnmountMode {
     /// Only when nobody uses it.
     IfUnused,
+    /// The same, without waiting for uploads.
+    NoWait,
     /// Out of sight at once, gone when the last user is.
     Lazy,
 }

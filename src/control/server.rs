@@ -32,6 +32,9 @@ pub trait Mounted: Send + Sync + 'static {
     /// As the provider and the secret sources say; the mount goes on.
     async fn refresh(&self, given: &GivenSecrets) -> Result<()>;
 
+    /// Has everything that is pending tried now, without waiting for it.
+    fn retry_pending(&self);
+
     /// Uploads what is pending as long as that gets on, then takes the mount away.
     ///
     /// # Errors
@@ -75,6 +78,7 @@ pub async fn serve(
         .route("/status", get(status))
         .route("/metrics", get(measures))
         .route("/mounts/{id}/refresh", post(refresh))
+        .route("/mounts/{id}/retry", post(retry))
         .route("/mounts/{id}/unmount", post(unmount))
         .with_state(shared);
     axum::serve(listener, router)
@@ -151,6 +155,12 @@ async fn refresh(
         secrets.insert(variable, value);
     }
     mount.refresh(&secrets).await.map_err(Refused)?;
+    Ok(Json(MountReport { id, ..mount.report() }))
+}
+
+async fn retry(State(shared): State<Arc<Shared>>, Path(id): Path<usize>) -> Result<Json<MountReport>, Refused> {
+    let mount = shared.mount(id)?;
+    mount.retry_pending();
     Ok(Json(MountReport { id, ..mount.report() }))
 }
 

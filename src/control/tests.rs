@@ -59,6 +59,8 @@ impl Mounted for FakeMount {
         }
     }
 
+    fn retry_pending(&self) {}
+
     async fn unmount(&self, _mode: UnmountMode) -> Result<Unmounted, UnmountError> {
         if self.busy {
             return Err(UnmountError::Busy);

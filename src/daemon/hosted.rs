@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -49,6 +50,8 @@ pub struct HostedMount {
     /// Held by whoever uploads before an unmount, so that two requests don't do it twice.
     draining: tokio::sync::Mutex<()>,
     saved: Mutex<Vec<PendingReport>>,
+    /// Whether `unsent` has copies.
+    exported: AtomicBool,
 }
 
 impl HostedMount {
@@ -64,6 +67,7 @@ impl HostedMount {
         let session = fuse::mount(Arc::clone(&stack.fs), settings)
             .await
             .map_err(Stage::Mount.failed())?;
+        stack.fs.start_sending();
         info!(
             remote = spec.remote.label(),
             directory = %spec.directory.display(),
@@ -78,6 +82,7 @@ impl HostedMount {
             phase: watch::Sender::new(Phase::Mounted),
             draining: tokio::sync::Mutex::default(),
             saved: Mutex::default(),
+            exported: AtomicBool::new(false),
         });
         tokio::spawn(Arc::clone(&hosted).outlive());
         Ok(hosted)
@@ -139,14 +144,25 @@ impl HostedMount {
         self.advance(Phase::Finished);
     }
 
-    /// Copies what the provider doesn't have to where the person finds it; gives what was ever saved so.
+    /// Sees to it that what the provider doesn't have outlives this process: in the journal, for the next mount, else in
+    /// copies that the person finds. Gives what was ever left so.
     pub fn save_unsent(&self) -> Vec<PendingReport> {
         let mut saved = self.saved.lock();
         let pending = self.pending();
         if pending.is_empty() || !saved.is_empty() {
             return saved.clone();
         }
+        self.stack.fs.stop_sending();
         let folder = &self.unsent;
+        match self.stack.fs.keep_pending() {
+            Ok(()) => {
+                info!(files = pending.len(), "not at the provider; the next mount sends them");
+                *saved = pending;
+                return saved.clone();
+            }
+            Err(error) => warn!(%error, "the journal does not take what is pending"),
+        }
+        self.exported.store(true, Ordering::Release);
         match crate::paths::private_directory(folder).and_then(|()| self.stack.fs.export_unsent(folder)) {
             Ok(_) => warn!(files = pending.len(), folder = %folder.display(), "not at the provider; saved here"),
             Err(error) => warn!(%error, files = pending.len(), "not at the provider and not saved"),
@@ -230,12 +246,18 @@ impl Mounted for HostedMount {
         Ok(())
     }
 
+    fn retry_pending(&self) {
+        self.stack.fs.retry_pending();
+    }
+
     async fn unmount(&self, mode: UnmountMode) -> Result<Unmounted, UnmountError> {
         let _one = self.draining.lock().await;
         if *self.phase.borrow() == Phase::Mounted {
-            drain(self, self.spec.options.op_timeout).await;
+            if mode != UnmountMode::NoWait {
+                drain(self, self.spec.options.op_timeout).await;
+            }
             let how = match mode {
-                UnmountMode::IfUnused => Detach::IfUnused,
+                UnmountMode::IfUnused | UnmountMode::NoWait => Detach::IfUnused,
                 UnmountMode::Lazy => Detach::Lazy,
             };
             match self.session.detach(how).await {
@@ -251,12 +273,12 @@ impl Mounted for HostedMount {
             }
         }
         let pending = match mode {
-            UnmountMode::IfUnused => self.save_unsent(),
+            UnmountMode::IfUnused | UnmountMode::NoWait => self.save_unsent(),
             // Whoever still uses it may write yet.
             UnmountMode::Lazy => self.pending(),
         };
-        let saved_in = (mode == UnmountMode::IfUnused && !pending.is_empty()).then(|| self.unsent.clone());
-        if mode == UnmountMode::IfUnused {
+        let saved_in = self.exported.load(Ordering::Acquire).then(|| self.unsent.clone());
+        if mode != UnmountMode::Lazy {
             self.advance(Phase::Finished);
         }
         Ok(Unmounted { pending, saved_in })

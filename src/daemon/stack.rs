@@ -11,10 +11,10 @@ use crate::cache::{BlockCache, DiskCache, Layered, MemoryCache};
 use crate::config::{DiskCacheUse, ResolvedRemote};
 use crate::control::CacheReport;
 use crate::fetch::{FetchSettings, Fetcher};
-use crate::fs::{FileSystem, FsSettings};
+use crate::fs::{CloseMeans, FileSystem, FsSettings};
 use crate::model::{Error, Result};
 use crate::net::{Dialect, PlainDialect, Transport, TransportSettings};
-use crate::outbox::StagingArea;
+use crate::outbox::{Spool, sweep};
 use crate::paths::{Paths, private_directory};
 use crate::provider::Provider;
 use crate::provider::cludz::{self, Cludz};
@@ -64,8 +64,13 @@ impl Common {
                 },
                 None => None,
             };
+            let state = StateDb::open(&owned.state_database())?;
+            match state.journaled(None) {
+                Ok(rows) => sweep(&owned.staging(), |spool| rows.iter().any(|row| row.spool == spool)),
+                Err(error) => warn!(%error, "what ended daemons left is not swept"),
+            }
             Ok(Self {
-                state: Arc::new(StateDb::open(&owned.state_database())?),
+                state: Arc::new(state),
                 memory: Arc::new(MemoryCache::new(MEMORY_CACHE)),
                 disk,
                 paths: owned,
@@ -110,7 +115,7 @@ impl Stack {
         let root = remote.provider.probe().await.map_err(Stage::Probe.failed())?;
         let staging_folder = common.paths.staging();
         private_directory(&staging_folder).map_err(Stage::Local.failed())?;
-        let staging = StagingArea::open(&staging_folder).map_err(Stage::Local.failed())?;
+        let spool = Spool::open(&staging_folder).map_err(Stage::Local.failed())?;
         let fetching = FetchSettings {
             spill_directory: staging_folder,
             spill_limit: LARGEST_WHOLE,
@@ -124,17 +129,21 @@ impl Stack {
             gid: options.gid,
             umask: options.umask,
             attr_ttl: options.attr_ttl,
+            close: if options.sync {
+                CloseMeans::Sent
+            } else {
+                CloseMeans::Journaled
+            },
+            remote: mount.remote.label(),
         };
         let state = Arc::clone(&common.state);
+        let fs = Arc::new(FileSystem::new(remote.provider, fetcher, spool, state, root, settings));
+        if !options.read_only {
+            let unsent = common.paths.unsent(&mount.remote.label());
+            fs.resume(&unsent).await.map_err(Stage::Local.failed())?;
+        }
         Ok(Self {
-            fs: Arc::new(FileSystem::new(
-                remote.provider,
-                fetcher,
-                staging,
-                state,
-                root,
-                settings,
-            )),
+            fs,
             authenticator: remote.authenticator,
             common: Arc::clone(common),
         })

@@ -139,8 +139,13 @@ impl FileSystem {
 
     /// A listing that may be relied on, if there is one.
     pub(super) fn fresh_listing(&self, ino: Ino) -> Option<Arc<Listing>> {
-        let listing = self.table.with(ino, |node| node.listing.clone()).ok().flatten()?;
-        listing.is_within(self.settings.attr_ttl).then_some(listing)
+        let listing = self.known_listing(ino)?;
+        (listing.is_within(self.settings.attr_ttl) || self.provider_is_away()).then_some(listing)
+    }
+
+    /// The last listing, however old.
+    pub(super) fn known_listing(&self, ino: Ino) -> Option<Arc<Listing>> {
+        self.table.with(ino, |node| node.listing.clone()).ok().flatten()
     }
 
     /// Enters a node as the provider has it now into its parent's listing.

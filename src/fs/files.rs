@@ -10,7 +10,7 @@ use tracing::warn;
 
 use super::handle::{FileHandle, Handle, HandleId, Reading};
 use super::inode::{LocalContent, Placement};
-use super::{Child, FileSystem, Ino};
+use super::{Child, CloseMeans, FileSystem, Ino};
 use crate::fetch::Source;
 use crate::model::{Action, Entry, Error, ErrorKind, Kind, ObjectKey, Result, Version};
 use crate::outbox::{self, Staged};
@@ -102,7 +102,7 @@ impl FileSystem {
         umask: u32,
     ) -> Result<(Child, Opened)> {
         let (name, directory) = self.may_create(parent, name, Kind::File).await?;
-        let staged = Arc::new(Staged::new_file(self.staging.new_file()?));
+        let staged = Arc::new(Staged::new_file(self.spool.new_file()?));
         let entry = Entry {
             key: ObjectKey::new(""),
             name,
@@ -113,7 +113,8 @@ impl FileSystem {
             rights: directory.rights,
             labels: Default::default(),
         };
-        let reference = self.table.attach_unsent(parent, entry, staged)?;
+        let reference = self.table.attach_unsent(parent, entry, Arc::clone(&staged))?;
+        self.written(reference.ino(), &staged);
         let opened = self.open_handle(reference.ino(), access, false)?;
         self.keep_requested_mode(reference.ino(), mode, umask);
         self.content_changed(parent);
@@ -175,6 +176,7 @@ impl FileSystem {
             self.may_build_on(file)?;
             staged.write(offset, bytes.clone(), limit).await?;
             if self.is_content(file.ino, &staged)? {
+                self.written(file.ino, &staged);
                 break;
             }
         }
@@ -192,25 +194,33 @@ impl FileSystem {
         })
     }
 
-    /// What `close` waits for: the file is at the provider afterwards.
+    /// What `close` waits for: the change outlives this process afterwards, or is at the provider, as `FsSettings::close`
+    /// says.
     ///
     /// # Errors
-    /// As `Provider::upload`; the content stays staged.
+    /// As `Provider::upload` where that is waited for; the content stays staged.
     pub async fn flush(&self, handle: HandleId) -> Result<()> {
         let handle = self.handles.get(handle)?;
         let file = handle.file()?;
         if file.access.writes() {
-            self.send(file.ino).await
+            self.settle_change(file.ino).await
         } else {
             Ok(())
         }
     }
 
+    /// The provider has the file afterwards.
+    ///
     /// # Errors
-    /// As `Provider::upload`; the content stays staged.
+    /// As `Provider::upload`; the content stays staged, and is sent in the background if that can go well.
     pub async fn fsync(&self, handle: HandleId) -> Result<()> {
         let handle = self.handles.get(handle)?;
-        self.send(handle.file()?.ino).await
+        let ino = handle.file()?.ino;
+        let sent = self.send(ino).await;
+        if sent.is_err() && self.settings.close == CloseMeans::Journaled {
+            self.settle_change(ino).await?;
+        }
+        sent
     }
 
     /// The last descriptor of a handle is gone. Gives the file if it holds a change that nobody sends any more: what a
@@ -229,7 +239,7 @@ impl FileSystem {
     /// # Errors
     /// As `Provider::upload`; the content stays staged.
     pub async fn send_closed(&self, ino: Ino) -> Result<()> {
-        let sent = self.send(ino).await;
+        let sent = self.settle_change(ino).await;
         if let Err(error) = &sent {
             let path = self.table.path(ino).unwrap_or_default();
             warn!(path, %error, "a changed file is not at the provider yet");
@@ -244,7 +254,7 @@ impl FileSystem {
         let by = by.as_deref().map(Handle::file).transpose()?;
         self.truncate(ino, size, by).await?;
         if by.is_none() {
-            self.send(ino).await?;
+            self.settle_change(ino).await?;
             self.table.settle(ino);
         }
         Ok(())
@@ -258,6 +268,7 @@ impl FileSystem {
             by.map_or(Ok(()), |file| self.may_build_on(file))?;
             staged.truncate(size, limit).await?;
             if self.is_content(ino, &staged)? {
+                self.written(ino, &staged);
                 break;
             }
         }
@@ -278,16 +289,16 @@ impl FileSystem {
             ErrorKind::NotFound => Error::new(ErrorKind::Changed, error.message()),
             _ => error,
         })?;
-        let file = self.staging.new_file()?;
+        let backing = self.spool.new_file()?;
         let size = match base {
             Base::Content => entry.size,
             Base::Nothing => 0,
         };
         if size > 0 {
             self.require(&entry, Action::Read)?;
-            self.fetcher.open(entry.object()).copy_to(&file).await?;
+            self.fetcher.open(entry.object()).copy_to(backing.file()).await?;
         }
-        let staged = Arc::new(Staged::copy(file, size, entry.modified));
+        let staged = Arc::new(Staged::copy(backing, size, entry.modified));
         let content = LocalContent {
             staged: Arc::clone(&staged),
             replaces: Some(entry),
@@ -344,6 +355,7 @@ impl FileSystem {
             }
             node.confirm(entry);
         })?;
+        self.strike(&content.staged);
         self.times_follow(ino, &version);
         self.list_node(ino);
         // Before writers go on: the cache must hold what was sent.

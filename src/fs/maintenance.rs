@@ -1,7 +1,6 @@
 //! What the daemon asks of a mount beside the kernel: refresh, pending files, errors in words, `df`.
 
 use std::ffi::OsString;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -9,7 +8,8 @@ use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 
 use super::{FileSystem, Ino, KernelCaches};
-use crate::model::{Entry, Error, ErrorKind, Name, Result, Usage};
+use crate::model::{Entry, Error, ErrorKind, Result, Usage};
+use crate::outbox::save_copy;
 
 /// How many errors `status` remembers.
 const PROBLEMS: usize = 20;
@@ -62,6 +62,7 @@ impl FileSystem {
         let root = self.provider.probe().await?;
         self.provider_answered();
         let known = self.table.expire_all();
+        self.retry_pending();
         self.table.with(Ino::ROOT, |node| node.confirm(root.clone()))?;
         self.tell_kernel(move |kernel| known.into_iter().for_each(|ino| kernel.forget_attributes(ino)));
         Ok(root)
@@ -115,13 +116,11 @@ impl FileSystem {
             let Some(content) = self.table.with(ino, |node| node.content.clone())? else {
                 continue;
             };
-            let target = free_name(folder.join(&path));
-            if let Some(parent) = target.parent() {
-                std::fs::create_dir_all(parent)?;
-            }
-            copy(&content.staged.file(), content.staged.len(), &target)
-                .map_err(|error| Error::from(error).context(target.display()))?;
-            copies.push(target);
+            copies.push(save_copy(
+                &content.staged.file(),
+                content.staged.len(),
+                &folder.join(&path),
+            )?);
         }
         Ok(copies)
     }
@@ -228,39 +227,4 @@ impl FileSystem {
             block_size: BLOCK,
         }
     }
-}
-
-/// The path, or one with a number where something is in the way.
-fn free_name(path: PathBuf) -> PathBuf {
-    let mut candidate = path.clone();
-    let mut number = 1;
-    while candidate.symlink_metadata().is_ok() {
-        number += 1;
-        let name = path
-            .file_name()
-            .map_or_else(Default::default, |name| name.to_string_lossy().into_owned());
-        candidate = match Name::new(format!("{name}.{number}")) {
-            Ok(name) => path.with_file_name(name.as_str()),
-            Err(_) => path.with_file_name(number.to_string()),
-        };
-    }
-    candidate
-}
-
-fn copy(from: &File, len: u64, to: &Path) -> std::io::Result<()> {
-    use std::os::unix::fs::{FileExt, OpenOptionsExt};
-    let target = std::fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(to)?;
-    let mut buffer = vec![0; 1 << 20];
-    let mut offset = 0;
-    while offset < len {
-        let want = buffer.len().min((len - offset) as usize);
-        from.read_exact_at(&mut buffer[..want], offset)?;
-        target.write_all_at(&buffer[..want], offset)?;
-        offset += want as u64;
-    }
-    target.sync_all()
 }

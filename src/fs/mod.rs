@@ -11,6 +11,7 @@ mod inode;
 mod listing;
 mod maintenance;
 mod namespace;
+mod outgoing;
 mod table;
 mod turn;
 mod xattr;
@@ -22,6 +23,7 @@ pub use handle::HandleId;
 pub use inode::Ino;
 pub use maintenance::{PendingFile, Problem, Statistics};
 pub use namespace::RenameMode;
+pub use outgoing::{CloseMeans, Resumed};
 pub use table::Reference;
 pub use xattr::SetMode;
 
@@ -35,7 +37,7 @@ use tokio::time::Instant;
 
 use crate::fetch::Fetcher;
 use crate::model::{Action, Entry, Error, ErrorKind, Result, Rights, Usage};
-use crate::outbox::StagingArea;
+use crate::outbox::{Queue, Spool};
 use crate::provider::Provider;
 use crate::state::StateDb;
 use handle::Handles;
@@ -58,6 +60,9 @@ pub struct FsSettings {
     pub umask: u32,
     /// How long attributes and listings count without asking.
     pub attr_ttl: Duration,
+    pub close: CloseMeans,
+    /// The remote as it is typed, for people who look into the journal.
+    pub remote: String,
 }
 
 /// What the kernel should forget because it changed behind its back. `fuse` implements it.
@@ -73,7 +78,8 @@ pub trait KernelCaches: Send + Sync + 'static {
 pub struct FileSystem {
     provider: Arc<dyn Provider>,
     fetcher: Arc<Fetcher>,
-    staging: StagingArea,
+    spool: Spool,
+    queue: Arc<Queue>,
     state: Arc<StateDb>,
     /// What tells this mount's rows in the state database from others'.
     namespace: String,
@@ -92,7 +98,7 @@ impl FileSystem {
     pub fn new(
         provider: Arc<dyn Provider>,
         fetcher: Arc<Fetcher>,
-        staging: StagingArea,
+        spool: Spool,
         state: Arc<StateDb>,
         root: Entry,
         settings: FsSettings,
@@ -101,7 +107,8 @@ impl FileSystem {
         Self {
             provider,
             fetcher,
-            staging,
+            spool,
+            queue: Arc::default(),
             state,
             namespace,
             settings,

@@ -6,6 +6,7 @@ use tokio::sync::OwnedMutexGuard;
 use tracing::warn;
 
 use super::inode::{Node, Placement, Presence};
+use super::listing::Listing;
 use super::table::Reference;
 use super::{Child, FileSystem, Ino};
 use crate::model::{Action, Entry, Error, ErrorKind, Kind, Name, Result};
@@ -72,6 +73,14 @@ impl FileSystem {
         }
     }
 
+    /// What a rename pushes out was changed here and never sent: nobody wants it any more.
+    fn strike_replaced(&self, over: Option<Ino>) {
+        let content = over.and_then(|over| self.table.with(over, |node| node.content.clone()).ok()?);
+        if let Some(content) = content {
+            self.strike(&content.staged);
+        }
+    }
+
     async fn rename_once(&self, from: &(Ino, Name), to: &(Ino, Name), mode: RenameMode) -> Result<()> {
         let (old_name, new_name) = (&from.1, &to.1);
         let source = self.find(from.0, old_name).await?;
@@ -128,6 +137,7 @@ impl FileSystem {
                 self.doubt(&[ino, from.0, to.0]);
                 self.doubt(over_ino.as_slice());
             })?;
+            self.strike_replaced(over_ino);
             self.moved(ino, to.0, new_name)?;
             let version = renamed.version.clone();
             self.table.with(ino, |node| node.confirm_same_content(renamed))?;
@@ -168,15 +178,7 @@ impl FileSystem {
             return Ok(reference);
         }
         if let Some(listing) = self.fresh_listing(parent) {
-            return match listing.children.get(name) {
-                Some((number, entry)) => self.table.attach(parent, entry.clone(), Some(*number), listing.answer),
-                None => {
-                    if let Some(known) = known {
-                        self.table.gone(known.ino(), listing.answer);
-                    }
-                    Err(Error::not_found(name))
-                }
-            };
+            return self.listed(parent, name, &listing, known);
         }
         let question = self.table.question(parent)?;
         let directory = self.entry(parent).await?;
@@ -189,13 +191,31 @@ impl FileSystem {
         match self.provider.lookup(&directory.key, name).await {
             Ok(entry) => self.table.attach(parent, entry, None, question.answered()),
             Err(error) => {
+                if self.means_away(&error) {
+                    return match (known, self.known_listing(parent)) {
+                        (Some(known), _) => Ok(known),
+                        // What was not there when it was last listed can be made: it is sent when somebody answers.
+                        (None, Some(listing)) => self.listed(parent, name, &listing, None),
+                        (None, None) => Err(error),
+                    };
+                }
                 if let Some(known) = known {
-                    if self.means_away(&error) {
-                        return Ok(known);
-                    }
                     self.lost(known.ino(), error.clone(), &question);
                 }
                 Err(error)
+            }
+        }
+    }
+
+    /// What a listing says of a name.
+    fn listed(&self, parent: Ino, name: &Name, listing: &Listing, known: Option<Reference>) -> Result<Reference> {
+        match listing.children.get(name) {
+            Some((number, entry)) => self.table.attach(parent, entry.clone(), Some(*number), listing.answer),
+            None => {
+                if let Some(known) = known {
+                    self.table.gone(known.ino(), listing.answer);
+                }
+                Err(Error::not_found(name))
             }
         }
     }
@@ -268,6 +288,9 @@ impl FileSystem {
         {
             warn!(path, %error, "the modes and times of what was removed are kept");
         }
+        if let Ok(Some(content)) = self.table.with(ino, |node| node.content.clone()) {
+            self.strike(&content.staged);
+        }
         self.table.remove(ino);
         self.content_changed(parent);
         outcome
@@ -283,8 +306,9 @@ impl FileSystem {
             })?,
             None => None,
         };
+        self.strike_replaced(over);
         self.moved(ino, parent, name)?;
-        self.table.with(ino, |node| {
+        let renamed = self.table.with(ino, |node| {
             if let Some(replaced) = &replaced {
                 node.entry = replaced.clone();
                 node.presence = Presence::AtProvider;
@@ -292,16 +316,19 @@ impl FileSystem {
             if let Some(content) = &mut node.content {
                 content.replaces = replaced;
             }
-        })
+        });
+        self.enter_again(ino);
+        renamed
     }
 
-    fn moved(&self, ino: Ino, parent: Ino, name: &Name) -> Result<()> {
+    pub(super) fn moved(&self, ino: Ino, parent: Ino, name: &Name) -> Result<()> {
         let old_path = self.table.path(ino);
         self.table.relocate(ino, parent, name)?;
-        if let (Some(old), Some(new)) = (old_path, self.table.path(ino))
-            && let Err(error) = self.state.rename(&self.namespace, &old, &new)
-        {
-            warn!(old, new, %error, "the modes and times of what was renamed are not kept");
+        if let (Some(old), Some(new)) = (old_path, self.table.path(ino)) {
+            if let Err(error) = self.state.rename(&self.namespace, &old, &new) {
+                warn!(old, new, %error, "the modes and times of what was renamed are not kept");
+            }
+            self.renamed_in_journal(&old, &new);
         }
         Ok(())
     }

@@ -1,11 +1,19 @@
 //! Changed files on their way to the provider.
 //!
-//! Today a file is uploaded while `flush` or `fsync` waits; what could not be sent stays staged as long as the daemon
-//! lives. It knows no inodes and no kernel.
+//! A change is staged in a local file and entered in the journal, so that it outlives the process; a queue sends it in
+//! the background. It knows no inodes and no kernel: which file of the tree a staged one is, is the caller's affair.
 
+pub mod base;
+pub mod conflict;
+mod queue;
+mod saved;
+mod spool;
 mod staged;
 
-pub use staged::{Sending, Staged, StagingArea};
+pub use queue::{Attempt, Queue, Sender};
+pub use saved::save_copy;
+pub use spool::{Spool, SpoolFile, is_in_use, sweep};
+pub use staged::{Sending, Staged};
 
 use crate::model::{Entry, Result};
 use crate::provider::{Provider, Target};

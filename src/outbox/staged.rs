@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -11,39 +10,16 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
+use super::spool::SpoolFile;
 use crate::model::{Error, ErrorKind, Holder, Result};
 use crate::provider::Content;
-
-/// The folder for staged copies. The files in it have no names, so that a killed daemon leaves nothing behind.
-#[derive(Clone, Debug)]
-pub struct StagingArea {
-    folder: PathBuf,
-}
-
-impl StagingArea {
-    /// # Errors
-    /// When the folder cannot be made.
-    pub fn open(folder: &Path) -> Result<Self> {
-        std::fs::create_dir_all(folder).map_err(|error| Error::from(error).context(folder.display()))?;
-        Ok(Self {
-            folder: folder.to_owned(),
-        })
-    }
-
-    /// An empty staged file.
-    ///
-    /// # Errors
-    /// When no file can be made there.
-    pub fn new_file(&self) -> Result<Arc<File>> {
-        Ok(Arc::new(tempfile::tempfile_in(&self.folder)?))
-    }
-}
 
 /// A file's content as changed here.
 ///
 /// What was begun on disk is finished and entered, even if the caller stops waiting in the middle.
 pub struct Staged {
     shared: Arc<Shared>,
+    backing: SpoolFile,
     /// Held shared by writers and exclusively while an upload reads.
     gate: Arc<RwLock<()>>,
     /// Who has the gate for an upload.
@@ -73,16 +49,26 @@ pub struct Sending<'a> {
 
 impl Staged {
     /// A file that the provider doesn't have: to be sent even if nobody writes to it.
-    pub fn new_file(file: Arc<File>) -> Self {
-        Self::with(file, 0, SystemTime::now(), 1)
+    pub fn new_file(backing: SpoolFile) -> Self {
+        Self::with(backing, 0, SystemTime::now(), 1)
     }
 
     /// A copy of what the provider has.
-    pub fn copy(file: Arc<File>, len: u64, modified: SystemTime) -> Self {
-        Self::with(file, len, modified, 0)
+    pub fn copy(backing: SpoolFile, len: u64, modified: SystemTime) -> Self {
+        Self::with(backing, len, modified, 0)
     }
 
-    fn with(file: Arc<File>, len: u64, modified: SystemTime, changes: u64) -> Self {
+    /// What a daemon that ended left: to be sent.
+    ///
+    /// # Errors
+    /// When the local disk fails.
+    pub fn left_behind(backing: SpoolFile) -> Result<Self> {
+        let metadata = backing.file().metadata()?;
+        let modified = metadata.modified()?;
+        Ok(Self::with(backing, metadata.len(), modified, 1))
+    }
+
+    fn with(backing: SpoolFile, len: u64, modified: SystemTime, changes: u64) -> Self {
         let state = State {
             len,
             modified,
@@ -91,12 +77,18 @@ impl Staged {
         };
         Self {
             shared: Arc::new(Shared {
-                file,
+                file: Arc::clone(backing.file()),
                 state: Mutex::new(state),
             }),
+            backing,
             gate: Arc::default(),
             holder: Holder::default(),
         }
+    }
+
+    /// Where it is on disk.
+    pub fn backing(&self) -> &SpoolFile {
+        &self.backing
     }
 
     /// In bytes.
@@ -249,9 +241,16 @@ async fn on_disk<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 's
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::outbox::Spool;
+
+    fn backing() -> SpoolFile {
+        // The folder goes at once; what is in it stays usable as long as it is open.
+        let folder = tempfile::tempdir().unwrap();
+        Spool::open(folder.path()).unwrap().new_file().unwrap()
+    }
 
     fn staged() -> Staged {
-        Staged::copy(Arc::new(tempfile::tempfile().unwrap()), 0, SystemTime::UNIX_EPOCH)
+        Staged::copy(backing(), 0, SystemTime::UNIX_EPOCH)
     }
 
     #[tokio::test]
@@ -275,7 +274,7 @@ mod tests {
 
     #[tokio::test]
     async fn only_what_was_sent_is_clean() {
-        let staged = Staged::new_file(Arc::new(tempfile::tempfile().unwrap()));
+        let staged = Staged::new_file(backing());
         assert!(staged.is_dirty(), "an empty new file is to be sent too");
         drop(staged.begin_upload().await.unwrap());
         assert!(staged.is_dirty(), "a failed upload sends nothing");
@@ -288,7 +287,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_write_that_nobody_waits_for_is_entered_all_the_same() {
-        let staged = Staged::copy(Arc::new(tempfile::tempfile().unwrap()), 0, SystemTime::UNIX_EPOCH);
+        let staged = staged();
         for step in 0..20 {
             let mut work: std::pin::Pin<Box<dyn Future<Output = ()>>> = match step % 3 {
                 0 => Box::pin(async { staged.truncate(3, None).await.unwrap() }),
@@ -305,9 +304,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_read_beside_a_truncation_is_short() {
-        let file = Arc::new(tempfile::tempfile().unwrap());
+        let backing = backing();
+        let file = Arc::clone(backing.file());
         file.write_all_at(b"0123456789", 0).unwrap();
-        let staged = Staged::copy(Arc::clone(&file), 10, SystemTime::UNIX_EPOCH);
+        let staged = Staged::copy(backing, 10, SystemTime::UNIX_EPOCH);
         file.set_len(4).unwrap();
         assert_eq!(&staged.read(2, 8).await.unwrap()[..], b"23");
     }

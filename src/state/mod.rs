@@ -1,9 +1,13 @@
-//! What must outlive the daemon: a small database of attributes that the provider cannot hold.
+//! What must outlive the daemon: a small database of attributes that the provider cannot hold, and of files that it
+//! doesn't have yet.
 //!
 //! SQLite in write-ahead mode. Calls take well under a millisecond and run on the caller's thread under one lock, which
 //! is never held across an await. It knows paths below a mount point, no inodes and no provider.
 
+mod journal;
 mod schema;
+
+pub use journal::{JournalRow, Phase};
 
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};

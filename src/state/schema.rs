@@ -5,7 +5,8 @@ use std::time::Duration;
 use rusqlite::{Connection, ErrorCode};
 
 /// One step from each schema version to the next; `user_version` counts those that were done.
-const MIGRATIONS: [&str; 1] = ["CREATE TABLE attributes (
+const MIGRATIONS: [&str; 2] = [
+    "CREATE TABLE attributes (
     namespace TEXT NOT NULL,
     path TEXT NOT NULL,
     mode INTEGER,
@@ -15,7 +16,19 @@ const MIGRATIONS: [&str; 1] = ["CREATE TABLE attributes (
     accessed_ns INTEGER,
     version TEXT,
     PRIMARY KEY (namespace, path)
-) WITHOUT ROWID"];
+) WITHOUT ROWID",
+    "CREATE TABLE journal (
+    spool TEXT NOT NULL,
+    file TEXT NOT NULL,
+    namespace TEXT NOT NULL,
+    remote TEXT NOT NULL,
+    path TEXT NOT NULL,
+    closed INTEGER NOT NULL,
+    base TEXT,
+    error TEXT,
+    PRIMARY KEY (spool, file)
+) WITHOUT ROWID",
+];
 
 pub enum Refused {
     /// Its schema version.

@@ -7,9 +7,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use keymount::cache::MemoryCache;
 use keymount::fetch::{FetchSettings, Fetcher};
-use keymount::fs::{Access, FileSystem, FsSettings, HandleId, Ino};
+use keymount::fs::{Access, CloseMeans, FileSystem, FsSettings, HandleId, Ino, Resumed};
 use keymount::model::ErrorKind;
-use keymount::outbox::StagingArea;
+use keymount::outbox::Spool;
 use keymount::provider::Provider;
 use keymount::provider::faulty::Faulty;
 use keymount::provider::memory::{Addressing, Memory, Options};
@@ -40,7 +40,43 @@ impl Fixture {
             gid: 1000,
             umask: 0o022,
             attr_ttl,
+            close: CloseMeans::Sent,
+            remote: "memory".to_owned(),
         })
+    }
+
+    /// Closing means that the change is in the journal; sending goes on in the background.
+    pub fn in_background() -> Self {
+        let it = Self::with(FsSettings {
+            read_only: false,
+            uid: 1000,
+            gid: 1000,
+            umask: 0o022,
+            attr_ttl: Duration::ZERO,
+            close: CloseMeans::Journaled,
+            remote: "memory".to_owned(),
+        });
+        it.fs.start_sending();
+        it
+    }
+
+    /// The daemon is killed: nothing is put in order. What is left is its folder as it is now, and the provider.
+    pub fn killed(self) -> Wreck {
+        let folder = tempfile::tempdir().unwrap();
+        copy_all(self.folder.path(), folder.path());
+        Wreck {
+            store: self.store.clone(),
+            settings: self.settings.clone(),
+            folder: Arc::new(folder),
+        }
+    }
+
+    /// Returns when the provider has everything.
+    pub async fn sent(&self) {
+        while !self.fs.pending().is_empty() {
+            // The clock is the test's, so this costs no time.
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     /// Over a store whose keys are ids.
@@ -55,6 +91,8 @@ impl Fixture {
             gid: 1000,
             umask: 0o022,
             attr_ttl: Duration::ZERO,
+            close: CloseMeans::Sent,
+            remote: "memory".to_owned(),
         };
         Self::over(store, settings, Arc::new(tempfile::tempdir().unwrap()))
     }
@@ -67,6 +105,8 @@ impl Fixture {
             gid: 1000,
             umask: 0o022,
             attr_ttl,
+            close: CloseMeans::Sent,
+            remote: "memory".to_owned(),
         })
     }
 
@@ -88,7 +128,7 @@ impl Fixture {
             Arc::new(MemoryCache::new(16 << 20)),
             fetching,
         ));
-        let staging = StagingArea::open(folder.path()).unwrap();
+        let staging = Spool::open(&folder.path().join("staging")).unwrap();
         let state = Arc::new(StateDb::open(&folder.path().join("state.db")).unwrap());
         let fs = Arc::new(FileSystem::new(
             dynamic,
@@ -105,6 +145,11 @@ impl Fixture {
             settings,
             folder,
         }
+    }
+
+    /// Where staged files are.
+    pub fn staging(&self) -> std::path::PathBuf {
+        self.folder.path().join("staging")
     }
 
     /// The state database, for those who want to break it.
@@ -177,5 +222,34 @@ impl Fixture {
         let mut names: Vec<String> = entries.iter().skip(2).map(|entry| entry.name.clone()).collect();
         names.sort();
         names
+    }
+}
+
+fn copy_all(from: &std::path::Path, to: &std::path::Path) {
+    for entry in from.read_dir().unwrap().flatten() {
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            std::fs::create_dir(&target).unwrap();
+            copy_all(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), &target).unwrap();
+        }
+    }
+}
+
+/// What a killed daemon leaves.
+pub struct Wreck {
+    store: Memory,
+    settings: FsSettings,
+    folder: Arc<tempfile::TempDir>,
+}
+
+impl Wreck {
+    /// The next daemon; it takes over what it finds.
+    pub async fn mounted_again(self) -> (Fixture, Resumed) {
+        let it = Fixture::over(self.store, self.settings, self.folder);
+        let resumed = it.fs.resume(&it.folder.path().join("unsent")).await.unwrap();
+        it.fs.start_sending();
+        (it, resumed)
     }
 }

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use keymount::cache::MemoryCache;
 use keymount::fetch::{FetchSettings, Fetcher};
-use keymount::fs::{FileSystem, FsSettings};
+use keymount::fs::{CloseMeans, FileSystem, FsSettings};
 use keymount::fuse::{self, Detach, MountSettings, Session};
-use keymount::outbox::StagingArea;
+use keymount::outbox::Spool;
 use keymount::provider::Provider;
 use keymount::provider::faulty::{Fault, Faulty, Gate, Operation, Times};
 use keymount::provider::memory::Memory;
@@ -55,7 +55,7 @@ impl Served {
         let fs = Arc::new(FileSystem::new(
             dynamic,
             fetcher,
-            StagingArea::open(folder.path()).unwrap(),
+            Spool::open(folder.path()).unwrap(),
             Arc::new(StateDb::open(&folder.path().join("state.db")).unwrap()),
             store.entry_at("").unwrap(),
             FsSettings {
@@ -64,6 +64,8 @@ impl Served {
                 gid: me.gid(),
                 umask: 0o022,
                 attr_ttl,
+                close: CloseMeans::Sent,
+                remote: "memory".to_owned(),
             },
         ));
         let runtime = Runtime::new().unwrap();

@@ -13,6 +13,7 @@ mod keyring;
 mod keys;
 mod lifecycle;
 mod login;
+mod outbox;
 mod reductstore;
 mod sandbox;
 mod secrets;

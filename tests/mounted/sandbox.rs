@@ -232,9 +232,15 @@ impl Sandbox {
         shown
     }
 
-    /// Mounts on `mnt`.
+    /// Mounts on `mnt` so that what was closed is at the provider: most tests look there at once.
     #[track_caller]
     pub fn mount(&self, what: &str, options: &[&str]) {
+        self.mount_as_usual(what, &[&["-o", "sync"], options].concat());
+    }
+
+    /// Mounts on `mnt`; uploads go on in the background.
+    #[track_caller]
+    pub fn mount_as_usual(&self, what: &str, options: &[&str]) {
         let mnt = self.mount_point();
         let mut arguments: Vec<&OsStr> = vec!["mount".as_ref(), what.as_ref(), mnt.as_ref()];
         arguments.extend(options.iter().map(OsStr::new));

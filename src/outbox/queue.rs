@@ -1,0 +1,277 @@
+//! Sends in the background: several at once, each again until it is done or a person must act.
+//!
+//! It knows numbers and outcomes; what a number stands for is the sender's affair.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+/// How many files are sent at the same time.
+const AT_ONCE: usize = 4;
+/// The pauses between attempts at one file: each twice the one before.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// How long something that only a person, or room at the provider, can help waits before it is tried once more.
+const REJECTED_PAUSE: Duration = Duration::from_secs(300);
+
+/// What came of an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attempt {
+    /// The provider has it, or nobody wants it any more.
+    Done,
+    /// It was changed again meanwhile.
+    Again,
+    /// It may go well later.
+    Later,
+    /// The provider refuses it.
+    Rejected,
+}
+
+/// Makes one attempt to send what a number stands for.
+#[async_trait]
+pub trait Sender: Send + Sync + 'static {
+    async fn attempt(&self, number: u64) -> Attempt;
+}
+
+/// What is to be sent, and when.
+#[derive(Default)]
+pub struct Queue {
+    waiting: Mutex<Waiting>,
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct Waiting {
+    due: BTreeMap<u64, Due>,
+    under_way: HashSet<u64>,
+    closed: bool,
+}
+
+#[derive(Clone, Copy)]
+struct Due {
+    at: Instant,
+    failures: u32,
+}
+
+impl Queue {
+    /// To be sent after `delay`, or earlier if somebody said so.
+    pub fn add(&self, number: u64, delay: Duration) {
+        let at = Instant::now() + delay;
+        let mut waiting = self.waiting.lock();
+        let due = waiting.due.entry(number).or_insert(Due { at, failures: 0 });
+        due.at = due.at.min(at);
+        drop(waiting);
+        self.changed.notify_one();
+    }
+
+    /// Whatever waits is tried now.
+    pub fn hurry(&self) {
+        let now = Instant::now();
+        self.waiting
+            .lock()
+            .due
+            .values_mut()
+            .for_each(|due| *due = Due { at: now, failures: 0 });
+        self.changed.notify_one();
+    }
+
+    /// No attempt begins any more.
+    pub fn close(&self) {
+        self.waiting.lock().closed = true;
+        self.changed.notify_one();
+    }
+
+    /// Makes attempts until the queue is closed or the sender is gone.
+    pub async fn run(self: Arc<Self>, sender: Weak<impl Sender>) {
+        loop {
+            let next = self.waiting.lock().next();
+            match next {
+                Next::End => return,
+                Next::Attempt(number, failures) => {
+                    let Some(sender) = sender.upgrade() else { return };
+                    let queue = Arc::clone(&self);
+                    tokio::spawn(async move {
+                        let attempting = tokio::spawn(async move { sender.attempt(number).await });
+                        // A panic costs one attempt.
+                        let outcome = attempting.await.unwrap_or(Attempt::Later);
+                        queue.finish(number, failures, outcome);
+                    });
+                }
+                Next::Wait(None) => self.changed.notified().await,
+                Next::Wait(Some(until)) => {
+                    let _ = tokio::time::timeout_at(until, self.changed.notified()).await;
+                }
+            }
+        }
+    }
+
+    fn finish(&self, number: u64, failures: u32, outcome: Attempt) {
+        let pause = match outcome {
+            Attempt::Done => None,
+            Attempt::Again => Some((Duration::ZERO, 0)),
+            Attempt::Later => Some((pause_after(failures), failures + 1)),
+            Attempt::Rejected => Some((REJECTED_PAUSE, failures)),
+        };
+        let mut waiting = self.waiting.lock();
+        waiting.under_way.remove(&number);
+        if let Some((pause, failures)) = pause {
+            let at = Instant::now() + pause;
+            // Somebody may have asked for it meanwhile.
+            waiting.due.entry(number).or_insert(Due { at, failures });
+        }
+        drop(waiting);
+        self.changed.notify_one();
+    }
+}
+
+fn pause_after(failures: u32) -> Duration {
+    FIRST_PAUSE.saturating_mul(1 << failures.min(16)).min(LONGEST_PAUSE)
+}
+
+enum Next {
+    Attempt(u64, u32),
+    Wait(Option<Instant>),
+    End,
+}
+
+impl Waiting {
+    fn next(&mut self) -> Next {
+        if self.closed {
+            return Next::End;
+        }
+        if self.under_way.len() >= AT_ONCE {
+            return Next::Wait(None);
+        }
+        let candidates = self.due.iter().filter(|(number, _)| !self.under_way.contains(number));
+        let Some((number, due)) = candidates
+            .min_by_key(|(_, due)| due.at)
+            .map(|(number, due)| (*number, *due))
+        else {
+            return Next::Wait(None);
+        };
+        if due.at > Instant::now() {
+            return Next::Wait(Some(due.at));
+        }
+        self.due.remove(&number);
+        self.under_way.insert(number);
+        Next::Attempt(number, due.failures)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashMap;
+    use tokio::sync::Semaphore;
+
+    /// Answers each number with its outcomes in turn, then with `Done`.
+    #[derive(Default)]
+    struct Script {
+        outcomes: Mutex<HashMap<u64, Vec<Attempt>>>,
+        attempts: Mutex<Vec<(u64, Instant)>>,
+        made: Notify,
+        gate: Option<Semaphore>,
+    }
+
+    #[async_trait]
+    impl Sender for Script {
+        async fn attempt(&self, number: u64) -> Attempt {
+            self.attempts.lock().push((number, Instant::now()));
+            self.made.notify_one();
+            if let Some(gate) = &self.gate {
+                gate.acquire().await.unwrap().forget();
+            }
+            let mut outcomes = self.outcomes.lock();
+            match outcomes.get_mut(&number) {
+                Some(left) if !left.is_empty() => left.remove(0),
+                _ => Attempt::Done,
+            }
+        }
+    }
+
+    impl Script {
+        async fn wait_for(&self, count: usize) {
+            while self.attempts.lock().len() < count {
+                self.made.notified().await;
+            }
+        }
+
+        fn at(&self, number: u64) -> Vec<Instant> {
+            let attempts = self.attempts.lock();
+            attempts
+                .iter()
+                .filter(|(n, _)| *n == number)
+                .map(|(_, at)| *at)
+                .collect()
+        }
+    }
+
+    fn start(script: Script) -> (Arc<Queue>, Arc<Script>) {
+        let (queue, script) = (Arc::new(Queue::default()), Arc::new(script));
+        tokio::spawn(Arc::clone(&queue).run(Arc::downgrade(&script)));
+        (queue, script)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_failed_is_tried_again_with_growing_pauses() {
+        let script = Script::default();
+        script.outcomes.lock().insert(1, vec![Attempt::Later; 8]);
+        let (queue, script) = start(script);
+        queue.add(1, Duration::ZERO);
+        script.wait_for(9).await;
+        let at = script.at(1);
+        let pauses: Vec<u64> = at.windows(2).map(|pair| (pair[1] - pair[0]).as_secs()).collect();
+        assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn hurry_ends_the_pauses() {
+        let script = Script::default();
+        script.outcomes.lock().insert(1, vec![Attempt::Rejected]);
+        let (queue, script) = start(script);
+        queue.add(1, Duration::ZERO);
+        script.wait_for(1).await;
+        tokio::task::yield_now().await;
+        queue.hurry();
+        script.wait_for(2).await;
+        let at = script.at(1);
+        assert_eq!(at[1] - at[0], Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn at_most_four_are_under_way_and_none_twice() {
+        let (queue, script) = start(Script {
+            gate: Some(Semaphore::new(0)),
+            ..Script::default()
+        });
+        for number in 0..6 {
+            queue.add(number, Duration::ZERO);
+        }
+        script.wait_for(AT_ONCE).await;
+        for number in 0..6 {
+            queue.add(number, Duration::ZERO);
+        }
+        for _ in 0..20 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(script.attempts.lock().len(), AT_ONCE);
+        script.gate.as_ref().unwrap().add_permits(100);
+        script.wait_for(10).await;
+        let of = |number| script.at(number).len();
+        assert_eq!((0..6).map(of).collect::<Vec<_>>(), [2, 2, 2, 2, 1, 1]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_closed_queue_begins_nothing() {
+        let (queue, script) = start(Script::default());
+        queue.close();
+        queue.add(1, Duration::ZERO);
+        tokio::time::sleep(Duration::from_secs(1000)).await;
+        assert!(script.attempts.lock().is_empty());
+    }
+}
