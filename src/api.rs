@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::Url;
 
-use crate::auth::{AfterRejection, Authenticator, CredentialState, Generation};
+use crate::auth::{AfterRejection, Authenticator, CredentialState, Generation, Scopes};
 use crate::model::{Error, ErrorKind, Result};
 use crate::net::{Credential, Dialect, Request, Response, Transport};
 
@@ -86,6 +86,21 @@ impl Api {
     /// Where the credential is in its life.
     pub fn credential_state(&self) -> CredentialState {
         self.authenticator.state()
+    }
+
+    /// What the credential may do, where the service that issued it said so.
+    pub fn credential_scopes(&self) -> Option<Scopes> {
+        self.authenticator.scopes()
+    }
+
+    /// The environment that the credential is for, where it says so itself.
+    pub fn credential_environment(&self) -> Option<&'static str> {
+        self.authenticator.environment()
+    }
+
+    /// The credential's first characters, where its service shows them in lists to tell credentials apart.
+    pub fn credential_prefix(&self) -> Option<String> {
+        self.authenticator.public_prefix()
     }
 
     /// The newest credential that the provider accepted: what it told about another one is out of date.

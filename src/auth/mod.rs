@@ -93,6 +93,9 @@ pub trait Authenticator: Send + Sync + 'static {
     /// The environment that the credential is for, where it says so itself: `sandbox`.
     fn environment(&self) -> Option<&'static str>;
 
+    /// The credential's first characters, where its service shows them in lists to tell credentials apart.
+    fn public_prefix(&self) -> Option<String>;
+
     /// What the credential may do, where the service that issued it said so.
     fn scopes(&self) -> Option<Scopes>;
 

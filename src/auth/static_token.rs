@@ -58,6 +58,8 @@ pub struct TokenKind {
     /// What its beginning says of the environment that it is for.
     pub environments: &'static [(&'static str, &'static str)],
     pub rejection: Rejection,
+    /// How many of its first characters the service itself shows in lists; 0 for none.
+    pub public_chars: usize,
 }
 
 /// What it means when the service refuses a token that its source still has.
@@ -74,6 +76,7 @@ impl TokenKind {
         method: "token",
         environments: &[],
         rejection: Rejection::Rejected,
+        public_chars: 0,
     };
     pub const API_KEY: Self = Self {
         method: "api-key",
@@ -89,6 +92,13 @@ impl TokenKind {
         let token = token.expose_secret();
         let of = self.environments.iter().find(|(prefix, _)| token.starts_with(prefix))?;
         Some(of.1)
+    }
+
+    /// Nothing of a token that has few other characters: that would be no secret any more.
+    fn public_prefix(&self, token: &SecretString) -> Option<String> {
+        let token = token.expose_secret();
+        let shown = token.get(..self.public_chars).filter(|shown| !shown.is_empty())?;
+        (token.len() >= 2 * shown.len()).then(|| shown.to_owned())
     }
 }
 
@@ -208,6 +218,11 @@ impl Authenticator for StaticToken {
         self.kind.environment(current.token.as_ref()?)
     }
 
+    fn public_prefix(&self) -> Option<String> {
+        let current = self.current.lock();
+        self.kind.public_prefix(current.token.as_ref()?)
+    }
+
     fn scopes(&self) -> Option<Scopes> {
         None
     }
@@ -296,6 +311,10 @@ impl Authenticator for Anonymous {
         None
     }
 
+    fn public_prefix(&self) -> Option<String> {
+        None
+    }
+
     fn scopes(&self) -> Option<Scopes> {
         None
     }
@@ -355,6 +374,28 @@ mod tests {
         token.refresh(&given("new")).await.unwrap();
         assert_eq!(token.rejected(old).await, AfterRejection::TryAgain);
         assert_eq!(token.state(), CredentialState::Valid { until: None });
+    }
+
+    #[tokio::test]
+    async fn only_the_characters_that_the_service_shows_are_told() {
+        let prefix = async |token: &str, public_chars: usize| {
+            let kind = TokenKind {
+                public_chars,
+                ..TokenKind::API_KEY
+            };
+            let source = SecretSource::Env("T".into());
+            StaticToken::open(source, TokenPlacement::Bearer, kind, given(token))
+                .await
+                .unwrap()
+                .public_prefix()
+        };
+        assert_eq!(
+            prefix("sk_live_abcdefghijklmnop", 12).await.as_deref(),
+            Some("sk_live_abcd")
+        );
+        assert_eq!(prefix("sk_live_abcdefghijklmnop", 0).await, None);
+        assert_eq!(prefix("sk_live_abcdefg", 12).await, None, "little else would be secret");
+        assert_eq!(prefix("short", 12).await, None);
     }
 
     #[tokio::test]

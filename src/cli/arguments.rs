@@ -215,8 +215,8 @@ pub struct KeysArguments {
 
 /// Keys at the provider (ReductStore: access tokens).
 ///
-/// This takes a key with full access. It comes from [remotes.NAME.keys_auth], else it is the one that the remote is
-/// mounted with.
+/// This takes a key that may manage keys (ReductStore: one with full access). It comes from [remotes.NAME.keys_auth],
+/// else it is the one that the remote is mounted with.
 #[derive(Debug, Subcommand)]
 pub enum KeysCommand {
     /// List the keys: names, rights and ends, never the secrets
@@ -246,21 +246,23 @@ pub enum KeysCommand {
 }
 
 #[derive(Debug, Args)]
-#[command(group = clap::ArgGroup::new("grants").multiple(true).required(true).args(["read", "write", "full_access"]))]
 pub struct CreateArguments {
     /// A configured remote, or an address
     #[arg(value_name = "REMOTE|URL")]
     pub source: String,
     /// The new key's name
     pub name: String,
-    /// It may read this bucket; a name may end with *
+    /// ReductStore: it may read this bucket; a name may end with *
     #[arg(long, value_name = "BUCKET")]
     pub read: Vec<String>,
-    /// It may write this bucket and delete in it, which doesn't include reading
+    /// ReductStore: it may write this bucket and delete in it, which doesn't include reading
     #[arg(long, value_name = "BUCKET")]
     pub write: Vec<String>,
+    /// CloudSync: it may do this, such as files:read; may be given several times
+    #[arg(long, value_name = "PERMISSION")]
+    pub permission: Vec<String>,
     /// It may do everything, and manage keys
-    #[arg(long, conflicts_with_all = ["read", "write"])]
+    #[arg(long, conflicts_with_all = ["read", "write", "permission"])]
     pub full_access: bool,
     /// It ends after this time (90d, 12h) or at this date (2027-01-31, UTC)
     #[arg(long, value_name = "TIME|DATE")]
@@ -287,8 +289,11 @@ pub struct RotateArguments {
     /// Write the new secret to this file instead of the one that the remote reads
     #[arg(long, value_name = "FILE")]
     pub write_to: Option<PathBuf>,
-    /// The name of the key in use, for servers that don't tell it
-    #[arg(long, value_name = "NAME")]
+    /// The new key ends after this time (90d, 12h) or at this date (2027-01-31, UTC) [default: a life as long as the old one's]
+    #[arg(long, value_name = "TIME|DATE")]
+    pub expires: Option<Ending>,
+    /// The name or the id of the key in use, for servers that don't tell it
+    #[arg(long, value_name = "KEY")]
     pub key: Option<String>,
 }
 
@@ -297,8 +302,8 @@ pub struct RevokeArguments {
     /// A configured remote, or an address
     #[arg(value_name = "REMOTE|URL")]
     pub source: String,
-    /// The key's name
-    pub name: String,
+    /// The key's name, or its id where several have that name
+    pub key: String,
     /// Don't ask, and revoke it even if it is in use
     #[arg(long, short)]
     pub yes: bool,

@@ -179,14 +179,20 @@ fn table(mounts: &[&MountReport]) -> Table {
     table
 }
 
-/// `token laptop, valid for 29 days, ends after 12 hours without use`.
+/// `token laptop, valid for 29 days, ends after 12 hours without use`; `api-key (sandbox), valid`.
 fn credential(mount: &MountReport) -> String {
     let credential = &mount.credential;
-    let mut text = match &credential.key {
-        _ if credential.state == "anonymous" => return "none needed".to_owned(),
-        Some(key) => format!("{} {}, {}", credential.method, printable(&key.name), credential.state),
-        None => format!("{}, {}", credential.method, credential.state),
-    };
+    if credential.state == "anonymous" {
+        return "none needed".to_owned();
+    }
+    let mut text = credential.method.clone();
+    if let Some(key) = &credential.key {
+        text.push_str(&format!(" {}", printable(&key.name)));
+    }
+    if let Some(environment) = &credential.environment {
+        text.push_str(&format!(" ({})", printable(environment)));
+    }
+    text.push_str(&format!(", {}", credential.state));
     if let Some(until) = credential.until {
         let left = until.saturating_sub(seconds(SystemTime::now()));
         text.push_str(&format!(" for {}", HumanDuration(Duration::from_secs(left))));
@@ -288,6 +294,7 @@ mod tests {
         mount.credential.state = "valid".into();
         mount.credential.until = Some(seconds(SystemTime::now()) + 30 * 86_400 + 60);
         mount.credential.key = Some(KeyReport {
+            id: "laptop".into(),
             name: "laptop".into(),
             idle_limit: Some(12 * 3600),
             addresses: vec!["10.0.0.0/8".into(), "::1".into()],
@@ -304,6 +311,14 @@ mod tests {
             value["daemons"][0]["mounts"][0]["credential"]["key"]["idle_limit"],
             43_200
         );
+    }
+
+    #[test]
+    fn the_environment_that_a_key_is_for_is_shown() {
+        let mut mount = mount();
+        mount.credential.method = "api-key".into();
+        mount.credential.environment = Some("sandbox".into());
+        assert_eq!(credential(&mount), "api-key (sandbox), rejected");
     }
 
     #[test]

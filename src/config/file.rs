@@ -264,7 +264,7 @@ fn options(keys: &mut Keys) -> Result<OptionLayer, ConfigError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::provider::registry::{CludzAuth, CludzSpec, RecordNames, ReductstoreAuth, TokenSending};
+    use crate::provider::registry::{CloudSyncAuth, CludzAuth, CludzSpec, RecordNames, ReductstoreAuth, TokenSending};
 
     const CLUDZ: &str = r#"
         [remotes.drive]
@@ -373,6 +373,48 @@ mod tests {
         assert_eq!(spec.names, RecordNames::Timestamp);
         assert_eq!(spec.auth, ReductstoreAuth::None);
         assert_eq!(parse(&[&text("")]).unwrap_err(), "remotes.r.endpoint is missing");
+    }
+
+    #[test]
+    fn cloudsync_has_three_methods() {
+        let text = |auth: &str| {
+            format!("[remotes.w]\nprovider = \"cloudsync\"\nworkspace = \"my-project\"\n[remotes.w.auth]\n{auth}\n")
+        };
+        let spec = |auth: &str| {
+            let remote = resolve(&parse(&[&text(auth)]).unwrap(), "w").unwrap();
+            assert_eq!(remote.endpoint.as_str(), "https://api.cloudsync.io/v1");
+            let ProviderSpec::CloudSync(spec) = remote.provider else {
+                panic!("a CloudSync remote")
+            };
+            assert_eq!(spec.workspace.as_deref(), Some("my-project"));
+            spec.auth
+        };
+        let key = spec("method = \"api-key\"\nkey = { env = \"K\" }");
+        assert!(matches!(key, CloudSyncAuth::ApiKey { .. }));
+        let token = spec("method = \"access-token\"\ntoken = { env = \"T\" }");
+        assert!(matches!(token, CloudSyncAuth::AccessToken { .. }));
+        let CloudSyncAuth::Oauth(oauth) = spec("method = \"oauth\"\nclient_id = \"me\"\nscopes = \"files:read\"")
+        else {
+            panic!("OAuth")
+        };
+        assert_eq!(oauth.client_id, "me");
+        assert!(oauth.scopes.unwrap().contains("files:read"));
+        for (auth, part) in [
+            ("method = \"password\"", "is not a method of this provider"),
+            ("method = \"api-key\"", "remotes.w.auth.key is missing"),
+            (
+                "method = \"api-key\"\nkey = \"sk_live_canary\"",
+                "remotes.w.auth.key holds the secret itself",
+            ),
+            (
+                "method = \"api-key\"\ntoken = { env = \"T\" }\nkey = { env = \"K\" }",
+                "unknown key remotes.w.auth.token",
+            ),
+            ("method = \"oauth\"", "remotes.w.auth.client_id is missing"),
+        ] {
+            let error = parse(&[&text(auth)]).unwrap_err();
+            assert!(error.contains(part) && !error.contains("canary"), "{error}");
+        }
     }
 
     #[test]

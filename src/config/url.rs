@@ -192,6 +192,33 @@ mod tests {
     }
 
     #[test]
+    fn cloudsync_addresses() {
+        for (text, workspace, path) in [
+            ("cloudsync://", None, ""),
+            ("cloudsync://my-project", Some("my-project"), ""),
+            ("cloudsync://ws_abc123/a%20b/c", Some("ws_abc123"), "a b/c"),
+        ] {
+            let remote = read(text).unwrap();
+            assert_eq!(remote.endpoint.as_str(), "https://api.cloudsync.io/v1", "{text}");
+            assert_eq!(remote.path.to_string(), path, "{text}");
+            let ProviderSpec::CloudSync(spec) = remote.provider else {
+                panic!("{text}")
+            };
+            assert_eq!(spec.workspace.as_deref(), workspace, "{text}");
+            assert!(matches!(spec.auth, CloudSyncAuth::ApiKey { .. }), "{text}");
+        }
+        let token = parse("cloudsync://w", &|name| {
+            (name == "CLOUDSYNC_ACCESS_TOKEN").then(|| "canary".to_owned())
+        });
+        let ProviderSpec::CloudSync(spec) = token.unwrap().provider else {
+            panic!("a CloudSync remote")
+        };
+        assert!(matches!(spec.auth, CloudSyncAuth::AccessToken { .. }));
+        let error = parse("cloudsync://w", &|_| None).unwrap_err().to_string();
+        assert!(error.contains("CLOUDSYNC_API_KEY"), "{error}");
+    }
+
+    #[test]
     fn an_address_with_a_secret_is_refused_and_not_repeated() {
         for text in [
             &format!("cludz://canary@{DRIVE}"),

@@ -96,7 +96,9 @@ pub struct RenewalReport {
 /// A key as its provider describes it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyReport {
-    /// Its name, which is no secret.
+    /// What its service knows it by, which is no secret; empty from daemons that didn't tell it.
+    #[serde(default)]
+    pub id: String,
     pub name: String,
     /// It ends when it isn't used for so many seconds.
     pub idle_limit: Option<u64>,

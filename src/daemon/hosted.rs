@@ -183,6 +183,7 @@ impl HostedMount {
 
 fn key_report(key: KeyInfo) -> KeyReport {
     KeyReport {
+        id: key.id,
         name: key.name,
         idle_limit: key.idle_limit.map(|limit| limit.as_secs()),
         addresses: key.addresses,

@@ -5,17 +5,17 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
-use super::stack::dialect;
+use super::stack::{self, dialect};
 use super::trial::with_token;
 use super::{Stage, StartError};
 use crate::api::{Api, PlainHttp};
-use crate::auth::{Anonymous, Authenticator, GivenSecrets, StaticToken, TokenKind};
+use crate::auth::{Authenticator, GivenSecrets, StaticToken, TokenKind};
 use crate::config::ResolvedRemote;
 use crate::model::{Error, Result};
 use crate::net::{Transport, TransportSettings};
 use crate::provider::keys::KeyManager;
-use crate::provider::reductstore;
-use crate::provider::registry::{Identity, ProviderSpec};
+use crate::provider::registry::ProviderSpec;
+use crate::provider::{cloudsync, reductstore};
 
 /// How long a call may go without progress: shorter than a mount's, because a person waits for it.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -40,8 +40,9 @@ pub async fn open_keys(
     holder: KeyHolder<'_>,
     given: &GivenSecrets,
 ) -> Result<Arc<dyn KeyManager>, StartError> {
-    match &remote.provider {
-        ProviderSpec::Reductstore(_) => {}
+    let manager: fn(Arc<Api>) -> Arc<dyn KeyManager> = match &remote.provider {
+        ProviderSpec::CloudSync(_) => |api| Arc::new(cloudsync::ApiKeys::new(api)),
+        ProviderSpec::Reductstore(_) => |api| Arc::new(reductstore::Tokens::new(api)),
         ProviderSpec::Cludz(_) => {
             let why = "Cludz has no API for keys; make and revoke them in its dashboard";
             return Err(Stage::Local.failed()(Error::unsupported(why)));
@@ -50,7 +51,7 @@ pub async fn open_keys(
             let why = format!("{} has no API for keys that keymount knows", spec.kind());
             return Err(Stage::Local.failed()(Error::unsupported(why)));
         }
-    }
+    };
     let (candidate, candidates_secret);
     let (remote, given) = match holder {
         KeyHolder::New(secret) => {
@@ -79,7 +80,7 @@ pub async fn open_keys(
             )
         })
         .map_err(Stage::Local.failed())?;
-    Ok(Arc::new(reductstore::Tokens::new(Arc::new(api))))
+    Ok(manager(Arc::new(api)))
 }
 
 async fn authenticator(
@@ -87,21 +88,11 @@ async fn authenticator(
     holder: KeyHolder<'_>,
     given: &GivenSecrets,
 ) -> Result<Arc<dyn Authenticator>> {
-    let held = match (holder, remote.provider.keys_identity()) {
-        (KeyHolder::Manager, Some(keys)) => Some((keys.source, keys.placement, TokenKind::TOKEN)),
-        _ => match remote.provider.identity() {
-            Identity::Token {
-                source,
-                placement,
-                kind,
-            } => Some((source, placement, kind)),
-            _ => None,
-        },
-    };
-    Ok(match held {
-        Some((source, placement, kind)) => {
-            Arc::new(StaticToken::open(source.clone(), placement, kind, given.clone()).await?)
+    match (holder, remote.provider.keys_identity()) {
+        (KeyHolder::Manager, Some(keys)) => {
+            let token = StaticToken::open(keys.source.clone(), keys.placement, TokenKind::TOKEN, given.clone()).await?;
+            Ok(Arc::new(token))
         }
-        None => Arc::new(Anonymous),
-    })
+        _ => stack::authenticator(&remote.provider, given).await,
+    }
 }

@@ -17,6 +17,7 @@ use crate::net::{Dialect, PlainDialect, Transport, TransportSettings};
 use crate::outbox::{Spool, sweep};
 use crate::paths::{Paths, private_directory};
 use crate::provider::Provider;
+use crate::provider::cloudsync::{self, CloudSync};
 use crate::provider::cludz::{self, Cludz};
 use crate::provider::reductstore::{self, ReductStore};
 use crate::provider::registry::{Identity, ProviderSpec, RecordNames};
@@ -187,7 +188,7 @@ impl Remote {
     }
 }
 
-async fn authenticator(spec: &ProviderSpec, given: &GivenSecrets) -> Result<Arc<dyn Authenticator>> {
+pub(super) async fn authenticator(spec: &ProviderSpec, given: &GivenSecrets) -> Result<Arc<dyn Authenticator>> {
     Ok(match spec.identity() {
         Identity::Anonymous => Arc::new(Anonymous),
         Identity::Token {
@@ -211,7 +212,8 @@ fn plain_http(remote: &ResolvedRemote) -> PlainHttp {
 pub fn dialect(spec: &ProviderSpec) -> Arc<dyn Dialect> {
     match spec {
         ProviderSpec::Cludz(_) => Cludz::dialect(),
-        ProviderSpec::CloudSync(_) | ProviderSpec::Storra(_) | ProviderSpec::Dstor(_) => Arc::new(PlainDialect),
+        ProviderSpec::CloudSync(_) => CloudSync::dialect(),
+        ProviderSpec::Storra(_) | ProviderSpec::Dstor(_) => Arc::new(PlainDialect),
         ProviderSpec::Reductstore(_) => ReductStore::dialect(),
     }
 }
@@ -223,9 +225,15 @@ fn not_there(spec: &ProviderSpec) -> Error {
 fn provider(remote: &ResolvedRemote, api: Arc<Api>) -> Result<Arc<dyn Provider>> {
     let path = remote.path.names().to_vec();
     Ok(match &remote.provider {
-        spec @ (ProviderSpec::CloudSync(_) | ProviderSpec::Storra(_) | ProviderSpec::Dstor(_)) => {
-            return Err(not_there(spec));
-        }
+        spec @ (ProviderSpec::Storra(_) | ProviderSpec::Dstor(_)) => return Err(not_there(spec)),
+        ProviderSpec::CloudSync(cloudsync) => Arc::new(CloudSync::new(
+            api,
+            cloudsync::Settings {
+                workspace: cloudsync.workspace.clone(),
+                path,
+                rights_override: remote.rights,
+            },
+        )),
         ProviderSpec::Cludz(cludz) => Arc::new(Cludz::new(
             api,
             cludz::Settings {

@@ -10,17 +10,29 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 use secrecy::SecretString;
 
-use crate::model::Result;
+use crate::model::{Error, ErrorKind, Result};
 
 /// What a service lets a key be limited by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeyCapabilities {
+    pub grants: GrantForm,
     /// Whether a key can end at a time.
     pub expiry: bool,
     /// Whether a key can end when it isn't used.
     pub idle_limit: bool,
     /// Whether a key can be for some network addresses only.
     pub addresses: bool,
+}
+
+/// In which form a service says what a key may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GrantForm {
+    /// Every key may do what its owner may.
+    Everything,
+    /// Buckets to read and to write, or everything.
+    Buckets,
+    /// Some of these words.
+    Permissions(&'static [&'static str]),
 }
 
 /// What a key may do.
@@ -33,6 +45,8 @@ pub enum KeyGrants {
         read: BTreeSet<String>,
         write: BTreeSet<String>,
     },
+    /// What these words of the service say.
+    Permissions(BTreeSet<String>),
 }
 
 /// Whether the service accepts a key now.
@@ -54,6 +68,8 @@ pub enum KeyOrigin {
 /// A key without its secret. `None` is what the service doesn't tell or the key doesn't have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyInfo {
+    /// What the service knows it by, and no secret: its name, where no two keys can have the same.
+    pub id: String,
     pub name: String,
     pub created: Option<SystemTime>,
     pub expires: Option<SystemTime>,
@@ -102,9 +118,11 @@ pub trait KeyManager: Send + Sync + 'static {
 
     async fn list(&self) -> Result<Vec<KeyInfo>>;
 
+    /// The key with this id, or with this name.
+    ///
     /// # Errors
-    /// `NotFound`.
-    async fn show(&self, name: &str) -> Result<KeyInfo>;
+    /// `NotFound`; `AlreadyExists` when several keys have the name.
+    async fn show(&self, id_or_name: &str) -> Result<KeyInfo>;
 
     /// Which key this manager itself is called with; any key may ask.
     ///
@@ -121,7 +139,7 @@ pub trait KeyManager: Send + Sync + 'static {
 
     /// # Errors
     /// `NotFound`; `NotPermitted` for a key of the service's settings.
-    async fn revoke(&self, name: &str) -> Result<()>;
+    async fn revoke(&self, id: &str) -> Result<()>;
 }
 
 impl KeyGrants {
@@ -133,11 +151,39 @@ impl KeyGrants {
     }
 }
 
+/// The key with this id, or with this name, for services that only list their keys.
+///
+/// # Errors
+/// `NotFound`; `AlreadyExists` when several keys have the name.
+pub fn find(keys: Vec<KeyInfo>, id_or_name: &str) -> Result<KeyInfo> {
+    if let Some(key) = keys.iter().find(|key| key.id == id_or_name) {
+        return Ok(key.clone());
+    }
+    let mut named = keys.into_iter().filter(|key| key.name == id_or_name);
+    match (named.next(), named.next()) {
+        (None, _) => Err(Error::not_found(format_args!("the key {id_or_name:?}"))),
+        (Some(key), None) => Ok(key),
+        (Some(one), Some(other)) => Err(Error::new(
+            ErrorKind::AlreadyExists,
+            format!(
+                "several keys are called {id_or_name:?}; say which by its id, {:?} or {:?}",
+                one.id, other.id
+            ),
+        )),
+    }
+}
+
 impl fmt::Display for KeyGrants {
-    /// `full access`, `read photos, logs-*; write photos`, `nothing`.
+    /// `full access`, `read photos, logs-*; write photos`, `files:read, files:write`, `nothing`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self::Buckets { read, write } = self else {
-            return f.write_str("full access");
+        let (read, write) = match self {
+            Self::Everything => return f.write_str("full access"),
+            Self::Permissions(words) if words.is_empty() => return f.write_str("nothing"),
+            Self::Permissions(words) => {
+                let words: Vec<&str> = words.iter().map(String::as_str).collect();
+                return f.write_str(&words.join(", "));
+            }
+            Self::Buckets { read, write } => (read, write),
         };
         let parts: Vec<String> = [("read", read), ("write", write)]
             .into_iter()
@@ -177,22 +223,43 @@ mod tests {
         );
         assert_eq!(words(&[], &["inbox"]), "write inbox");
         assert_eq!(words(&[], &[]), "nothing");
+        let permissions = |words: &[&str]| KeyGrants::Permissions(owned(words).into_iter().collect()).to_string();
+        assert_eq!(permissions(&["files:write", "files:read"]), "files:read, files:write");
+        assert_eq!(permissions(&[]), "nothing");
+    }
+
+    fn key(id: &str, name: &str) -> KeyInfo {
+        KeyInfo {
+            id: id.into(),
+            name: name.into(),
+            created: None,
+            expires: None,
+            idle_limit: None,
+            last_used: None,
+            grants: None,
+            addresses: Vec::new(),
+            standing: KeyStanding::Usable,
+            origin: KeyOrigin::Api,
+        }
+    }
+
+    #[test]
+    fn a_key_is_found_by_its_id_or_by_a_name_of_its_own() {
+        let keys = vec![key("1", "laptop"), key("2", "phone"), key("3", "phone"), key("4", "1")];
+        let found = |text: &str| find(keys.clone(), text).map(|key| key.id);
+        assert_eq!(found("2").unwrap(), "2");
+        assert_eq!(found("laptop").unwrap(), "1");
+        assert_eq!(found("1").unwrap(), "1", "an id wins over a name");
+        assert_eq!(found("tablet").unwrap_err().kind(), ErrorKind::NotFound);
+        let several = found("phone").unwrap_err();
+        assert_eq!(several.kind(), ErrorKind::AlreadyExists);
+        assert!(several.message().contains("\"2\" or \"3\""), "{several}");
     }
 
     #[test]
     fn a_new_key_does_not_print_its_secret() {
         let key = NewKey {
-            info: KeyInfo {
-                name: "n".into(),
-                created: None,
-                expires: None,
-                idle_limit: None,
-                last_used: None,
-                grants: None,
-                addresses: Vec::new(),
-                standing: KeyStanding::Usable,
-                origin: KeyOrigin::Api,
-            },
+            info: key("n", "n"),
             secret: "canary-1".into(),
         };
         assert!(!format!("{key:?}").contains("canary"));

@@ -3,6 +3,7 @@
 //! A provider turns the operations below into requests and the answers into entries. It keeps no cache, no retries and
 //! no credentials of its own (`api` has the last two), and it enforces no rights: it reports them and passes on refusals.
 
+pub mod cloudsync;
 pub mod cludz;
 mod content;
 pub mod faulty;
@@ -10,6 +11,7 @@ pub mod keys;
 pub mod memory;
 pub mod reductstore;
 pub mod registry;
+mod unbroken;
 
 pub use content::Content;
 

@@ -10,6 +10,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod cloudsync;
+#[allow(dead_code)]
+#[path = "../support/cloudsync.rs"]
+mod cloudsync_support;
 mod cludz;
 // Other tests use the rest of it.
 #[allow(dead_code)]

@@ -17,6 +17,8 @@ fn the_demo_shows_every_share_and_cleans_up() {
             "cludz-read-only",
             "cludz-no-delete",
             "cludz-public",
+            "cloudsync",
+            "cloudsync-viewer",
             "reductstore",
             "reductstore-read-only",
         ] {
@@ -30,6 +32,10 @@ fn the_demo_shows_every_share_and_cleans_up() {
         assert_eq!(mode("cludz-read-only"), "dr-xr-xr-x");
         assert_eq!(mode("cludz-no-delete"), "drwxr-xr-t");
         assert_eq!(mode("reductstore-read-only"), "dr-xr-xr-x");
+        assert_eq!(mode("cloudsync"), "drwxr-xr-x");
+        assert_eq!(mode("cloudsync-viewer"), "dr-xr-xr-x");
+        shell("mkdir cloudsync/new-workspace && echo hello > cloudsync/new-workspace/hello").ok();
+        shell("echo x > cloudsync-viewer/x").refused("Permission denied");
         shell("test -n \"$(find . -type f | head -n 1)\" && find . -type f -exec cat {} + > /dev/null").ok();
         shell("echo hello > cludz-owner/hello && cat cludz-owner/hello && rm cludz-owner/hello").ok();
         shell("echo x > cludz-read-only/x").refused("Permission denied");

@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod cloudsync;
 mod cludz;
 mod demo;
 mod drive;

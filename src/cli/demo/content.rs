@@ -7,10 +7,12 @@ use uuid::Uuid;
 use crate::auth::{GivenSecrets, SecretSource};
 use crate::config::{DiskCacheUse, MountOptions, OptionLayer, ResolvedRemote};
 use crate::emulator::Running;
-use crate::emulator::cludz::{CludzStore, Drive, Grant, Sharing, StoreError};
+use crate::emulator::cloudsync::{self, CloudSyncStore, Plan, Role, Scope, Workspace};
+use crate::emulator::cludz::{CludzStore, Drive, Grant, Sharing, StoreError as DriveError};
 use crate::emulator::reductstore::{Options, Permissions, ReductStore, StoredRecord};
 use crate::provider::registry::{
-    CludzAuth, CludzSpec, ProviderSpec, RecordNames, ReductstoreAuth, ReductstoreSpec, RemotePath, TokenSending,
+    CloudSyncAuth, CloudSyncSpec, CludzAuth, CludzSpec, ProviderSpec, RecordNames, ReductstoreAuth, ReductstoreSpec,
+    RemotePath, TokenSending,
 };
 
 /// A mount of the demo before it has a directory.
@@ -31,13 +33,15 @@ pub struct Exhibition {
 }
 
 /// Every directory that the demo makes.
-pub const NAMES: [&str; 6] = [
+pub const NAMES: [&str; 8] = [
     "cludz-owner",
     "cludz-read-only",
     "cludz-no-delete",
     "cludz-public",
     "reductstore",
     "reductstore-read-only",
+    "cloudsync",
+    "cloudsync-viewer",
 ];
 
 /// The bucket of the ReductStore stand-in.
@@ -66,6 +70,7 @@ impl Exhibition {
         };
         exhibition.add_cludz().await?;
         exhibition.add_reductstore().await?;
+        exhibition.add_cloudsync().await?;
         Ok(exhibition)
     }
 
@@ -166,6 +171,56 @@ impl Exhibition {
         Ok(())
     }
 
+    async fn add_cloudsync(&mut self) -> Result<(), SetupError> {
+        /// People of the stand-in.
+        const OWNER: &str = "owner@example.com";
+        const VIEWER: &str = "viewer@example.com";
+        let store = CloudSyncStore::default();
+        for person in [OWNER, VIEWER] {
+            store.add_user(person, Plan::unlimited());
+        }
+        let project = store.add_workspace(OWNER, "My Project").map_err(failed)?;
+        let archive = store.add_workspace(OWNER, "Archive").map_err(failed)?;
+        fill_workspace(&project, &archive).map_err(failed)?;
+        project.set_role(VIEWER, Role::Viewer).map_err(failed)?;
+        let key = |person: &str| store.create_key(person, "demo", &Scope::of_keys()).map_err(failed);
+        let (owners, viewers) = (key(OWNER)?, key(VIEWER)?);
+        let server = store.serve_api().await.map_err(failed)?;
+        for (name, key, workspace, about) in [
+            (
+                NAMES[6],
+                owners,
+                None,
+                "an API key of the owner; workspaces are directories",
+            ),
+            (
+                NAMES[7],
+                viewers,
+                Some(project.slug()),
+                "one workspace, by the key of somebody who is a viewer there",
+            ),
+        ] {
+            let auth = CloudSyncAuth::ApiKey {
+                key: self.hold(key.secret().to_owned()),
+            };
+            self.exhibits.push(Exhibit {
+                name,
+                about,
+                remote: ResolvedRemote {
+                    name: name.to_owned(),
+                    provider: ProviderSpec::CloudSync(CloudSyncSpec { workspace, auth }),
+                    endpoint: server.url().join("v1").map_err(failed)?,
+                    path: RemotePath::default(),
+                    rights: None,
+                    insecure: false,
+                    options: OptionLayer::default(),
+                },
+            });
+        }
+        self._servers.push(server);
+        Ok(())
+    }
+
     /// Keeps a token under a name that no environment has.
     fn hold(&mut self, token: String) -> SecretSource {
         let variable = format!("DEMO_{}", Uuid::new_v4().simple());
@@ -194,7 +249,7 @@ fn fill_bucket(store: &ReductStore) {
     store.put(BUCKET, "camera", START, named("first.ppm", picture()));
 }
 
-fn fill_drive(drive: &Drive) -> Result<(), StoreError> {
+fn fill_drive(drive: &Drive) -> Result<(), DriveError> {
     drive.put("/readme.txt", WELCOME)?;
     drive.put("/documents/notes.md", NOTES)?;
     drive.put("/documents/table.csv", table())?;
@@ -205,6 +260,16 @@ fn fill_drive(drive: &Drive) -> Result<(), StoreError> {
     drive.set_sharing("/public", Sharing::Public)
 }
 
+fn fill_workspace(project: &Workspace, archive: &Workspace) -> Result<(), cloudsync::StoreError> {
+    project.put("/readme.txt", WELCOME)?;
+    project.put("/plans/notes.md", NOTES)?;
+    project.put("/plans/table.csv", table())?;
+    project.put("/plans/gradient.ppm", picture())?;
+    project.mkdir("/empty")?;
+    archive.put("/2025/download.bin", noise(1 << 20))?;
+    Ok(())
+}
+
 /// The demo reads nothing twice that it needs to keep, so memory is enough.
 pub fn options(uid: u32, gid: u32) -> MountOptions {
     MountOptions {
@@ -213,7 +278,7 @@ pub fn options(uid: u32, gid: u32) -> MountOptions {
     }
 }
 
-const WELCOME: &str = "This drive is a stand-in inside keymount demo. It lives in memory and ends with it.\n\
+const WELCOME: &str = "This place is a stand-in inside keymount demo. It lives in memory and ends with it.\n\
 Change it, delete it, break it: nothing of it is real.\n";
 
 const NOTES: &str = "# Notes\n\n- What a token may do is what `ls -l` shows.\n\

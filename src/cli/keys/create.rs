@@ -1,16 +1,18 @@
 //! `keys create`: a new key, whose secret goes to exactly one place.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::time::SystemTime;
 
 use secrecy::{ExposeSecret, SecretString};
 
 use super::super::arguments::CreateArguments;
+use super::time::expiry;
 use super::{Exit, Failure, Service, printable};
 use crate::auth::{Existing, SecretFile};
 use crate::model::{Error, ErrorKind};
 use crate::paths::{Paths, absolute};
-use crate::provider::keys::{KeyCapabilities, KeyGrants, KeyRequest};
+use crate::provider::keys::{GrantForm, KeyCapabilities, KeyGrants, KeyRequest};
 
 /// Where the secret goes.
 enum Destination {
@@ -19,10 +21,11 @@ enum Destination {
 }
 
 pub async fn run(arguments: &CreateArguments, paths: &Paths) -> Result<Exit, Failure> {
-    let request = request(arguments)?;
+    check_name(&arguments.name)?;
+    let expires = expiry(arguments.expires)?;
     let destination = destination(arguments)?;
     let service = Service::open(&arguments.source, paths).await?;
-    within(&request, service.manager.capabilities())?;
+    let request = request(arguments, expires, service.manager.capabilities())?;
     let key = match service.manager.create(&request).await {
         Ok(key) => key,
         Err(error) => return Err(not_made(&service, &request.name, error)),
@@ -44,39 +47,93 @@ pub async fn run(arguments: &CreateArguments, paths: &Paths) -> Result<Exit, Fai
             );
             Ok(Exit::Done)
         }
-        Err(error) => Err(match service.manager.revoke(&request.name).await {
+        Err(error) => Err(match service.manager.revoke(&key.info.id).await {
             Ok(()) => Failure::from(error).with_repair("the key was revoked again"),
             Err(_) => Failure::from(error).with_repair(format!(
                 "the key was made and nobody has its secret; remove it: {}",
-                service.removal(&request.name)
+                service.removal(&key.info.id)
             )),
         }),
     }
 }
 
-fn request(arguments: &CreateArguments) -> Result<KeyRequest, Failure> {
-    let usage = |sentence: &str| Err(Failure::new(Exit::Usage, sentence));
-    let name = &arguments.name;
+/// # Errors
+/// For a name that no key has.
+fn check_name(name: &str) -> Result<(), Failure> {
     if name.is_empty() || name.starts_with('-') || name.chars().any(char::is_control) {
-        return usage("a key's name doesn't begin with '-' and has no control characters");
+        let sentence = "a key's name doesn't begin with '-' and has no control characters";
+        return Err(Failure::new(Exit::Usage, sentence));
     }
-    let now = SystemTime::now();
-    let expires = match arguments.expires.map(|ending| ending.from(now)) {
-        None => None,
-        Some(Some(at)) if at > now => Some(at),
-        Some(_) => return usage("--expires is in the past, or beyond all calendars"),
-    };
+    Ok(())
+}
+
+/// # Errors
+/// For a limit that the provider's keys don't have, and without one that they need.
+fn request(
+    arguments: &CreateArguments,
+    expires: Option<SystemTime>,
+    can: KeyCapabilities,
+) -> Result<KeyRequest, Failure> {
+    let asked = [
+        (expires.is_some() && !can.expiry, "--expires"),
+        (arguments.ttl.is_some() && !can.idle_limit, "--ttl"),
+        (!arguments.allow_address.is_empty() && !can.addresses, "--allow-address"),
+    ];
+    if let Some((_, option)) = asked.iter().find(|(missing, _)| *missing) {
+        return Err(refused(&format!("this provider's keys have nothing like {option}")));
+    }
     Ok(KeyRequest {
-        name: name.clone(),
-        grants: if arguments.full_access {
-            KeyGrants::Everything
-        } else {
-            KeyGrants::buckets(arguments.read.iter().cloned(), arguments.write.iter().cloned())
-        },
+        name: arguments.name.clone(),
+        grants: grants(arguments, can.grants)?,
         expires,
         idle_limit: arguments.ttl,
         addresses: arguments.allow_address.clone(),
     })
+}
+
+fn grants(arguments: &CreateArguments, form: GrantForm) -> Result<KeyGrants, Failure> {
+    let buckets = !arguments.read.is_empty() || !arguments.write.is_empty();
+    let words: BTreeSet<String> = arguments.permission.iter().cloned().collect();
+    match form {
+        GrantForm::Everything if buckets || !words.is_empty() => Err(refused(
+            "this provider's keys may do everything that their owner may, and cannot be limited",
+        )),
+        GrantForm::Everything => Ok(KeyGrants::Everything),
+        GrantForm::Buckets if !words.is_empty() => Err(refused(
+            "this provider's keys have no --permission; say --read BUCKET, --write BUCKET or --full-access",
+        )),
+        GrantForm::Buckets if arguments.full_access => Ok(KeyGrants::Everything),
+        GrantForm::Buckets if buckets => Ok(KeyGrants::buckets(
+            arguments.read.iter().cloned(),
+            arguments.write.iter().cloned(),
+        )),
+        GrantForm::Buckets => Err(refused(
+            "say what it may do: --read BUCKET, --write BUCKET or --full-access",
+        )),
+        GrantForm::Permissions(known) => {
+            let known_words = known.join(", ");
+            if arguments.full_access && !buckets {
+                return Ok(KeyGrants::Permissions(
+                    known.iter().map(|word| (*word).to_owned()).collect(),
+                ));
+            }
+            if buckets || words.is_empty() {
+                return Err(refused(&format!(
+                    "say what it may do with --permission, once for each of: {known_words}; or with --full-access"
+                )));
+            }
+            match words.iter().find(|word| !known.contains(&word.as_str())) {
+                Some(word) => Err(refused(&format!(
+                    "{word:?} is no permission of this provider; there are {known_words}"
+                ))),
+                None => Ok(KeyGrants::Permissions(words)),
+            }
+        }
+    }
+}
+
+fn refused(why: &str) -> Failure {
+    Failure::new(Exit::Usage, format!("{why}; nothing was made"))
 }
 
 fn destination(arguments: &CreateArguments) -> Result<Destination, Failure> {
@@ -90,23 +147,6 @@ fn destination(arguments: &CreateArguments) -> Result<Destination, Failure> {
             Exit::Usage,
             "the secret is told once: say where it goes, with --write-to FILE, or with --print to standard output; \
              nothing was made",
-        )),
-    }
-}
-
-/// # Errors
-/// For a limit that the provider's keys don't have.
-fn within(request: &KeyRequest, can: KeyCapabilities) -> Result<(), Failure> {
-    let asked = [
-        (request.expires.is_some() && !can.expiry, "--expires"),
-        (request.idle_limit.is_some() && !can.idle_limit, "--ttl"),
-        (!request.addresses.is_empty() && !can.addresses, "--allow-address"),
-    ];
-    match asked.iter().find(|(missing, _)| *missing) {
-        None => Ok(()),
-        Some((_, option)) => Err(Failure::new(
-            Exit::Usage,
-            format!("this provider's keys have nothing like {option}; nothing was made"),
         )),
     }
 }

@@ -1,5 +1,6 @@
 //! `keys list`: what the provider tells about its keys.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
 
 use comfy_table::{ContentArrangement, Table, presets};
@@ -20,6 +21,7 @@ struct Keys<'a> {
 /// Times in seconds since 1970; `null` is what the provider doesn't tell or the key doesn't have.
 #[derive(Serialize)]
 struct Key<'a> {
+    id: &'a str,
     name: &'a str,
     created: Option<u64>,
     expires: Option<u64>,
@@ -30,6 +32,7 @@ struct Key<'a> {
     full_access: Option<bool>,
     read: Option<Vec<&'a str>>,
     write: Option<Vec<&'a str>>,
+    permissions: Option<Vec<&'a str>>,
     addresses: &'a [String],
     /// Whether the API can revoke it.
     revocable: bool,
@@ -57,20 +60,22 @@ pub async fn run(service: &Service, json: bool) -> Result<Exit, Failure> {
 
 fn in_use(key: &KeyInfo, own: &CurrentKey) -> Option<bool> {
     match own {
-        CurrentKey::Told(own) => Some(own.name == key.name),
+        CurrentKey::Told(own) => Some(own.id == key.id),
         CurrentKey::Untold => None,
     }
 }
 
 fn describe<'a>(key: &'a KeyInfo, own: &CurrentKey) -> Key<'a> {
-    let (read, write) = match &key.grants {
-        Some(KeyGrants::Buckets { read, write }) => (
-            Some(read.iter().map(String::as_str).collect()),
-            Some(write.iter().map(String::as_str).collect()),
-        ),
-        Some(KeyGrants::Everything) | None => (None, None),
+    fn words(set: &BTreeSet<String>) -> Option<Vec<&str>> {
+        Some(set.iter().map(String::as_str).collect())
+    }
+    let (read, write, permissions) = match &key.grants {
+        Some(KeyGrants::Buckets { read, write }) => (words(read), words(write), None),
+        Some(KeyGrants::Permissions(permissions)) => (None, None, words(permissions)),
+        Some(KeyGrants::Everything) | None => (None, None, None),
     };
     Key {
+        id: &key.id,
         name: &key.name,
         created: key.created.map(seconds),
         expires: key.expires.map(seconds),
@@ -80,6 +85,7 @@ fn describe<'a>(key: &'a KeyInfo, own: &CurrentKey) -> Key<'a> {
         full_access: key.grants.as_ref().map(|grants| *grants == KeyGrants::Everything),
         read,
         write,
+        permissions,
         addresses: &key.addresses,
         revocable: key.origin == KeyOrigin::Api,
         in_use: in_use(key, own),
@@ -94,6 +100,9 @@ fn table(keys: &[KeyInfo], own: &CurrentKey, now: SystemTime) -> Table {
         .set_header(["KEY", "MAY", "CREATED", "LAST USED", "ENDS"]);
     for key in keys {
         let mut name = printable(&key.name);
+        if key.id != key.name {
+            name.push_str(&format!(" [{}]", printable(&key.id)));
+        }
         if in_use(key, own) == Some(true) {
             name.push_str(" (in use here)");
         }
@@ -143,6 +152,7 @@ mod tests {
 
     fn key(name: &str) -> KeyInfo {
         KeyInfo {
+            id: name.into(),
             name: name.into(),
             created: Some(SystemTime::UNIX_EPOCH),
             expires: None,
@@ -184,6 +194,26 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part:?} is missing in {text}");
         }
+    }
+
+    #[test]
+    fn keys_of_one_name_are_told_apart() {
+        let twin = |id: &str| KeyInfo {
+            id: id.into(),
+            grants: Some(KeyGrants::Permissions(BTreeSet::from(["files:read".to_owned()]))),
+            ..key("twin")
+        };
+        let own = CurrentKey::Told(twin("key_2"));
+        let text = table(&[twin("key_1"), twin("key_2")], &own, SystemTime::UNIX_EPOCH).to_string();
+        let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(
+            text.contains("twin [key_1] files:read") && text.contains("twin [key_2] (in use here) files:read"),
+            "{text}"
+        );
+        let value = serde_json::to_value(describe(&twin("key_1"), &own)).unwrap();
+        assert_eq!((&value["id"], &value["in_use"]), (&"key_1".into(), &false.into()));
+        assert_eq!(value["permissions"], serde_json::json!(["files:read"]));
+        assert!(value["read"].is_null());
     }
 
     #[test]

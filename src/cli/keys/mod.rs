@@ -18,7 +18,7 @@ use crate::control::{Daemon, Daemons, MountReport};
 use crate::daemon::{KeyHolder, open_keys};
 use crate::model::{Error, ErrorKind};
 use crate::paths::Paths;
-use crate::provider::keys::{CurrentKey, KeyManager};
+use crate::provider::keys::{CurrentKey, KeyInfo, KeyManager};
 pub use time::{Ending, parse_life};
 
 pub async fn run(arguments: &KeysArguments, paths: &Paths) -> Result<Exit, Failure> {
@@ -80,6 +80,9 @@ impl Service {
             (true, Some(source)) => failure.with_repair(format!(
                 "keys are managed with a key that has full access; put one where [remotes.{name}.keys_auth] reads it: {source}"
             )),
+            (true, None) if !self.remote.provider.has_keys_auth() => failure.with_repair(format!(
+                "the key that {name} uses may not do that; keys are managed in the provider's dashboard, too"
+            )),
             (true, None) if name.contains("://") => failure.with_repair(
                 "keys are managed with a key that has full access; configure this remote with a name and a [keys_auth]",
             ),
@@ -97,7 +100,7 @@ impl Service {
     }
 
     /// This user's mounts of this service: those of the remote, and all that use the key.
-    fn mounts<'a>(&self, daemons: &'a Daemons, key: &str) -> Vec<(&'a Daemon, &'a MountReport)> {
+    fn mounts<'a>(&self, daemons: &'a Daemons, key: &KeyInfo) -> Vec<(&'a Daemon, &'a MountReport)> {
         let endpoint = self.remote.endpoint.as_str();
         daemons
             .mounts()
@@ -108,8 +111,9 @@ impl Service {
     }
 }
 
-fn uses(mount: &MountReport, key: &str) -> bool {
-    mount.credential.key.as_ref().is_some_and(|used| used.name == key)
+fn uses(mount: &MountReport, key: &KeyInfo) -> bool {
+    let used = mount.credential.key.as_ref();
+    used.is_some_and(|used| used.id == key.id || (used.id.is_empty() && used.name == key.name))
 }
 
 /// A word as a shell takes it.

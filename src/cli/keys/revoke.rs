@@ -7,18 +7,17 @@ use super::{Exit, Failure, Service, printable, uses};
 use crate::control::Daemons;
 use crate::model::ErrorKind;
 use crate::paths::Paths;
-use crate::provider::keys::CurrentKey;
+use crate::provider::keys::{CurrentKey, KeyInfo};
 
 pub async fn run(arguments: &RevokeArguments, paths: &Paths) -> Result<Exit, Failure> {
     let service = Service::open(&arguments.source, paths).await?;
-    let name = &arguments.name;
+    let key = service
+        .manager
+        .show(&arguments.key)
+        .await
+        .map_err(|error| service.failed(error))?;
     if !arguments.yes {
-        let key = service
-            .manager
-            .show(name)
-            .await
-            .map_err(|error| service.failed(error))?;
-        if let Some(user) = user_of(&service, name, paths).await? {
+        if let Some(user) = user_of(&service, &key, paths).await? {
             return Err(Failure::new(
                 Exit::Busy,
                 format!(
@@ -30,33 +29,34 @@ pub async fn run(arguments: &RevokeArguments, paths: &Paths) -> Result<Exit, Fai
         }
         let grants = key
             .grants
+            .as_ref()
             .map_or_else(|| "?".to_owned(), |grants| printable(&grants.to_string()));
-        if !confirmed(&format!("Revoke the key {} ({grants})?", printable(name)))? {
+        if !confirmed(&format!("Revoke the key {} ({grants})?", printable(&key.name)))? {
             eprintln!("nothing was revoked");
             return Ok(Exit::Other);
         }
     }
     service
         .manager
-        .revoke(name)
+        .revoke(&key.id)
         .await
         .map_err(|error| service.failed(error))?;
-    println!("{}: revoked the key {}", service.remote.name, printable(name));
+    println!("{}: revoked the key {}", service.remote.name, printable(&key.name));
     Ok(Exit::Done)
 }
 
 /// Who would be without a key, as a sentence.
-async fn user_of(service: &Service, name: &str, paths: &Paths) -> Result<Option<String>, Failure> {
-    let (remote, key) = (&service.remote.name, printable(name));
+async fn user_of(service: &Service, wanted: &KeyInfo, paths: &Paths) -> Result<Option<String>, Failure> {
+    let (remote, key) = (&service.remote.name, printable(&wanted.name));
     let daemons = Daemons::find(paths).await?;
-    let mounts = service.mounts(&daemons, name);
-    if let Some((_, mount)) = mounts.into_iter().find(|(_, mount)| uses(mount, name)) {
+    let mounts = service.mounts(&daemons, wanted);
+    if let Some((_, mount)) = mounts.into_iter().find(|(_, mount)| uses(mount, wanted)) {
         return Ok(Some(format!(
             "{} is mounted with the key {key}",
             mount.directory.display()
         )));
     }
-    let told = |key: &CurrentKey| matches!(key, CurrentKey::Told(own) if own.name == *name);
+    let told = |key: &CurrentKey| matches!(key, CurrentKey::Told(own) if own.id == wanted.id);
     let has_own = service.remote.provider.secret_source().is_some();
     let own = service.own_key_if_any().await?;
     if told(&own) {

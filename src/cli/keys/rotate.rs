@@ -12,6 +12,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::super::arguments::RotateArguments;
 use super::super::mount::resolve;
+use super::time::expiry;
 use super::{Exit, Failure, Service, given_secrets, printable, quoted, uses};
 use crate::auth::{Existing, GivenSecrets, SecretFile, SecretSource, StoredSecret};
 use crate::config::ResolvedRemote;
@@ -19,7 +20,7 @@ use crate::control::{Daemons, MountReport, seconds};
 use crate::daemon::{KeyHolder, open_keys};
 use crate::model::{Error, ErrorKind};
 use crate::paths::{Paths, absolute, private_directory};
-use crate::provider::keys::{CurrentKey, KeyInfo, KeyManager, KeyOrigin, KeyRequest, KeyStanding};
+use crate::provider::keys::{CurrentKey, KeyInfo, KeyManager, KeyOrigin, KeyRequest, KeyStanding, NewKey};
 
 /// The fewest digits of a time in seconds behind a key's name: those of every second since 2001.
 const TIME_DIGITS: usize = 10;
@@ -27,6 +28,7 @@ const TIME_DIGITS: usize = 10;
 const MAX_NAMES: u32 = 10;
 
 pub async fn run(arguments: &RotateArguments, paths: &Paths) -> Result<Exit, Failure> {
+    let expires = expiry(arguments.expires)?;
     let (_, remote) = resolve(&arguments.source, paths)?;
     let (source, destination) = destination(&remote, arguments.write_to.as_deref())?;
     let _held = lock(&remote, paths)?;
@@ -37,12 +39,18 @@ pub async fn run(arguments: &RotateArguments, paths: &Paths) -> Result<Exit, Fai
     let service = Service::of(remote).await?;
     let old = key_in_use(&service, arguments.key.as_deref()).await?;
     let mut request = successor(&old, SystemTime::now()).map_err(|why| service.refused(why))?;
+    if let Some(at) = expires {
+        if !service.manager.capabilities().expiry {
+            return Err(service.refused("this provider's keys have no end".to_owned()));
+        }
+        request.expires = Some(at);
+    }
     find_free_name(&service, &mut request).await?;
     let rotation = Rotation {
         service,
         source,
         place,
-        old: old.name,
+        old,
         request,
     };
     let new = rotation.make().await?;
@@ -130,15 +138,15 @@ fn lock(remote: &ResolvedRemote, paths: &Paths) -> Result<File, Failure> {
 
 /// The key that is to be replaced, as the managing credential sees it: whoever may not manage keys is told so here.
 async fn key_in_use(service: &Service, named: Option<&str>) -> Result<KeyInfo, Failure> {
-    let name = match (service.own_key().await?, named) {
-        (CurrentKey::Told(own), Some(named)) if own.name != named => {
+    let id = match (service.own_key().await?, named) {
+        (CurrentKey::Told(own), Some(named)) if own.name != named && own.id != named => {
             return Err(service.refused(format!(
                 "it is mounted with the key {}, not with {}",
                 printable(&own.name),
                 printable(named)
             )));
         }
-        (CurrentKey::Told(own), _) => own.name,
+        (CurrentKey::Told(own), _) => own.id,
         (CurrentKey::Untold, Some(named)) => named.to_owned(),
         (CurrentKey::Untold, None) => {
             return Err(service.refused(format!(
@@ -147,7 +155,7 @@ async fn key_in_use(service: &Service, named: Option<&str>) -> Result<KeyInfo, F
             )));
         }
     };
-    service.manager.show(&name).await.map_err(|error| service.failed(error))
+    service.manager.show(&id).await.map_err(|error| service.failed(error))
 }
 
 /// A key like the old one under a new name. Its life is as long as the old one's was meant to be.
@@ -195,8 +203,8 @@ async fn find_free_name(service: &Service, request: &mut KeyRequest) -> Result<(
     for _ in 0..MAX_NAMES {
         match service.manager.show(&request.name).await {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(service.failed(error)),
-            Ok(_) => request.name = next_name(&request.name, 0),
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(service.failed(error)),
+            Ok(_) | Err(_) => request.name = next_name(&request.name, 0),
         }
     }
     Err(service.refused(format!("there is a key {} already", printable(&request.name))))
@@ -204,6 +212,7 @@ async fn find_free_name(service: &Service, request: &mut KeyRequest) -> Result<(
 
 /// The new key in hand, proved.
 struct Proved {
+    id: String,
     secret: SecretString,
     manager: Arc<dyn KeyManager>,
 }
@@ -213,7 +222,7 @@ struct Rotation {
     source: SecretSource,
     /// The destination's name.
     place: String,
-    old: String,
+    old: KeyInfo,
     request: KeyRequest,
 }
 
@@ -234,29 +243,34 @@ impl Rotation {
                     ErrorKind::Unreachable | ErrorKind::TimedOut | ErrorKind::BadData
                 ) =>
             {
-                return Err(self.undo(error).await);
+                return Err(self.undo(new, error).await);
             }
             Err(error) => return Err(service.failed(error)),
         };
-        match self.prove(&key.secret).await {
+        match self.prove(&key).await {
             Ok(manager) => Ok(Proved {
+                id: key.info.id,
                 secret: key.secret,
                 manager,
             }),
-            Err(error) => Err(self.undo(error.context("the new key does not work")).await),
+            Err(error) => {
+                let error = error.context("the new key does not work");
+                Err(self.undo(&key.info.id, error).await)
+            }
         }
     }
 
     /// Uses the new key: it is accepted, is the one that was made, and may do the same as the old one.
-    async fn prove(&self, secret: &SecretString) -> Result<Arc<dyn KeyManager>, Error> {
-        let manager = open_keys(&self.service.remote, KeyHolder::New(secret), &GivenSecrets::default())
+    async fn prove(&self, new: &NewKey) -> Result<Arc<dyn KeyManager>, Error> {
+        let holder = KeyHolder::New(&new.secret);
+        let manager = open_keys(&self.service.remote, holder, &GivenSecrets::default())
             .await
             .map_err(|error| error.error)?;
         match manager.current().await? {
             // Making it included a look at its rights.
             CurrentKey::Untold => Ok(manager),
             CurrentKey::Told(key)
-                if key.name == self.request.name
+                if key.id == new.info.id
                     && key.grants.as_ref() == Some(&self.request.grants)
                     && key.standing == KeyStanding::Usable =>
             {
@@ -266,17 +280,21 @@ impl Rotation {
         }
     }
 
-    /// Takes the new key back; the old one was not touched.
-    async fn undo(&self, error: Error) -> Failure {
+    /// Takes the new key back, which has this id or, where that was lost, this name; the old one was not touched.
+    async fn undo(&self, new: &str, error: Error) -> Failure {
         let failure = self.service.failed(error);
-        match self.service.manager.revoke(&self.request.name).await {
+        let revoked = match self.service.manager.show(new).await {
+            Ok(key) => self.service.manager.revoke(&key.id).await,
+            Err(error) => Err(error),
+        };
+        match revoked {
             Ok(()) => failure.with_repair("the new key was removed again, the old one works as before"),
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 failure.with_repair("no key was made, the old one works as before")
             }
             Err(_) => failure.with_repair(format!(
                 "the old key works as before; remove the new one when the provider answers: {}",
-                self.service.removal(&self.request.name)
+                self.service.removal(new)
             )),
         }
     }
@@ -285,7 +303,7 @@ impl Rotation {
         let written = match destination {
             Prepared::File(mut file) => {
                 if let Err(error) = file.write(&new.secret) {
-                    return Err(self.undo(error).await);
+                    return Err(self.undo(&new.id, error).await);
                 }
                 file.install()
             }
@@ -294,8 +312,8 @@ impl Rotation {
         if let Err(error) = written {
             // It may have come as far as the new secret's being there.
             return Err(match self.reads(&new.secret).await {
-                Ok(false) => self.undo(error).await,
-                Ok(true) | Err(_) => self.both_stay(error.into()),
+                Ok(false) => self.undo(&new.id, error).await,
+                Ok(true) | Err(_) => self.both_stay(&new.id, error.into()),
             });
         }
         self.say(&format!("the new key works and is in {}", self.place));
@@ -371,7 +389,7 @@ impl Rotation {
             // The old key may be the one that is asked with, and it must be able to answer for its own end.
             &new.manager
         };
-        match manager.revoke(&self.old).await {
+        match manager.revoke(&self.old.id).await {
             Ok(()) => {}
             // Gone is what was wanted; an answer may have been lost on its way.
             Err(error) if error.kind() == ErrorKind::NotFound => {}
@@ -382,7 +400,7 @@ impl Rotation {
             self.service.remote.name,
             printable(&self.request.name),
             self.place,
-            printable(&self.old)
+            printable(&self.old.name)
         );
         if let SecretSource::Env(variable) = &self.source {
             println!(
@@ -403,18 +421,18 @@ impl Rotation {
                  if it is mounted, then: {}",
                 self.service.remote.name,
                 self.place,
-                self.service.removal(&self.old)
+                self.service.removal(&self.old.id)
             ),
         )
     }
 
     /// Nobody knows which of the two the remote reads.
-    fn both_stay(&self, why: Failure) -> Failure {
+    fn both_stay(&self, new: &str, why: Failure) -> Failure {
         why.about(&self.service.remote.name).with_repair(format!(
             "the old key and the new one both work; see which is in {}, and remove the other: {} or {}",
             self.place,
-            self.service.removal(&self.old),
-            self.service.removal(&self.request.name)
+            self.service.removal(&self.old.id),
+            self.service.removal(new)
         ))
     }
 
@@ -437,6 +455,7 @@ mod tests {
 
     fn old() -> KeyInfo {
         KeyInfo {
+            id: "laptop".into(),
             name: "laptop".into(),
             created: Some(SystemTime::UNIX_EPOCH),
             expires: None,

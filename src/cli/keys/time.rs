@@ -7,6 +7,8 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 
+use super::{Exit, Failure};
+
 /// The end of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
@@ -39,6 +41,22 @@ impl FromStr for Ending {
         stamp
             .map(|stamp| Self::At(stamp.into()))
             .ok_or_else(|| format!("{text:?} is neither a time such as 90d nor a date such as 2027-01-31"))
+    }
+}
+
+/// The end of a key that is made now, if it is to have one.
+///
+/// # Errors
+/// For a time that is over.
+pub fn expiry(ending: Option<Ending>) -> Result<Option<SystemTime>, Failure> {
+    let now = SystemTime::now();
+    match ending.map(|ending| ending.from(now)) {
+        None => Ok(None),
+        Some(Some(at)) if at > now => Ok(Some(at)),
+        Some(_) => Err(Failure::new(
+            Exit::Usage,
+            "--expires is in the past, or beyond all calendars",
+        )),
     }
 }
 

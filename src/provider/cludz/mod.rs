@@ -26,10 +26,11 @@ use uuid::Uuid;
 use self::client::{Asking, Client, join};
 use self::store::{Swap, Upload};
 use super::keys::KeyInfo;
+use super::unbroken::unbroken;
 use super::{ByteStream, Capabilities, Content, LabelChanges, LabelSupport, Place, Provider, Reads, Target};
 use crate::api::Api;
 use crate::auth::CredentialState;
-use crate::model::{Action, Entry, Error, ErrorKind, Kind, Name, ObjectId, ObjectKey, Progress, Result, Rights, Usage};
+use crate::model::{Action, Entry, Error, ErrorKind, Kind, Name, ObjectId, ObjectKey, Result, Rights, Usage};
 use crate::net::Dialect;
 
 /// In bytes. "100 MB" is documented; that it is decimal is assumed, for the smaller of both is safe.
@@ -93,15 +94,6 @@ impl Cludz {
     /// How Cludz words its refusals.
     pub fn dialect() -> Arc<dyn Dialect> {
         Arc::new(wire::CludzDialect)
-    }
-
-    /// Runs a change of several requests to its end even if the caller stops waiting in the middle.
-    async fn unbroken<T: Send + 'static>(work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
-        let progress = Progress::current();
-        match tokio::spawn(async move { progress.scope(work).await }).await {
-            Ok(result) => result,
-            Err(_) => Err(Error::internal("a change at the provider was interrupted")),
-        }
     }
 }
 
@@ -221,7 +213,7 @@ impl Provider for Cludz {
         }
         let sha256 = content.sha256().await?;
         let (client, target, content) = (Arc::clone(&self.client), target.clone(), content.clone());
-        Self::unbroken(async move {
+        unbroken(async move {
             let upload = Upload {
                 content: &content,
                 sha256: &sha256,
@@ -270,7 +262,7 @@ impl Provider for Cludz {
         }
         let client = Arc::clone(&self.client);
         let (entry, to, replaced) = (entry.clone(), to.clone(), replaced.cloned());
-        Self::unbroken(async move {
+        unbroken(async move {
             let folder = to.parent.as_str();
             let described = store::rename(&client, folder, &entry, &to.name, replaced.as_ref())
                 .await

@@ -22,7 +22,7 @@ use crate::api::Api;
 use crate::model::{Error, ErrorKind, Result};
 use crate::net::Request;
 use crate::provider::keys::{
-    CurrentKey, KeyCapabilities, KeyGrants, KeyInfo, KeyManager, KeyOrigin, KeyRequest, KeyStanding, NewKey,
+    CurrentKey, GrantForm, KeyCapabilities, KeyGrants, KeyInfo, KeyManager, KeyOrigin, KeyRequest, KeyStanding, NewKey,
 };
 
 /// The name that `/me` gives when authentication is off (measured on ReductStore 1.21.5).
@@ -56,6 +56,7 @@ impl From<Token> for KeyInfo {
     fn from(token: Token) -> Self {
         let at = |text: Option<String>| text.as_deref().and_then(time);
         Self {
+            id: token.name.clone(),
             name: token.name,
             created: at(token.created_at),
             expires: at(token.expires_at),
@@ -138,8 +139,8 @@ impl Tokens {
 }
 
 /// What today's servers are sent.
-fn current_form(request: &KeyRequest) -> Value {
-    let mut body = json!({ "permissions": flat_form(request) });
+fn current_form(request: &KeyRequest, grants: &Value) -> Value {
+    let mut body = json!({ "permissions": grants });
     if let Some(expires) = request.expires {
         body["expires_at"] = Timestamp::try_from(expires).map_or(Value::Null, |at| at.to_string().into());
     }
@@ -153,10 +154,17 @@ fn current_form(request: &KeyRequest) -> Value {
 }
 
 /// What the first servers are sent: the grants and nothing else.
-fn flat_form(request: &KeyRequest) -> Value {
-    match &request.grants {
-        KeyGrants::Everything => json!({"full_access": true, "read": [], "write": []}),
-        KeyGrants::Buckets { read, write } => json!({"full_access": false, "read": read, "write": write}),
+///
+/// # Errors
+/// `InvalidInput` for grants in another form than the servers have.
+fn flat_form(grants: &KeyGrants) -> Result<Value> {
+    match grants {
+        KeyGrants::Everything => Ok(json!({"full_access": true, "read": [], "write": []})),
+        KeyGrants::Buckets { read, write } => Ok(json!({"full_access": false, "read": read, "write": write})),
+        KeyGrants::Permissions(_) => Err(Error::new(
+            ErrorKind::InvalidInput,
+            "a token is given buckets to read and to write",
+        )),
     }
 }
 
@@ -164,6 +172,7 @@ fn flat_form(request: &KeyRequest) -> Value {
 impl KeyManager for Tokens {
     fn capabilities(&self) -> KeyCapabilities {
         KeyCapabilities {
+            grants: GrantForm::Buckets,
             expiry: true,
             idle_limit: true,
             addresses: true,
@@ -214,7 +223,8 @@ impl KeyManager for Tokens {
             let why = "a token's name has ASCII characters only, else the server doesn't know the token again";
             return Err(Error::new(ErrorKind::InvalidInput, why));
         }
-        let first = match self.make(request, &current_form(request)).await {
+        let grants = flat_form(&request.grants)?;
+        let first = match self.make(request, &current_form(request, &grants)).await {
             Err(error) if matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::BadData) => error,
             outcome => return outcome,
         };
@@ -222,7 +232,7 @@ impl KeyManager for Tokens {
             // A key without the limit that was asked for is worse than none.
             return Err(first);
         }
-        match (self.make(request, &flat_form(request)).await, first.kind()) {
+        match (self.make(request, &grants).await, first.kind()) {
             (Err(error), _) if matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::BadData) => Err(first),
             // The name may be taken by the first attempt itself.
             (Err(error), ErrorKind::BadData) if error.kind() == ErrorKind::AlreadyExists => Err(first),
@@ -230,8 +240,8 @@ impl KeyManager for Tokens {
         }
     }
 
-    async fn revoke(&self, name: &str) -> Result<()> {
-        let url = self.server.token_url(name)?;
+    async fn revoke(&self, id: &str) -> Result<()> {
+        let url = self.server.token_url(id)?;
         let request = Request::new(Method::DELETE, url, "remove the token");
         self.server.api().call(&request).await.map(drop)
     }
@@ -295,13 +305,13 @@ mod tests {
             addresses: Vec::new(),
         };
         let flat = json!({"full_access": false, "read": ["b"], "write": []});
-        assert_eq!(flat_form(&request), flat);
-        assert_eq!(current_form(&request), json!({"permissions": flat}));
+        assert_eq!(flat_form(&request.grants).unwrap(), flat);
+        assert_eq!(current_form(&request, &flat), json!({"permissions": flat}));
         request.expires = Some(SystemTime::UNIX_EPOCH + Duration::from_secs(86_400));
         request.idle_limit = Some(Duration::from_secs(60));
         request.addresses = vec!["::1".into()];
         assert_eq!(
-            current_form(&request),
+            current_form(&request, &flat),
             json!({"permissions": flat, "expires_at": "1970-01-02T00:00:00Z", "ttl": 60, "ip_allowlist": ["::1"]})
         );
     }

@@ -15,6 +15,9 @@ pub(super) const TOKEN_VARIABLES: &[&str] = &[API_KEY_VARIABLE, ACCESS_TOKEN_VAR
 const API_KEY_VARIABLE: &str = "CLOUDSYNC_API_KEY";
 const ACCESS_TOKEN_VARIABLE: &str = "CLOUDSYNC_ACCESS_TOKEN";
 
+/// How many of a key's first characters the list of keys shows (CloudSync documentation, "List API Keys").
+const SHOWN_CHARS: usize = 12;
+
 /// What a key's beginning says of the environment it is for (CloudSync documentation, "Key Types").
 const ENVIRONMENTS: &[(&str, &str)] = &[("sk_live_", "production"), ("sk_test_", "sandbox")];
 
@@ -77,6 +80,7 @@ impl CloudSyncSpec {
                 placement: TokenPlacement::Bearer,
                 kind: TokenKind {
                     environments: ENVIRONMENTS,
+                    public_chars: SHOWN_CHARS,
                     ..TokenKind::API_KEY
                 },
             },

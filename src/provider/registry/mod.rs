@@ -120,6 +120,11 @@ impl ProviderSpec {
         }
     }
 
+    /// Whether a remote can have a credential of its own to manage keys.
+    pub fn has_keys_auth(&self) -> bool {
+        matches!(self, Self::Storra(_) | Self::Reductstore(_))
+    }
+
     /// Where the one secret is that the person gave, if there is one: a token, a key, a password.
     pub fn secret_source(&self) -> Option<&SecretSource> {
         match self.identity() {
