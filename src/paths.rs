@@ -155,6 +155,11 @@ impl Paths {
         self.state.join(format!("rotate-{}.lock", readable(remote)))
     }
 
+    /// Held while a remote's token is being renewed, by one process of the host. Nobody removes it.
+    pub fn renewal_lock(&self, remote: &str) -> PathBuf {
+        self.state.join(format!("renew-{}.lock", readable(remote)))
+    }
+
     /// Where files that the provider didn't take are exported to.
     pub fn unsent(&self, remote: &str) -> PathBuf {
         self.state.join("unsent").join(readable(remote))

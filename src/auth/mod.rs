@@ -20,6 +20,7 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 use serde::Serialize;
+use tokio::sync::watch;
 
 use crate::model::Result;
 use crate::net::Credential;
@@ -76,6 +77,14 @@ pub struct RenewalCounts {
     pub waits: u64,
 }
 
+/// What others must know of a credential to see that what it may do is to be found out anew.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Vitals {
+    /// Whether requests can be made with it now or as soon as it is renewed; not so when a person must act.
+    pub usable: bool,
+    pub scopes: Option<Scopes>,
+}
+
 /// What to do after a 401.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AfterRejection {
@@ -121,4 +130,10 @@ pub trait Authenticator: Send + Sync + 'static {
     async fn refresh(&self, given: &GivenSecrets) -> Result<()>;
 
     fn state(&self) -> CredentialState;
+
+    /// Changes when the credential begins or ceases to be usable, and when it may do something else than before.
+    fn vitals(&self) -> watch::Receiver<Vitals>;
+
+    /// Finishes what would be lost if the process ended now. To be called before it does.
+    async fn close(&self);
 }

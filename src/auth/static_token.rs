@@ -6,11 +6,12 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use reqwest::header::{HeaderName, HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
+use tokio::sync::watch;
 use tracing::info;
 
 use super::{
     AfterRejection, Authenticator, CredentialState, Generation, GivenSecrets, Presented, RenewalCounts, Scopes,
-    SecretSource,
+    SecretSource, Vitals,
 };
 use crate::model::{Error, ErrorKind, Result};
 use crate::net::Credential;
@@ -111,7 +112,13 @@ pub struct StaticToken {
     /// Held while the source is read: what is adopted is never older than what is there. Counts the readings begun.
     reading: tokio::sync::Mutex<()>,
     readings: AtomicU64,
+    vitals: watch::Sender<Vitals>,
 }
+
+const USABLE: Vitals = Vitals {
+    usable: true,
+    scopes: None,
+};
 
 struct Current {
     /// `None` after it was forgotten.
@@ -140,20 +147,54 @@ impl StaticToken {
     ) -> Result<Self> {
         let token = source.read(&given).await?;
         placement.credential(&token)?;
+        Ok(Self::with(source, placement, kind, given, Some(token), Standing::Good))
+    }
+
+    /// The same without a token when there is none yet.
+    pub async fn open_waiting(
+        source: SecretSource,
+        placement: TokenPlacement,
+        kind: TokenKind,
+        given: GivenSecrets,
+    ) -> Self {
+        let token = source.read(&given).await.and_then(|token| {
+            placement.credential(&token)?;
+            Ok(token)
+        });
+        let token = token.map_err(|error| info!(%error, "there is no token yet")).ok();
+        let standing = match token {
+            Some(_) => Standing::Good,
+            None => Standing::Gone,
+        };
+        Self::with(source, placement, kind, given, token, standing)
+    }
+
+    fn with(
+        source: SecretSource,
+        placement: TokenPlacement,
+        kind: TokenKind,
+        given: GivenSecrets,
+        token: Option<SecretString>,
+        standing: Standing,
+    ) -> Self {
         let current = Current {
-            token: Some(token),
+            token,
             generation: Generation(1),
-            standing: Standing::Good,
+            standing,
             given,
         };
-        Ok(Self {
+        Self {
             source,
             placement,
             kind,
             current: Mutex::new(current),
             reading: tokio::sync::Mutex::default(),
             readings: AtomicU64::new(0),
-        })
+            vitals: watch::Sender::new(Vitals {
+                usable: standing == Standing::Good,
+                scopes: None,
+            }),
+        }
     }
 
     /// Reads the source and takes what it has; says whether that is another token than before.
@@ -181,8 +222,15 @@ impl StaticToken {
         if current.token.take().is_some() {
             current.generation = Generation(current.generation.0 + 1);
             current.standing = Standing::Gone;
+            self.tell(Standing::Gone);
             info!(repair = self.repair(), "the token was forgotten");
         }
+    }
+
+    fn tell(&self, standing: Standing) {
+        let usable = standing == Standing::Good;
+        self.vitals
+            .send_if_modified(|vitals| std::mem::replace(&mut vitals.usable, usable) != usable);
     }
 
     fn repair(&self) -> String {
@@ -201,6 +249,7 @@ impl StaticToken {
             current.token = Some(token);
             current.generation = Generation(current.generation.0 + 1);
             current.standing = Standing::Good;
+            self.tell(Standing::Good);
             info!(source = %self.source, "a new token was read");
         }
         changed
@@ -264,6 +313,7 @@ impl Authenticator for StaticToken {
         let mut current = self.current.lock();
         if current.generation == generation && current.standing == Standing::Good {
             current.standing = Standing::Rejected;
+            self.tell(Standing::Rejected);
             info!(source = %self.source, repair = self.repair(), "the provider rejected the token");
         }
         AfterRejection::GiveUp
@@ -273,6 +323,7 @@ impl Authenticator for StaticToken {
         let mut current = self.current.lock();
         if current.generation == generation {
             current.standing = Standing::Good;
+            self.tell(Standing::Good);
         }
     }
 
@@ -296,6 +347,12 @@ impl Authenticator for StaticToken {
             Standing::Gone => CredentialState::NeedsLogin,
         }
     }
+
+    fn vitals(&self) -> watch::Receiver<Vitals> {
+        self.vitals.subscribe()
+    }
+
+    async fn close(&self) {}
 }
 
 /// No credential: public storage.
@@ -343,6 +400,12 @@ impl Authenticator for Anonymous {
     fn state(&self) -> CredentialState {
         CredentialState::Anonymous
     }
+
+    fn vitals(&self) -> watch::Receiver<Vitals> {
+        watch::Sender::new(USABLE).subscribe()
+    }
+
+    async fn close(&self) {}
 }
 
 #[cfg(test)]

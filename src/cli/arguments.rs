@@ -97,6 +97,9 @@ pub struct MountArguments {
     /// Let close wait until the provider has the file, and say whether it took it
     #[arg(long)]
     sync: bool,
+    /// Mount also without a credential that works, and go on as soon as somebody has logged in
+    #[arg(long)]
+    wait_for_login: bool,
     /// Write the log here [default: ~/.local/state/keymount/keymount.log]
     #[arg(long, value_name = "FILE")]
     log_file: Option<PathBuf>,
@@ -349,6 +352,7 @@ impl MountArguments {
             cache_dir: self.cache_dir.map(|path| crate::paths::absolute(&path)),
             cache_size: self.cache_size,
             no_disk_cache: flag(self.no_disk_cache),
+            wait_for_login: flag(self.wait_for_login),
             attr_ttl: self.attr_ttl,
             op_timeout: self.op_timeout,
             sync: flag(self.sync),

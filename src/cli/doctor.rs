@@ -85,7 +85,7 @@ pub async fn run(paths: &Paths) -> Result<Exit, Failure> {
             tell(vec![configuration(&config, paths)]);
             for (name, remote) in config.remotes() {
                 let remote = remote.resolve(name, RemotePath::default());
-                tell(self::remote(&remote).await);
+                tell(self::remote(&remote, paths).await);
             }
         }
     }
@@ -183,7 +183,7 @@ fn configuration(config: &Config, paths: &Paths) -> Finding {
     good(format!("{} is in order and has {count} {remotes}", path.display()))
 }
 
-async fn remote(remote: &ResolvedRemote) -> Vec<Finding> {
+async fn remote(remote: &ResolvedRemote, paths: &Paths) -> Vec<Finding> {
     let name = &remote.name;
     let mut findings = Vec::new();
     if let Some(stored) = remote.provider.secret_source().and_then(SecretSource::stored) {
@@ -205,7 +205,7 @@ async fn remote(remote: &ResolvedRemote) -> Vec<Finding> {
         ))),
         Ok(_) => {}
     }
-    match try_remote(remote, &secrets_of(remote)).await {
+    match try_remote(remote, paths, &secrets_of(remote)).await {
         Ok(trial) => findings.push(good(format!("{name}: the provider answers, rights {}", trial.rights))),
         Err(error) => findings.push(bad(format!("{name}: {}", Failure::from(error)))),
     }

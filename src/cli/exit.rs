@@ -162,6 +162,7 @@ impl From<StartError> for Failure {
         match (stage, exit) {
             (Stage::Credential, _) if failure.has_repair() => failure,
             (Stage::Credential, _) => failure.with_repair("put the token there and run the command again"),
+            (_, Exit::Credentials) if failure.has_repair() => failure,
             (_, Exit::Credentials) => failure
                 .with_repair("get a valid token from the provider, put it where this remote reads it, and try again"),
             (_, Exit::Unreachable) => failure.with_repair("run: keymount doctor"),

@@ -17,7 +17,7 @@ pub async fn run(arguments: &LoginArguments, paths: &Paths) -> Result<Exit, Fail
     let checked = if arguments.no_check {
         "not checked".to_owned()
     } else {
-        let trial = try_token(&remote, &token).await.map_err(|error| {
+        let trial = try_token(&remote, paths, &token).await.map_err(|error| {
             Failure::new(Failure::from(error.clone()).exit, error.error.message())
                 .about(format!("{name}: nothing was stored"))
         })?;

@@ -43,7 +43,7 @@ fn list(paths: &Paths) -> Result<Exit, Failure> {
 async fn test(source: &str, paths: &Paths) -> Result<Exit, Failure> {
     let (_, remote) = resolve(source, paths)?;
     let label = remote.label();
-    let trial = try_remote(&remote, &secrets_of(&remote))
+    let trial = try_remote(&remote, paths, &secrets_of(&remote))
         .await
         .map_err(|error| Failure::from(error).about(&label))?;
     println!("{label}: the provider answers, rights {}", trial.rights);

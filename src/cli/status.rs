@@ -179,7 +179,8 @@ fn table(mounts: &[&MountReport]) -> Table {
     table
 }
 
-/// `token laptop, valid for 29 days, ends after 12 hours without use`; `api-key (sandbox), valid`.
+/// `token laptop, valid for 29 days, ends after 12 hours without use`; `api-key (sandbox), valid`; `oauth, valid for
+/// 50 minutes, scopes files:read`.
 fn credential(mount: &MountReport) -> String {
     let credential = &mount.credential;
     if credential.state == "anonymous" {
@@ -192,10 +193,21 @@ fn credential(mount: &MountReport) -> String {
     if let Some(environment) = &credential.environment {
         text.push_str(&format!(" ({})", printable(environment)));
     }
-    text.push_str(&format!(", {}", credential.state));
+    text.push_str(", ");
+    text.push_str(&match credential.state.as_str() {
+        "expired" => "expired, retrying".to_owned(),
+        "needs-login" if credential.is_kept() => {
+            format!("needs login; run: keymount login {}", mount.remote_name())
+        }
+        "needs-login" => "needs login".to_owned(),
+        state => state.to_owned(),
+    });
     if let Some(until) = credential.until {
-        let left = until.saturating_sub(seconds(SystemTime::now()));
-        text.push_str(&format!(" for {}", HumanDuration(Duration::from_secs(left))));
+        let left = Duration::from_secs(until.saturating_sub(seconds(SystemTime::now())));
+        text.push_str(&match credential.state.as_str() {
+            "renewing" => format!(", the present one is valid for {}", HumanDuration(left)),
+            _ => format!(" for {}", HumanDuration(left)),
+        });
     }
     if let Some(key) = &credential.key {
         if let Some(limit) = key.idle_limit {
@@ -205,6 +217,9 @@ fn credential(mount: &MountReport) -> String {
         if !key.addresses.is_empty() {
             text.push_str(&format!(", from {} only", printable(&key.addresses.join(" "))));
         }
+    }
+    if let Some(scopes) = &credential.scopes {
+        text.push_str(&format!(", scopes {}", printable(scopes)));
     }
     text
 }
@@ -319,6 +334,35 @@ mod tests {
         mount.credential.method = "api-key".into();
         mount.credential.environment = Some("sandbox".into());
         assert_eq!(credential(&mount), "api-key (sandbox), rejected");
+    }
+
+    #[test]
+    fn a_credential_that_is_renewed_says_how_it_is() {
+        let mut mount = mount();
+        mount.credential.method = "oauth".into();
+        mount.credential.source = Some("stored".into());
+        let mut shown = |state: &str, until: Option<u64>| {
+            mount.credential.state = state.into();
+            mount.credential.until = until.map(|left| seconds(SystemTime::now()) + left);
+            credential(&mount)
+        };
+        assert_eq!(shown("expired", None), "oauth, expired, retrying");
+        assert_eq!(
+            shown("needs-login", None),
+            "oauth, needs login; run: keymount login drive"
+        );
+        assert_eq!(
+            shown("renewing", Some(125)),
+            "oauth, renewing, the present one is valid for 2 minutes"
+        );
+        mount.credential.scopes = Some("files:read files:write".into());
+        mount.credential.environment = Some("sandbox".into());
+        mount.credential.state = "rejected".into();
+        mount.credential.until = None;
+        assert_eq!(
+            credential(&mount),
+            "oauth (sandbox), rejected, scopes files:read files:write"
+        );
     }
 
     #[test]

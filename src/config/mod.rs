@@ -11,7 +11,7 @@ mod source;
 mod url;
 
 pub use file::{Config, ConfiguredRemote};
-pub use options::{DiskCacheUse, MountOptions, OPTIONS, OptionLayer, OptionSpec};
+pub use options::{DiskCacheUse, MountOptions, OPTIONS, OptionLayer, OptionSpec, WithoutLogin};
 
 use ::url::Url;
 use serde::{Deserialize, Serialize};

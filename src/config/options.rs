@@ -59,7 +59,7 @@ pub struct OptionSpec {
 }
 
 /// All options, by the names used in `-o` and in the configuration; the command line writes them with hyphens.
-pub const OPTIONS: [OptionSpec; 12] = [
+pub const OPTIONS: [OptionSpec; 13] = [
     OptionSpec {
         name: "read_only",
         set: |layer, value| truth(value).map(|value| layer.read_only = Some(value)),
@@ -105,6 +105,10 @@ pub const OPTIONS: [OptionSpec; 12] = [
         set: |layer, value| truth(value).map(|value| layer.sync = Some(value)),
     },
     OptionSpec {
+        name: "wait_for_login",
+        set: |layer, value| truth(value).map(|value| layer.wait_for_login = Some(value)),
+    },
+    OptionSpec {
         name: "log_file",
         set: |layer, value| parse_path(needed(value)?).map(|value| layer.log_file = Some(value)),
     },
@@ -125,6 +129,7 @@ pub struct OptionLayer {
     pub attr_ttl: Option<Duration>,
     pub op_timeout: Option<Duration>,
     pub sync: Option<bool>,
+    pub wait_for_login: Option<bool>,
     pub log_file: Option<PathBuf>,
 }
 
@@ -144,7 +149,17 @@ pub struct MountOptions {
     pub op_timeout: Duration,
     /// Whether `close` waits until the provider has the file.
     pub sync: bool,
+    pub without_login: WithoutLogin,
     pub log_file: Option<PathBuf>,
+}
+
+/// What happens when there is no credential that works.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum WithoutLogin {
+    /// Nothing is mounted.
+    Fail,
+    /// Mounted all the same: the directory works as soon as somebody has logged in.
+    Wait,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -210,6 +225,7 @@ impl OptionLayer {
             attr_ttl: over.attr_ttl.or(self.attr_ttl),
             op_timeout: over.op_timeout.or(self.op_timeout),
             sync: over.sync.or(self.sync),
+            wait_for_login: over.wait_for_login.or(self.wait_for_login),
             log_file: over.log_file.or(self.log_file),
         }
     }
@@ -231,6 +247,11 @@ impl OptionLayer {
             attr_ttl: self.attr_ttl.unwrap_or(DEFAULT_ATTR_TTL),
             op_timeout: self.op_timeout.unwrap_or(DEFAULT_OP_TIMEOUT),
             sync: self.sync.unwrap_or(false),
+            without_login: if self.wait_for_login.unwrap_or(false) {
+                WithoutLogin::Wait
+            } else {
+                WithoutLogin::Fail
+            },
             log_file: self.log_file,
         }
     }

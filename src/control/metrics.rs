@@ -1,4 +1,4 @@
-//! Gauges in Prometheus' text form (exposition format 0.0.4). Labels name mounts, never secrets.
+//! Gauges and counters in Prometheus' text form (exposition format 0.0.4). Labels name mounts, never secrets.
 
 use std::fmt::Write;
 
@@ -34,17 +34,57 @@ const GAUGES: [Gauge; 5] = [
     }),
 ];
 
-/// All gauges of all mounts.
+/// What only grows: its name, what it says, and its value for a mount.
+const COUNTERS: [Gauge; 4] = [
+    (
+        "keymount_credential_exchanges_total",
+        "Tokens got from the service since the daemon started.",
+        |mount| mount.credential.renewals.exchanges,
+    ),
+    (
+        "keymount_credential_adoptions_total",
+        "Tokens taken over from another process.",
+        |mount| mount.credential.renewals.adoptions,
+    ),
+    (
+        "keymount_credential_failures_total",
+        "Requests for a token that failed.",
+        |mount| mount.credential.renewals.failures,
+    ),
+    (
+        "keymount_credential_waits_total",
+        "Operations that waited because no token could be used.",
+        |mount| mount.credential.renewals.waits,
+    ),
+];
+
+/// All gauges and counters of all mounts.
 pub fn render(report: &DaemonReport) -> String {
     let mut text = String::new();
-    for (name, help, value) in GAUGES {
-        head(&mut text, name, help);
+    let measures = [("gauge", &GAUGES[..]), ("counter", &COUNTERS[..])];
+    for (kind, (name, help, value)) in measures
+        .into_iter()
+        .flat_map(|(kind, all)| all.iter().map(move |measure| (kind, measure)))
+    {
+        head(&mut text, name, help, kind);
         for mount in &report.mounts {
             let _ = writeln!(text, "{name}{{{}}} {}", labels(mount), value(mount));
         }
     }
+    let name = "keymount_credential_until_seconds";
+    head(
+        &mut text,
+        name,
+        "When the credential ends, in seconds since 1970; missing when it doesn't say.",
+        "gauge",
+    );
+    for mount in &report.mounts {
+        if let Some(until) = mount.credential.until {
+            let _ = writeln!(text, "{name}{{{}}} {until}", labels(mount));
+        }
+    }
     let name = "keymount_credential_state";
-    head(&mut text, name, "1 for the state that the credential is in.");
+    head(&mut text, name, "1 for the state that the credential is in.", "gauge");
     for mount in &report.mounts {
         for state in CREDENTIAL_STATES {
             let value = u8::from(mount.credential.state == state);
@@ -54,8 +94,8 @@ pub fn render(report: &DaemonReport) -> String {
     text
 }
 
-fn head(text: &mut String, name: &str, help: &str) {
-    let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge");
+fn head(text: &mut String, name: &str, help: &str, kind: &str) {
+    let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
 }
 
 fn labels(mount: &MountReport) -> String {
@@ -90,11 +130,16 @@ mod tests {
             credential: CredentialReport {
                 method: "token".into(),
                 state: "rejected".into(),
-                until: None,
+                until: Some(1_700_000_000),
                 variables: Vec::new(),
                 environment: None,
                 scopes: None,
-                renewals: RenewalReport::default(),
+                renewals: RenewalReport {
+                    exchanges: 3,
+                    adoptions: 4,
+                    failures: 5,
+                    waits: 6,
+                },
                 key: None,
                 source: Some("env".into()),
             },
@@ -126,6 +171,13 @@ mod tests {
             format!("keymount_cache_disk_bytes{{{labels}}} 2"),
             format!("keymount_credential_state{{{labels},state=\"rejected\"}} 1"),
             format!("keymount_credential_state{{{labels},state=\"valid\"}} 0"),
+            format!("keymount_credential_until_seconds{{{labels}}} 1700000000"),
+            format!("keymount_credential_exchanges_total{{{labels}}} 3"),
+            format!("keymount_credential_adoptions_total{{{labels}}} 4"),
+            format!("keymount_credential_failures_total{{{labels}}} 5"),
+            format!("keymount_credential_waits_total{{{labels}}} 6"),
+            "# TYPE keymount_credential_waits_total counter".to_owned(),
+            "# TYPE keymount_pending_files gauge".to_owned(),
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
         }

@@ -11,9 +11,9 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::drain::{Drains, drain};
-use super::stack::Stack;
+use super::stack::{RootAtStart, Stack};
 use super::{Detach, MountSpec, Stage, StartError};
-use crate::auth::GivenSecrets;
+use crate::auth::{GivenSecrets, Vitals};
 use crate::control::{
     CredentialReport, ErrorReport, KeyReport, MountReport, MountState, Mounted, PendingReport, UnmountError,
     UnmountMode, Unmounted, seconds,
@@ -26,6 +26,8 @@ use crate::provider::keys::KeyInfo;
 /// How long uploads may stand still after somebody unmounted without asking us: then what is left is saved and the
 /// daemon ends.
 const FINISHING_STALL: Duration = Duration::from_secs(600);
+/// The first and the longest pause before the rights are asked for again after a failure.
+const FOLLOWING: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 /// How long the kernel may take to let go of a mount that nobody uses.
 const LETTING_GO: Duration = Duration::from_secs(10);
 
@@ -52,6 +54,8 @@ pub struct HostedMount {
     saved: Mutex<Vec<PendingReport>>,
     /// Whether `unsent` has copies.
     exported: AtomicBool,
+    /// Whether what earlier daemons left was taken over; it can't be before the root is known.
+    resumed: AtomicBool,
 }
 
 impl HostedMount {
@@ -64,6 +68,11 @@ impl HostedMount {
             allow_other: spec.options.allow_other,
             op_timeout: spec.options.op_timeout,
         };
+        let unsent = paths.unsent(&spec.remote.label());
+        let known = matches!(stack.root, RootAtStart::Known);
+        if known && !spec.options.read_only {
+            stack.fs.resume(&unsent).await.map_err(Stage::Local.failed())?;
+        }
         let session = fuse::mount(Arc::clone(&stack.fs), settings)
             .await
             .map_err(Stage::Mount.failed())?;
@@ -75,7 +84,7 @@ impl HostedMount {
             "mounted"
         );
         let hosted = Arc::new(Self {
-            unsent: paths.unsent(&spec.remote.label()),
+            unsent,
             spec,
             stack,
             session,
@@ -83,8 +92,10 @@ impl HostedMount {
             draining: tokio::sync::Mutex::default(),
             saved: Mutex::default(),
             exported: AtomicBool::new(false),
+            resumed: AtomicBool::new(known),
         });
         tokio::spawn(Arc::clone(&hosted).outlive());
+        tokio::spawn(Arc::clone(&hosted).follow_credential());
         Ok(hosted)
     }
 
@@ -101,6 +112,60 @@ impl HostedMount {
         }
         self.save_unsent();
         self.advance(Phase::Finished);
+    }
+
+    /// Finds the rights out anew when the credential begins to work, and when it may do something else than before.
+    async fn follow_credential(self: Arc<Self>) {
+        let mut vitals = self.stack.authenticator.vitals();
+        let mut known = match self.stack.root {
+            RootAtStart::Known => vitals.borrow_and_update().clone(),
+            RootAtStart::Awaited => Vitals::default(),
+        };
+        let mut pause = FOLLOWING.0;
+        loop {
+            let now = vitals.borrow_and_update().clone();
+            let wait = if !now.usable || now == known {
+                // Only what it may do when it works counts.
+                known.usable &= now.usable;
+                None
+            } else {
+                match self.stack.fs.refresh().await {
+                    Ok(_) => {
+                        self.resume().await;
+                        info!(
+                            remote = self.spec.remote.label(),
+                            rights = %self.stack.fs.root_rights(),
+                            "the rights were found out anew"
+                        );
+                        (known, pause) = (now, FOLLOWING.0);
+                        None
+                    }
+                    Err(error) => {
+                        warn!(%error, "the rights are not known yet");
+                        let wait = pause;
+                        pause = (pause * 2).min(FOLLOWING.1);
+                        Some(wait)
+                    }
+                }
+            };
+            tokio::select! {
+                () = self.finished() => return,
+                changed = vitals.changed() => if changed.is_err() {
+                    return;
+                },
+                () = async { tokio::time::sleep(wait.unwrap_or_default()).await }, if wait.is_some() => {}
+            }
+        }
+    }
+
+    /// Takes over what earlier daemons of this remote left, once.
+    async fn resume(&self) {
+        if self.spec.options.read_only || self.resumed.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        if let Err(error) = self.stack.fs.resume(&self.unsent).await {
+            warn!(%error, "what an earlier mount left is not taken over");
+        }
     }
 
     /// Never back.
@@ -142,6 +207,11 @@ impl HostedMount {
         }
         self.save_unsent();
         self.advance(Phase::Finished);
+    }
+
+    /// Finishes what the credential has begun.
+    pub async fn close(&self) {
+        self.stack.authenticator.close().await;
     }
 
     /// Sees to it that what the provider doesn't have outlives this process: in the journal, for the next mount, else in
@@ -239,6 +309,7 @@ impl Mounted for HostedMount {
     async fn refresh(&self, given: &GivenSecrets) -> Result<()> {
         self.stack.authenticator.refresh(given).await?;
         self.stack.fs.refresh().await?;
+        self.resume().await;
         info!(
             remote = self.spec.remote.label(),
             rights = %self.stack.fs.root_rights(),

@@ -5,14 +5,15 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
-use super::stack::{self, dialect};
+use super::stack::{authenticator, dialect};
 use super::trial::with_token;
 use super::{Stage, StartError};
 use crate::api::{Api, PlainHttp};
 use crate::auth::{Authenticator, GivenSecrets, StaticToken, TokenKind};
-use crate::config::ResolvedRemote;
+use crate::config::{ResolvedRemote, WithoutLogin};
 use crate::model::{Error, Result};
 use crate::net::{Transport, TransportSettings};
+use crate::paths::Paths;
 use crate::provider::keys::KeyManager;
 use crate::provider::registry::ProviderSpec;
 use crate::provider::{cloudsync, reductstore};
@@ -37,6 +38,7 @@ pub enum KeyHolder<'a> {
 /// `Unsupported` where the provider has no API for keys, and as reading the source fails.
 pub async fn open_keys(
     remote: &ResolvedRemote,
+    paths: &Paths,
     holder: KeyHolder<'_>,
     given: &GivenSecrets,
 ) -> Result<Arc<dyn KeyManager>, StartError> {
@@ -60,15 +62,22 @@ pub async fn open_keys(
         }
         KeyHolder::Remote | KeyHolder::Manager => (remote, given),
     };
-    let authenticator = authenticator(remote, holder, given)
-        .await
-        .map_err(Stage::Credential.failed())?;
+    let patience = TransportSettings::within(PATIENCE);
+    let held = match (holder, remote.provider.keys_identity()) {
+        (KeyHolder::Manager, Some(keys)) => {
+            StaticToken::open(keys.source.clone(), keys.placement, TokenKind::TOKEN, given.clone())
+                .await
+                .map(|token| Arc::new(token) as Arc<dyn Authenticator>)
+        }
+        _ => authenticator(remote, paths, patience, WithoutLogin::Fail, given).await,
+    };
+    let authenticator = held.map_err(Stage::Credential.failed())?;
     let plain_http = if remote.insecure {
         PlainHttp::Anywhere
     } else {
         PlainHttp::LoopbackOnly
     };
-    let api = Transport::new(TransportSettings::within(PATIENCE))
+    let api = Transport::new(patience)
         .and_then(|transport| {
             let endpoint = remote.endpoint.clone();
             Api::new(
@@ -81,18 +90,4 @@ pub async fn open_keys(
         })
         .map_err(Stage::Local.failed())?;
     Ok(manager(Arc::new(api)))
-}
-
-async fn authenticator(
-    remote: &ResolvedRemote,
-    holder: KeyHolder<'_>,
-    given: &GivenSecrets,
-) -> Result<Arc<dyn Authenticator>> {
-    match (holder, remote.provider.keys_identity()) {
-        (KeyHolder::Manager, Some(keys)) => {
-            let token = StaticToken::open(keys.source.clone(), keys.placement, TokenKind::TOKEN, given.clone()).await?;
-            Ok(Arc::new(token))
-        }
-        _ => stack::authenticator(&remote.provider, given).await,
-    }
 }

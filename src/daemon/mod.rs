@@ -139,6 +139,7 @@ pub async fn run(
             () = signals.end() => end_all(&mounts, Duration::ZERO).await,
         }
     }
+    futures_util::future::join_all(mounts.iter().map(|mount| mount.close())).await;
     stop.cancel();
     let _ = serving.await;
     let _ = std::fs::remove_file(spec.paths.socket(std::process::id()));

@@ -6,21 +6,22 @@ use tracing::warn;
 
 use super::{MountSpec, Stage, StartError};
 use crate::api::{Api, PlainHttp};
-use crate::auth::{Anonymous, Authenticator, GivenSecrets, StaticToken};
+use crate::auth::renewing::{Exchange, Keeper, Renewing, Settings, SystemClock};
+use crate::auth::{Anonymous, Authenticator, GivenSecrets, StaticToken, StoredSecret, TokenPlacement};
 use crate::cache::{BlockCache, DiskCache, Layered, MemoryCache};
-use crate::config::{DiskCacheUse, ResolvedRemote};
+use crate::config::{DiskCacheUse, ResolvedRemote, WithoutLogin};
 use crate::control::CacheReport;
 use crate::fetch::{FetchSettings, Fetcher};
 use crate::fs::{CloseMeans, FileSystem, FsSettings};
-use crate::model::{Error, Result};
+use crate::model::{Entry, Error, ErrorKind, Result};
 use crate::net::{Dialect, PlainDialect, Transport, TransportSettings};
 use crate::outbox::{Spool, sweep};
 use crate::paths::{Paths, private_directory};
-use crate::provider::Provider;
 use crate::provider::cloudsync::{self, CloudSync};
 use crate::provider::cludz::{self, Cludz};
 use crate::provider::reductstore::{self, ReductStore};
 use crate::provider::registry::{Identity, ProviderSpec, RecordNames};
+use crate::provider::{Awaited, Provider};
 use crate::state::StateDb;
 
 /// Blocks held in memory by one daemon, in bytes: some hundred pieces of what is being read just now.
@@ -101,10 +102,19 @@ impl Common {
     }
 }
 
+/// Whether the mounted directory was known when it was mounted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RootAtStart {
+    Known,
+    /// Nobody was logged in; the first refresh that works finds it.
+    Awaited,
+}
+
 /// A remote that answered and accepted the credential, ready to be mounted.
 pub struct Stack {
     pub fs: Arc<FileSystem>,
     pub authenticator: Arc<dyn Authenticator>,
+    pub root: RootAtStart,
     common: Arc<Common>,
 }
 
@@ -112,8 +122,9 @@ impl Stack {
     /// Asks the provider before anything is mounted: a wrong token is told now and not by the first `ls`.
     pub async fn build(mount: &MountSpec, common: &Arc<Common>, given: &GivenSecrets) -> Result<Self, StartError> {
         let options = &mount.options;
-        let remote = Remote::open(&mount.remote, TransportSettings::within(options.op_timeout), given).await?;
-        let root = remote.provider.probe().await.map_err(Stage::Probe.failed())?;
+        let patience = TransportSettings::within(options.op_timeout);
+        let remote = Remote::open(&mount.remote, &common.paths, patience, options.without_login, given).await?;
+        let (provider, root, at_start) = find_root(remote.provider, options.without_login).await?;
         let staging_folder = common.paths.staging();
         private_directory(&staging_folder).map_err(Stage::Local.failed())?;
         let spool = Spool::open(&staging_folder).map_err(Stage::Local.failed())?;
@@ -123,7 +134,7 @@ impl Stack {
             memory: IN_FLIGHT,
         };
         let cache = common.cache(options.disk_cache);
-        let fetcher = Arc::new(Fetcher::new(Arc::clone(&remote.provider), cache, fetching));
+        let fetcher = Arc::new(Fetcher::new(Arc::clone(&provider), cache, fetching));
         let settings = FsSettings {
             read_only: options.read_only,
             uid: options.uid,
@@ -138,14 +149,11 @@ impl Stack {
             remote: mount.remote.label(),
         };
         let state = Arc::clone(&common.state);
-        let fs = Arc::new(FileSystem::new(remote.provider, fetcher, spool, state, root, settings));
-        if !options.read_only {
-            let unsent = common.paths.unsent(&mount.remote.label());
-            fs.resume(&unsent).await.map_err(Stage::Local.failed())?;
-        }
+        let fs = Arc::new(FileSystem::new(provider, fetcher, spool, state, root, settings));
         Ok(Self {
             fs,
             authenticator: remote.authenticator,
+            root: at_start,
             common: Arc::clone(common),
         })
     }
@@ -165,10 +173,12 @@ impl Remote {
     /// Reads the secret source; asks the provider nothing yet.
     pub async fn open(
         remote: &ResolvedRemote,
+        paths: &Paths,
         patience: TransportSettings,
+        without_login: WithoutLogin,
         given: &GivenSecrets,
     ) -> Result<Self, StartError> {
-        let authenticator = authenticator(&remote.provider, given)
+        let authenticator = authenticator(remote, paths, patience, without_login, given)
             .await
             .map_err(Stage::Credential.failed())?;
         let opened = (|| {
@@ -188,16 +198,89 @@ impl Remote {
     }
 }
 
-pub(super) async fn authenticator(spec: &ProviderSpec, given: &GivenSecrets) -> Result<Arc<dyn Authenticator>> {
-    Ok(match spec.identity() {
+/// Who asks for a remote's files.
+///
+/// # Errors
+/// As reading the secret source or the store fails.
+pub async fn authenticator(
+    remote: &ResolvedRemote,
+    paths: &Paths,
+    patience: TransportSettings,
+    without_login: WithoutLogin,
+    given: &GivenSecrets,
+) -> Result<Arc<dyn Authenticator>> {
+    Ok(match remote.provider.identity() {
         Identity::Anonymous => Arc::new(Anonymous),
         Identity::Token {
             source,
             placement,
             kind,
-        } => Arc::new(StaticToken::open(source.clone(), placement, kind, given.clone()).await?),
-        Identity::Oauth(_) | Identity::TempToken(_) => return Err(not_there(spec)),
+        } => {
+            let (source, given) = (source.clone(), given.clone());
+            Arc::new(match without_login {
+                WithoutLogin::Fail => StaticToken::open(source, placement, kind, given).await?,
+                WithoutLogin::Wait => StaticToken::open_waiting(source, placement, kind, given).await,
+            })
+        }
+        identity @ (Identity::Oauth(_) | Identity::TempToken(_)) => {
+            let kept = match identity {
+                Identity::Oauth(oauth) => Some(&oauth.kept),
+                Identity::TempToken(dstor) => dstor.kept.as_ref(),
+                Identity::Anonymous | Identity::Token { .. } => None,
+            };
+            let settings = renewal(remote, paths, patience, kept);
+            let (exchange, given) = (exchange(remote)?, given.clone());
+            Arc::new(match without_login {
+                WithoutLogin::Fail => Renewing::open(exchange, settings, given).await?,
+                WithoutLogin::Wait => Renewing::open_waiting(exchange, settings, given).await,
+            })
+        }
     })
+}
+
+/// The mounted directory, or one that may do nothing until somebody has logged in.
+async fn find_root(
+    provider: Arc<dyn Provider>,
+    without_login: WithoutLogin,
+) -> Result<(Arc<dyn Provider>, Entry, RootAtStart), StartError> {
+    match provider.probe().await {
+        Ok(root) => Ok((provider, root, RootAtStart::Known)),
+        Err(error) if error.kind() == ErrorKind::NeedsLogin && without_login == WithoutLogin::Wait => {
+            warn!(%error, "mounted without a credential; the directory works as soon as there is one");
+            let root = Awaited::root().map_err(Stage::Local.failed())?;
+            Ok((Arc::new(Awaited::new(provider, error)), root, RootAtStart::Awaited))
+        }
+        Err(error) => Err(Stage::Probe.failed()(error)),
+    }
+}
+
+/// How a remote's tokens are renewed.
+fn renewal(
+    remote: &ResolvedRemote,
+    paths: &Paths,
+    patience: TransportSettings,
+    kept: Option<&StoredSecret>,
+) -> Settings {
+    Settings {
+        placement: TokenPlacement::Bearer,
+        keeper: kept.map(|kept| Keeper::new(kept.clone(), paths.renewal_lock(&kept.remote))),
+        clock: Arc::new(SystemClock),
+        patience: patience.stall,
+        repair: match remote.provider.secret_source() {
+            Some(source) if source.stored().is_none() => {
+                format!("change it in {source}, then run: keymount refresh {}", remote.label())
+            }
+            _ => format!("run: keymount login {}", remote.name),
+        },
+    }
+}
+
+/// Who gives a remote's tokens.
+fn exchange(remote: &ResolvedRemote) -> Result<Arc<dyn Exchange>> {
+    match remote.provider.identity() {
+        Identity::Oauth(_) | Identity::TempToken(_) => Err(not_there(&remote.provider)),
+        Identity::Anonymous | Identity::Token { .. } => Err(Error::internal("such a credential is not renewed")),
+    }
 }
 
 /// Without a credential there is none to protect.

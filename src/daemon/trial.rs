@@ -8,9 +8,10 @@ use super::Stage;
 use super::StartError;
 use super::stack::Remote;
 use crate::auth::{GivenSecrets, SecretSource};
-use crate::config::ResolvedRemote;
+use crate::config::{ResolvedRemote, WithoutLogin};
 use crate::model::{Result, Rights};
 use crate::net::{TransportSettings, reach};
+use crate::paths::Paths;
 
 /// How long a trial may go without progress: shorter than a mount's, because a person waits for it.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -34,9 +35,18 @@ pub enum Clock {
 ///
 /// # Errors
 /// With the step that failed, as a mount would.
-pub async fn try_remote(remote: &ResolvedRemote, given: &GivenSecrets) -> Result<Trial, StartError> {
-    let opened = Remote::open(remote, TransportSettings::within(PATIENCE), given).await?;
-    let root = opened.provider.probe().await.map_err(Stage::Probe.failed())?;
+pub async fn try_remote(remote: &ResolvedRemote, paths: &Paths, given: &GivenSecrets) -> Result<Trial, StartError> {
+    let opened = Remote::open(
+        remote,
+        paths,
+        TransportSettings::within(PATIENCE),
+        WithoutLogin::Fail,
+        given,
+    )
+    .await?;
+    let root = opened.provider.probe().await;
+    opened.authenticator.close().await;
+    let root = root.map_err(Stage::Probe.failed())?;
     Ok(Trial { rights: root.rights })
 }
 
@@ -44,9 +54,9 @@ pub async fn try_remote(remote: &ResolvedRemote, given: &GivenSecrets) -> Result
 ///
 /// # Errors
 /// With the step that failed.
-pub async fn try_token(remote: &ResolvedRemote, token: &SecretString) -> Result<Trial, StartError> {
+pub async fn try_token(remote: &ResolvedRemote, paths: &Paths, token: &SecretString) -> Result<Trial, StartError> {
     let (candidate, given) = with_token(remote, token);
-    try_remote(&candidate, &given).await
+    try_remote(&candidate, paths, &given).await
 }
 
 /// The same remote with a token that is kept nowhere, and what has to be given to read it.

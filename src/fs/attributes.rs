@@ -165,7 +165,7 @@ impl FileSystem {
     /// Stores what was set, in the table and in the state database.
     pub(super) fn keep_local_attributes(&self, ino: Ino, local: LocalAttributes) -> Result<()> {
         if let Some(path) = self.table.path(ino) {
-            self.state.set_attributes(&self.namespace, &path, &local)?;
+            self.state.set_attributes(&self.namespace(), &path, &local)?;
         }
         self.table.with(ino, |node| node.local = Some(local))
     }
@@ -204,7 +204,7 @@ impl FileSystem {
             return Ok(local);
         }
         let local = match self.table.path(ino) {
-            Some(path) => self.state.attributes(&self.namespace, &path)?,
+            Some(path) => self.state.attributes(&self.namespace(), &path)?,
             None => LocalAttributes::default(),
         };
         self.table.with(ino, |node| node.local.get_or_insert(local).clone())

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::{FileSystem, Ino, KernelCaches};
@@ -13,6 +14,8 @@ use crate::outbox::save_copy;
 
 /// How many errors `status` remembers.
 const PROBLEMS: usize = 20;
+/// How long a refresh waits for the kernel to forget.
+const KERNEL: Duration = Duration::from_secs(1);
 /// How often `df` has the provider asked behind its back.
 const USAGE_AGE: Duration = Duration::from_secs(60);
 /// What `df` shows as size when the provider tells no limit: 1 PiB, as other cloud file systems do.
@@ -63,8 +66,18 @@ impl FileSystem {
         self.provider_answered();
         let known = self.table.expire_all();
         self.retry_pending();
-        self.table.with(Ino::ROOT, |node| node.confirm(root.clone()))?;
-        self.tell_kernel(move |kernel| known.into_iter().for_each(|ino| kernel.forget_attributes(ino)));
+        self.table.with(Ino::ROOT, |node| {
+            if node.entry.key != root.key {
+                // What was set on the directory is kept by its key.
+                node.local = None;
+            }
+            node.confirm(root.clone());
+        })?;
+        let told = self.tell_kernel(move |kernel| known.into_iter().for_each(|ino| kernel.forget_attributes(ino)));
+        if let Some(told) = told {
+            // Whoever was told that it is done sees it. A kernel that is busy does it later.
+            let _ = tokio::time::timeout(KERNEL, told).await;
+        }
         Ok(root)
     }
 
@@ -192,10 +205,10 @@ impl FileSystem {
     }
 
     /// The kernel may have to wait for requests of ours before it can forget.
-    fn tell_kernel(&self, what: impl FnOnce(&dyn KernelCaches) + Send + 'static) {
-        if let (Some(kernel), Ok(runtime)) = (self.kernel.get().cloned(), tokio::runtime::Handle::try_current()) {
-            runtime.spawn_blocking(move || what(&*kernel));
-        }
+    fn tell_kernel(&self, what: impl FnOnce(&dyn KernelCaches) + Send + 'static) -> Option<JoinHandle<()>> {
+        let kernel = self.kernel.get().cloned()?;
+        let runtime = tokio::runtime::Handle::try_current().ok()?;
+        Some(runtime.spawn_blocking(move || what(&*kernel)))
     }
 
     /// What `df` shows, from memory; the provider is asked behind its back now and then.

@@ -81,8 +81,6 @@ pub struct FileSystem {
     spool: Spool,
     queue: Arc<Queue>,
     state: Arc<StateDb>,
-    /// What tells this mount's rows in the state database from others'.
-    namespace: String,
     settings: FsSettings,
     table: Arc<Table>,
     handles: Handles,
@@ -103,14 +101,12 @@ impl FileSystem {
         root: Entry,
         settings: FsSettings,
     ) -> Self {
-        let namespace = format!("{}#{}", provider.identity(), root.key);
         Self {
             provider,
             fetcher,
             spool,
             queue: Arc::default(),
             state,
-            namespace,
             settings,
             table: Arc::new(Table::new(root)),
             handles: Handles::default(),
@@ -132,6 +128,13 @@ impl FileSystem {
 
     pub fn settings(&self) -> &FsSettings {
         &self.settings
+    }
+
+    /// What tells this mount's rows in the state database from others'.
+    fn namespace(&self) -> String {
+        let root = self.table.with(Ino::ROOT, |root| root.entry.key.to_string());
+        // The root is always there.
+        format!("{}#{}", self.provider.identity(), root.unwrap_or_default())
     }
 
     /// What the credential may do with the mounted directory, as last probed.

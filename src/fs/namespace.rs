@@ -284,7 +284,7 @@ impl FileSystem {
             return outcome;
         }
         if let Some(path) = self.table.path(ino)
-            && let Err(error) = self.state.remove(&self.namespace, &path)
+            && let Err(error) = self.state.remove(&self.namespace(), &path)
         {
             warn!(path, %error, "the modes and times of what was removed are kept");
         }
@@ -325,7 +325,7 @@ impl FileSystem {
         let old_path = self.table.path(ino);
         self.table.relocate(ino, parent, name)?;
         if let (Some(old), Some(new)) = (old_path, self.table.path(ino)) {
-            if let Err(error) = self.state.rename(&self.namespace, &old, &new) {
+            if let Err(error) = self.state.rename(&self.namespace(), &old, &new) {
                 warn!(old, new, %error, "the modes and times of what was renamed are not kept");
             }
             self.renamed_in_journal(&old, &new);

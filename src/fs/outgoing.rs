@@ -126,7 +126,7 @@ impl FileSystem {
         let row = JournalRow {
             spool: backing.spool.clone(),
             file: backing.name.clone(),
-            namespace: self.namespace.clone(),
+            namespace: self.namespace(),
             remote: self.settings.remote.clone(),
             path,
             phase,
@@ -285,7 +285,7 @@ impl FileSystem {
     /// The state's and the local disk's; what cannot be taken over now stays for the next mount.
     pub async fn resume(&self, unsent: &Path) -> Result<Resumed> {
         let mut resumed = Resumed::default();
-        for row in self.state.journaled(Some(&self.namespace))? {
+        for row in self.state.journaled(Some(&self.namespace()))? {
             match self.spool.adopt(&row.spool) {
                 Ok(true) => {}
                 // Its daemon lives.

@@ -13,6 +13,6 @@ mod transport;
 pub use local::{LocalAnswer, LocalClient};
 pub use reach::{Reached, reach};
 pub use request::{Body, Credential, FilePart, Replay, Request};
-pub use retry::RetryPolicy;
+pub use retry::{Backoff, RetryPolicy};
 pub use status::{Dialect, PlainDialect, Refusal, error_for};
 pub use transport::{Response, Transport, TransportSettings};

@@ -61,16 +61,49 @@ impl RetryPolicy {
                 retry_after: Some(wait),
             } => wait.max(self.first_pause),
             ErrorKind::Unreachable | ErrorKind::RateLimited { retry_after: None } | ErrorKind::Busy => {
-                let doubled = self
-                    .first_pause
-                    .saturating_mul(1 << (attempt - 1).min(16))
-                    .min(self.max_pause);
-                doubled.mul_f64(1.0 - fastrand::f64() / 2.0)
+                doubled(self.first_pause, attempt, self.max_pause)
             }
             _ => return None,
         };
         (elapsed + pause <= self.budget).then_some(pause)
     }
+}
+
+/// Pauses between the attempts of something that has no end of its own: it is tried until it works.
+#[derive(Clone, Copy, Debug)]
+pub struct Backoff {
+    /// The first pause; each further one is twice as long, up to `max_pause`, and all are shortened at random by up to half.
+    pub first_pause: Duration,
+    pub max_pause: Duration,
+    /// The longest wait that a service may ask for.
+    pub max_asked: Duration,
+}
+
+impl Backoff {
+    /// For requests for tokens: from one second to five minutes.
+    pub const TOKENS: Self = Self {
+        first_pause: Duration::from_secs(2),
+        max_pause: Duration::from_secs(300),
+        max_asked: Duration::from_secs(3600),
+    };
+    /// For writing to the local disk what must not be lost.
+    pub const SAVING: Self = Self {
+        first_pause: Duration::from_secs(1),
+        max_pause: Duration::from_secs(30),
+        max_asked: Duration::ZERO,
+    };
+
+    /// The pause after so many failures in a row; never shorter than what the service asked for, up to a limit.
+    pub fn pause(&self, failures: u32, asked: Option<Duration>) -> Duration {
+        let own = doubled(self.first_pause, failures, self.max_pause);
+        own.max(asked.unwrap_or_default().min(self.max_asked))
+    }
+}
+
+/// Twice as long with each attempt, shortened at random by up to half so that many don't come at once.
+fn doubled(first: Duration, attempt: u32, max: Duration) -> Duration {
+    let doubled = first.saturating_mul(1 << attempt.saturating_sub(1).min(16)).min(max);
+    doubled.mul_f64(1.0 - fastrand::f64() / 2.0)
 }
 
 #[cfg(test)]
@@ -129,5 +162,21 @@ mod tests {
             .collect();
         assert!(pauses.iter().all(|pause| *pause <= POLICY.max_pause));
         assert!(pauses[0] >= POLICY.first_pause / 2 && pauses[10] >= POLICY.max_pause / 2);
+    }
+
+    #[test]
+    fn requests_for_tokens_are_repeated_after_a_second_up_to_five_minutes() {
+        let pauses: Vec<_> = (1..20).map(|failures| Backoff::TOKENS.pause(failures, None)).collect();
+        assert!(pauses.iter().all(|pause| *pause >= Duration::from_secs(1)));
+        assert!(pauses.iter().all(|pause| *pause <= Duration::from_secs(300)));
+        assert!(pauses[0] <= Duration::from_secs(2) && pauses[18] >= Duration::from_secs(150));
+    }
+
+    #[test]
+    fn a_wait_that_is_asked_for_is_kept_up_to_a_limit() {
+        let asked = |seconds| Backoff::TOKENS.pause(1, Some(Duration::from_secs(seconds)));
+        assert_eq!(asked(90), Duration::from_secs(90));
+        assert_eq!(asked(1_000_000), Duration::from_secs(3600));
+        assert!(asked(0) >= Duration::from_secs(1));
     }
 }

@@ -3,6 +3,7 @@
 //! A provider turns the operations below into requests and the answers into entries. It keeps no cache, no retries and
 //! no credentials of its own (`api` has the last two), and it enforces no rights: it reports them and passes on refusals.
 
+mod awaited;
 pub mod cloudsync;
 pub mod cludz;
 mod content;
@@ -13,6 +14,7 @@ pub mod reductstore;
 pub mod registry;
 mod unbroken;
 
+pub use awaited::Awaited;
 pub use content::Content;
 
 use std::collections::BTreeMap;

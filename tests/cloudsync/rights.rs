@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use keymount::api::{Api, PlainHttp};
 use keymount::auth::{
     AfterRejection, Anonymous, Authenticator, CredentialState, Generation, GivenSecrets, Presented, RenewalCounts,
-    Scopes,
+    Scopes, Vitals,
 };
 use keymount::emulator::cloudsync::{Assumptions, Environment, ForeignGrant, KeyManagement, Plan, Role, Scope};
 use keymount::model::{ErrorKind, Kind, Result, Rights};
@@ -186,6 +186,10 @@ impl Authenticator for Scoped {
     fn state(&self) -> CredentialState {
         CredentialState::Valid { until: None }
     }
+    fn vitals(&self) -> tokio::sync::watch::Receiver<Vitals> {
+        Anonymous.vitals()
+    }
+    async fn close(&self) {}
 }
 
 #[tokio::test]

@@ -108,6 +108,40 @@ fn login_heals_a_mount_in_place_and_logout_ends_its_credential() {
     }
 }
 
+/// Before anybody logged in, or with a token that the provider refuses.
+#[test]
+fn a_mount_may_wait_for_a_login() {
+    for who in Who::everybody() {
+        for before in [None, Some("an old one")] {
+            let it = CludzDrive::stored(who, "first");
+            if let Some(old) = before {
+                it.person.keymount_reading(old, ["login", "--no-check", "drive"]).ok();
+            }
+            let outside = |script: &str| it.person.command("sh").args(["-c", script]).output().unwrap();
+            it.person.mount("drive", &["--wait-for-login"]);
+            let daemons = it.person.daemons();
+            let state = it.credential()["state"].clone();
+            assert_eq!(state, before.map_or("needs-login", |_| "rejected"));
+            let shown = outside("stat -c %a \"$MNT\"");
+            assert_eq!(String::from_utf8_lossy(&shown.stdout).trim(), "0");
+            for script in ["ls \"$MNT\"", "cat \"$MNT/file\"", "echo text > \"$MNT/new\""] {
+                let refused = outside(script);
+                let words = String::from_utf8_lossy(&refused.stderr).into_owned();
+                assert!(
+                    !refused.status.success() && words.contains("Permission denied"),
+                    "{script}: {words}"
+                );
+            }
+            let said = it.person.keymount_reading("first", ["login", "drive"]).ok();
+            assert!(said.contains("rights rwd, credential valid"), "{said}");
+            assert_eq!(it.person.sh("stat -c %a . && cat file").ok(), "755\ntext");
+            it.person.sh("echo more > new && chmod 700 .").ok();
+            assert_eq!(it.person.daemons(), daemons, "the mount was never replaced");
+            it.person.unmount();
+        }
+    }
+}
+
 /// Somebody may have stored another token without any daemon being told.
 #[test]
 fn a_rejected_token_is_read_again_from_the_store() {

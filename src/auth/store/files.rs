@@ -11,7 +11,7 @@ use secrecy::SecretString;
 use secrecy::zeroize::Zeroizing;
 
 use super::sealed::{self, Cost, Place};
-use super::{MAX_SECRET, SecretStore};
+use super::{MAX_SECRET, SecretStore, Stamp};
 use crate::auth::{GivenSecrets, SecretSource};
 use crate::model::{Error, ErrorKind, Result};
 
@@ -103,6 +103,18 @@ impl SecretStore for FileStore {
         }
         let (folder, name) = (self.folder.clone(), file_name(remote, field));
         blocking(move || remove(&folder, &name)).await
+    }
+}
+
+/// What tells that a secret's file is another one than before.
+pub(super) fn stamp(folder: &Path, remote: &str, field: &str) -> Stamp {
+    match std::fs::symlink_metadata(folder.join(file_name(remote, field))) {
+        Ok(metadata) => Stamp::File {
+            inode: metadata.ino(),
+            changed: i128::from(metadata.ctime()) * 1_000_000_000 + i128::from(metadata.ctime_nsec()),
+        },
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Stamp::Missing,
+        Err(_) => Stamp::Unknown,
     }
 }
 

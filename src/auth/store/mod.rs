@@ -68,6 +68,19 @@ impl StoreSpec {
     }
 }
 
+/// Tells whether a secret may have changed, without reading it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stamp {
+    Missing,
+    File {
+        inode: u64,
+        /// When the file was last changed in any way, in nanoseconds.
+        changed: i128,
+    },
+    /// Only reading tells.
+    Unknown,
+}
+
 /// One secret in a store. No secret is in it, only its place.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoredSecret {
@@ -131,6 +144,14 @@ impl StoredSecret {
         match &self.store {
             StoreSpec::Files { passphrase, .. } => passphrase.as_ref()?.variable(),
             StoreSpec::Keyring => None,
+        }
+    }
+
+    /// Another one as soon as the secret may have changed; one look at a file.
+    pub fn stamp(&self) -> Stamp {
+        match &self.store {
+            StoreSpec::Files { folder, .. } => files::stamp(folder, &self.remote, &self.field),
+            StoreSpec::Keyring => Stamp::Unknown,
         }
     }
 

@@ -33,6 +33,7 @@ pub async fn run(arguments: &KeysArguments, paths: &Paths) -> Result<Exit, Failu
 /// A remote's API for keys, asked with the credential that may manage them.
 struct Service {
     remote: ResolvedRemote,
+    paths: Paths,
     given: GivenSecrets,
     manager: Arc<dyn KeyManager>,
 }
@@ -40,20 +41,25 @@ struct Service {
 impl Service {
     async fn open(source: &str, paths: &Paths) -> Result<Self, Failure> {
         let (_, remote) = resolve(source, paths)?;
-        Self::of(remote).await
+        Self::of(remote, paths).await
     }
 
-    async fn of(remote: ResolvedRemote) -> Result<Self, Failure> {
+    async fn of(remote: ResolvedRemote, paths: &Paths) -> Result<Self, Failure> {
         let given = given_secrets(remote.key_variables());
-        let manager = open_keys(&remote, KeyHolder::Manager, &given)
+        let manager = open_keys(&remote, paths, KeyHolder::Manager, &given)
             .await
             .map_err(|error| Failure::from(error).about(&remote.name))?;
-        Ok(Self { remote, given, manager })
+        Ok(Self {
+            remote,
+            paths: paths.clone(),
+            given,
+            manager,
+        })
     }
 
     /// The key that the remote is mounted with.
     async fn own_key(&self) -> Result<CurrentKey, Failure> {
-        let own = open_keys(&self.remote, KeyHolder::Remote, &self.given)
+        let own = open_keys(&self.remote, &self.paths, KeyHolder::Remote, &self.given)
             .await
             .map_err(|error| Failure::from(error).about(&self.remote.name))?;
         own.current().await.map_err(|error| self.failed(error))

@@ -36,7 +36,7 @@ pub async fn run(arguments: &RotateArguments, paths: &Paths) -> Result<Exit, Fai
     let destination = destination
         .prepare()
         .map_err(|error| Failure::from(error).about(&remote.name).with_repair("nothing was made"))?;
-    let service = Service::of(remote).await?;
+    let service = Service::of(remote, paths).await?;
     let old = key_in_use(&service, arguments.key.as_deref()).await?;
     let mut request = successor(&old, SystemTime::now()).map_err(|why| service.refused(why))?;
     if let Some(at) = expires {
@@ -262,8 +262,9 @@ impl Rotation {
 
     /// Uses the new key: it is accepted, is the one that was made, and may do the same as the old one.
     async fn prove(&self, new: &NewKey) -> Result<Arc<dyn KeyManager>, Error> {
+        let service = &self.service;
         let holder = KeyHolder::New(&new.secret);
-        let manager = open_keys(&self.service.remote, holder, &GivenSecrets::default())
+        let manager = open_keys(&service.remote, &service.paths, holder, &GivenSecrets::default())
             .await
             .map_err(|error| error.error)?;
         match manager.current().await? {
