@@ -85,3 +85,28 @@ install_crate() {
     exec {lock}>&-
     [ "$built" = yes ]
 }
+
+# install_npm name folder: installs what the folder's package-lock.json names, with the folder's scripts beside it, once
+# for each state of the folder. Its place is then in $installed.
+install_npm() {
+    local name="$1" source="$2" sum lock target
+    sum="$(cat -- "$source"/*.json "$source"/*.mjs | sha256sum | cut -c 1-16)"
+    installed="$cache/$name-$sum"
+    mkdir -p -- "$cache"
+    exec {lock}>"$cache/.$name.lock"
+    flock "$lock"
+    if [ ! -d "$installed" ]; then
+        say "installing $name into $installed (once)"
+        target="$(mktemp -d "$cache/.npm.XXXXXX")"
+        cp -- "$source"/*.json "$source"/*.mjs "$target"
+        if (cd -- "$target" && npm ci --no-audit --no-fund --ignore-scripts </dev/null >npm.log 2>&1 {lock}>&-); then
+            chmod 755 -- "$target"
+            mv -- "$target" "$installed"
+        else
+            tail -n 30 -- "$target/npm.log" >&2
+            rm -rf -- "$target"
+        fi
+    fi
+    exec {lock}>&-
+    [ -d "$installed" ]
+}

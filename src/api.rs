@@ -8,6 +8,7 @@ use reqwest::Url;
 
 use crate::auth::{AfterRejection, Authenticator, CredentialState, Generation, Scopes};
 use crate::model::{Error, ErrorKind, Result};
+pub use crate::net::PlainHttp;
 use crate::net::{Credential, Dialect, Request, Response, Transport};
 
 /// What a path segment cannot hold as it is: all but the unreserved characters (RFC 3986, 2.3).
@@ -23,14 +24,6 @@ pub struct Api {
     accepted: AtomicU64,
 }
 
-/// Whether a remote's owner accepts that a credential travels in the clear.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PlainHttp {
-    /// Only to this machine.
-    LoopbackOnly,
-    Anywhere,
-}
-
 impl Api {
     /// # Errors
     /// `InvalidInput` when the base isn't http or https, or is plain http to another machine without permission.
@@ -41,21 +34,7 @@ impl Api {
         authenticator: Arc<dyn Authenticator>,
         dialect: Arc<dyn Dialect>,
     ) -> Result<Self> {
-        let invalid = |why: String| Err(Error::new(ErrorKind::InvalidInput, why));
-        match base.scheme() {
-            "https" => {}
-            "http" if plain_http == PlainHttp::Anywhere || is_loopback(&base) => {}
-            "http" => {
-                return invalid(format!(
-                    "{} is not encrypted and not this machine; use https or set insecure = true",
-                    base.origin().ascii_serialization()
-                ));
-            }
-            other => return invalid(format!("an endpoint is http or https, not {other}")),
-        }
-        if base.cannot_be_a_base() {
-            return invalid("the endpoint has no host".to_owned());
-        }
+        plain_http.check(&base)?;
         Ok(Self {
             base,
             transport,
@@ -156,15 +135,6 @@ impl Api {
             }
             Err(error) => Err((error, AfterRejection::GiveUp)),
         }
-    }
-}
-
-fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(url::Host::Ipv4(address)) => address.is_loopback(),
-        Some(url::Host::Ipv6(address)) => address.is_loopback(),
-        Some(url::Host::Domain(name)) => name == "localhost",
-        None => false,
     }
 }
 

@@ -14,6 +14,23 @@ use crate::model::{Error, ErrorKind};
 pub struct Scopes(BTreeSet<String>);
 
 impl Scopes {
+    /// Scopes that a service documents.
+    pub fn documented(words: &[&'static str]) -> Self {
+        words.iter().map(|word| (*word).to_owned()).collect()
+    }
+
+    /// These and one more.
+    #[must_use]
+    pub fn with(mut self, scope: &str) -> Self {
+        self.0.insert(scope.to_owned());
+        self
+    }
+
+    /// Those of these that the others lack.
+    pub fn beyond(&self, others: &Self) -> Self {
+        self.0.difference(&others.0).cloned().collect()
+    }
+
     pub fn contains(&self, scope: &str) -> bool {
         self.0.contains(scope)
     }
@@ -24,6 +41,12 @@ impl Scopes {
 
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+}
+
+impl FromIterator<String> for Scopes {
+    fn from_iter<T: IntoIterator<Item = String>>(words: T) -> Self {
+        Self(words.into_iter().collect())
     }
 }
 

@@ -35,9 +35,9 @@ pub enum Command {
     Umount(UmountArguments),
     /// Renew the credential now: read its source again, drop cached metadata, ask for the rights anew
     Refresh(RefreshArguments),
-    /// Type a remote's token, which keymount checks and keeps; mounts of it go on with the new one
+    /// Grant keymount access to a remote in the browser, or type its token; mounts of it go on with the new one
     Login(LoginArguments),
-    /// Forget the token that keymount keeps for a remote
+    /// Forget what login got for a remote, and revoke it where the provider allows that
     Logout(LogoutArguments),
     /// Show mounts, credentials, rights, cache, pending uploads and the latest errors
     Status(StatusArguments),
@@ -133,17 +133,26 @@ pub struct RefreshArguments {
 
 #[derive(Debug, Args)]
 pub struct LoginArguments {
-    /// A configured remote whose token is { stored = true } or { keyring = true }
+    /// A configured remote with method = "oauth", or whose token is { stored = true } or { keyring = true }
     #[arg(value_name = "REMOTE")]
     pub remote: String,
     /// Keep the token without asking the provider whether it is good
     #[arg(long)]
     pub no_check: bool,
+    /// Open no browser: print the address, for a browser anywhere, and read where it ended (OAuth)
+    #[arg(long)]
+    pub no_browser: bool,
+    /// Print a code to type on another device, where the provider offers that (OAuth)
+    #[arg(long, conflicts_with = "no_browser")]
+    pub device: bool,
+    /// Wait this long for the answer in the browser (OAuth)
+    #[arg(long, value_name = "TIME", value_parser = parse_timeout, default_value = "5m")]
+    pub wait: Duration,
 }
 
 #[derive(Debug, Args)]
 pub struct LogoutArguments {
-    /// A configured remote whose token is { stored = true } or { keyring = true }
+    /// A configured remote with method = "oauth", or whose token is { stored = true } or { keyring = true }
     #[arg(value_name = "REMOTE")]
     pub remote: String,
 }

@@ -12,7 +12,7 @@ use crate::config::{Config, ResolvedRemote};
 use crate::control::Daemons;
 use crate::daemon::{Clock, clock_of, try_remote};
 use crate::paths::{ConfigOrigin, Paths, own_uid, private_directory, runtime_directory};
-use crate::provider::registry::RemotePath;
+use crate::provider::registry::{Identity, RemotePath};
 
 /// Tokens with a time of their own are refused beyond a few minutes; a clock that far off is wrong anyway.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(60);
@@ -186,9 +186,17 @@ fn configuration(config: &Config, paths: &Paths) -> Finding {
 async fn remote(remote: &ResolvedRemote, paths: &Paths) -> Vec<Finding> {
     let name = &remote.name;
     let mut findings = Vec::new();
-    if let Some(stored) = remote.provider.secret_source().and_then(SecretSource::stored) {
+    let kept = match remote.provider.identity() {
+        Identity::Oauth(oauth) => Some(("grant", &oauth.kept)),
+        _ => remote
+            .provider
+            .secret_source()
+            .and_then(SecretSource::stored)
+            .map(|stored| ("token", stored)),
+    };
+    if let Some((what, stored)) = kept {
         match stored.get(&secrets_of(remote)).await {
-            Ok(_) => findings.push(good(format!("{name}: a token is kept in {}", stored.place()))),
+            Ok(_) => findings.push(good(format!("{name}: a {what} is kept in {}", stored.place()))),
             Err(error) => return vec![bad(format!("{name}: {error}"))],
         }
     }

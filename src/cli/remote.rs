@@ -6,9 +6,11 @@ use super::arguments::{RemoteArguments, RemoteCommand};
 use super::exit::{Exit, Failure};
 use super::mount::resolve;
 use super::secrets_of;
+use crate::auth::SecretSource;
 use crate::config::Config;
 use crate::daemon::try_remote;
 use crate::paths::Paths;
+use crate::provider::registry::Identity;
 
 pub async fn run(arguments: &RemoteArguments, paths: &Paths) -> Result<Exit, Failure> {
     match &arguments.command {
@@ -25,10 +27,11 @@ fn list(paths: &Paths) -> Result<Exit, Failure> {
         .set_header(["REMOTE", "PROVIDER", "ENDPOINT", "TOKEN"]);
     let mut count = 0;
     for (name, remote) in config.remotes() {
-        let token = remote
-            .provider
-            .secret_source()
-            .map_or_else(|| "none".to_owned(), ToString::to_string);
+        let token = match (remote.provider.identity(), remote.provider.secret_source()) {
+            (Identity::Oauth(oauth), _) => SecretSource::Stored(oauth.kept.clone()).to_string(),
+            (_, Some(source)) => source.to_string(),
+            (_, None) => "none".to_owned(),
+        };
         table.add_row([name, remote.provider.kind(), remote.endpoint.as_str(), &token]);
         count += 1;
     }

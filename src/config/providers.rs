@@ -124,7 +124,7 @@ fn cloudsync(keys: &mut Keys, keeper: Keeper<'_>) -> Result<ProviderSpec, Config
                 Some(issuer) => AuthorizationServer::Issuer(issuer),
                 None => cloudsync_server(auth_endpoint.clone()).map_err(|error| ConfigError::new(error.message()))?,
             };
-            CloudSyncAuth::Oauth(oauth(auth, server, keeper)?)
+            CloudSyncAuth::Oauth(Box::new(oauth(auth, server, keeper)?))
         }
         (mut auth, _) => {
             let token = source::required(&mut auth, "token", keeper)?;

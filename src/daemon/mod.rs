@@ -34,6 +34,7 @@ pub use keys::{KeyHolder, open_keys};
 pub use logging::{LogTarget, Verbosity, start as start_logging};
 pub use pending::{KeptFile, Waiting, kept_files};
 pub use process::{leave_terminal, protect_memory, take_name};
+pub use stack::oauth_client;
 use stack::{Common, Stack};
 pub use trial::{Clock, Trial, clock_of, try_remote, try_token};
 

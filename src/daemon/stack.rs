@@ -6,6 +6,7 @@ use tracing::warn;
 
 use super::{MountSpec, Stage, StartError};
 use crate::api::{Api, PlainHttp};
+use crate::auth::oauth::{OauthClient, OauthSpec};
 use crate::auth::renewing::{Exchange, Keeper, Renewing, Settings, SystemClock};
 use crate::auth::{Anonymous, Authenticator, GivenSecrets, StaticToken, StoredSecret, TokenPlacement};
 use crate::cache::{BlockCache, DiskCache, Layered, MemoryCache};
@@ -238,6 +239,14 @@ pub async fn authenticator(
     })
 }
 
+/// Who asks a remote's authorization server for tokens.
+///
+/// # Errors
+/// `InvalidInput` for a server that no secret may be sent to.
+pub fn oauth_client(remote: &ResolvedRemote, oauth: &OauthSpec) -> Result<OauthClient> {
+    OauthClient::new(oauth.clone(), plain_http(remote))
+}
+
 /// The mounted directory, or one that may do nothing until somebody has logged in.
 async fn find_root(
     provider: Arc<dyn Provider>,
@@ -278,7 +287,8 @@ fn renewal(
 /// Who gives a remote's tokens.
 fn exchange(remote: &ResolvedRemote) -> Result<Arc<dyn Exchange>> {
     match remote.provider.identity() {
-        Identity::Oauth(_) | Identity::TempToken(_) => Err(not_there(&remote.provider)),
+        Identity::Oauth(oauth) => Ok(Arc::new(oauth_client(remote, oauth)?)),
+        Identity::TempToken(_) => Err(not_there(&remote.provider)),
         Identity::Anonymous | Identity::Token { .. } => Err(Error::internal("such a credential is not renewed")),
     }
 }

@@ -3,6 +3,7 @@
 //! It knows neither credentials nor providers. It and the opendal adapter are the only rooms that know an HTTP client.
 
 mod local;
+mod plain_http;
 mod reach;
 mod redirect;
 mod request;
@@ -11,8 +12,9 @@ mod status;
 mod transport;
 
 pub use local::{LocalAnswer, LocalClient};
+pub use plain_http::PlainHttp;
 pub use reach::{Reached, reach};
 pub use request::{Body, Credential, FilePart, Replay, Request};
 pub use retry::{Backoff, RetryPolicy};
-pub use status::{Dialect, PlainDialect, Refusal, error_for};
-pub use transport::{Response, Transport, TransportSettings};
+pub use status::{Dialect, PlainDialect, Refusal, error_for, retry_after};
+pub use transport::{Answer, Response, Transport, TransportSettings};

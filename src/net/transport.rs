@@ -62,6 +62,13 @@ struct Failure {
     reach: Reach,
 }
 
+/// Any answer, whatever its status, with its whole body.
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
 impl Transport {
     /// # Errors
     /// `Internal` when the platform's certificate roots cannot be loaded.
@@ -104,6 +111,31 @@ impl Transport {
             tokio::time::sleep(pause).await;
             attempt += 1;
         }
+    }
+
+    /// Sends once, follows no redirect, and takes every status for an answer: for requests whose refusals are part of a
+    /// protocol, and that carry their secrets in the body.
+    ///
+    /// `patience` is for all of it; `limit` is the longest body in bytes.
+    ///
+    /// # Errors
+    /// `Unreachable` and `TimedOut` for what happens on the way, `BadData` for a longer body.
+    pub async fn send_once(&self, request: &Request, patience: Duration, limit: usize) -> Result<Answer> {
+        let asking = async {
+            let response = self
+                .exchange(request, request.url.clone(), &Credential::None)
+                .await
+                .map_err(|failure| failure.error)?;
+            let response = Response::new(response, self.settings.stall);
+            let (status, headers) = (response.status, response.headers.clone());
+            match response.up_to(limit, request.purpose).await? {
+                (body, true) => Ok(Answer { status, headers, body }),
+                (_, false) => Err(Error::bad_data(format!("{}: the answer is too long", request.purpose))),
+            }
+        };
+        tokio::time::timeout(patience, asking)
+            .await
+            .unwrap_or_else(|_| Err(timed_out(request.purpose, patience)))
     }
 
     async fn attempt(&self, request: &Request, credential: &Credential) -> Result<Response, Failure> {

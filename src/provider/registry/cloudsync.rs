@@ -3,9 +3,9 @@
 use reqwest::Url;
 use serde::{Deserialize, Serialize};
 
-use super::{COMMON_TOKEN_VARIABLE, Identity, first_set};
-use crate::auth::oauth::{AuthorizationServer, OauthSpec, TokenBodies};
-use crate::auth::{SecretSource, TokenKind, TokenPlacement};
+use super::{Access, COMMON_TOKEN_VARIABLE, Identity, first_set};
+use crate::auth::oauth::{AuthorizationServer, OFFLINE, OauthSpec, TokenBodies};
+use crate::auth::{Scopes, SecretSource, TokenKind, TokenPlacement};
 use crate::model::{Error, ErrorKind, Result};
 
 /// CloudSync documentation, as is the other one.
@@ -21,6 +21,30 @@ const SHOWN_CHARS: usize = 12;
 /// What a key's beginning says of the environment it is for (CloudSync documentation, "Key Types").
 const ENVIRONMENTS: &[(&str, &str)] = &[("sk_live_", "production"), ("sk_test_", "sandbox")];
 
+/// What each scope is for (CloudSync documentation, "Scopes").
+const SCOPES: [(&str, &str); 5] = [
+    ("files:read", "Read file contents"),
+    ("files:write", "Create and modify files"),
+    ("workspaces:read", "List and view workspaces"),
+    ("workspaces:write", "Create and manage workspaces"),
+    ("offline_access", "Stay connected"),
+];
+
+/// What a mount needs. Workspaces are made and managed elsewhere, so changing them is not asked for.
+pub(super) fn scopes_for(access: Access) -> Scopes {
+    Scopes::documented(match access {
+        Access::Read => &["files:read", "workspaces:read", OFFLINE],
+        Access::Write => &["files:read", "files:write", "workspaces:read", OFFLINE],
+    })
+}
+
+pub(super) fn scope_meaning(scope: &str) -> Option<&'static str> {
+    SCOPES
+        .iter()
+        .find(|(word, _)| *word == scope)
+        .map(|(_, meaning)| *meaning)
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CloudSyncSpec {
     /// The id or the short name of the workspace to mount; all without one.
@@ -34,7 +58,7 @@ pub enum CloudSyncAuth {
     ApiKey {
         key: SecretSource,
     },
-    Oauth(OauthSpec),
+    Oauth(Box<OauthSpec>),
     /// A token that somebody else got: it works until it ends.
     AccessToken {
         token: SecretSource,
@@ -120,5 +144,20 @@ impl CloudSyncAuth {
                 ),
             )),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_is_asked_for_than_a_mount_needs() {
+        let read = scopes_for(Access::Read);
+        assert_eq!(read.to_string(), "files:read offline_access workspaces:read");
+        let write = scopes_for(Access::Write);
+        assert_eq!(write.beyond(&read).to_string(), "files:write");
+        assert!(write.iter().all(|scope| scope_meaning(scope).is_some()));
+        assert_eq!(scope_meaning("users:read"), None);
     }
 }

@@ -14,7 +14,7 @@ use reqwest::Url;
 use serde::{Deserialize, Serialize};
 
 use crate::auth::oauth::OauthSpec;
-use crate::auth::{SecretSource, TokenKind, TokenPlacement};
+use crate::auth::{Scopes, SecretSource, TokenKind, TokenPlacement};
 
 pub use cloudsync::{CloudSyncAuth, CloudSyncSpec, cloudsync_server};
 pub use cludz::{CludzAuth, CludzSpec, TokenSending};
@@ -52,6 +52,13 @@ pub enum ProviderSpec {
     Reductstore(ReductstoreSpec),
 }
 
+/// What a mount is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    Read,
+    Write,
+}
+
 /// How a remote proves who asks for its files.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Identity<'a> {
@@ -85,6 +92,33 @@ impl ProviderSpec {
             Self::Storra(_) => "storra",
             Self::Dstor(_) => "dstor",
             Self::Reductstore(_) => "reductstore",
+        }
+    }
+
+    /// The provider's name as it writes it itself.
+    pub fn title(&self) -> &'static str {
+        match self {
+            Self::Cludz(_) => "Cludz",
+            Self::CloudSync(_) => "CloudSync",
+            Self::Storra(_) => "Storra",
+            Self::Dstor(_) => "dStor",
+            Self::Reductstore(_) => "ReductStore",
+        }
+    }
+
+    /// What to ask a person for, where the provider grants scopes.
+    pub fn scopes_for(&self, access: Access) -> Scopes {
+        match self {
+            Self::CloudSync(_) => cloudsync::scopes_for(access),
+            Self::Cludz(_) | Self::Storra(_) | Self::Dstor(_) | Self::Reductstore(_) => Scopes::default(),
+        }
+    }
+
+    /// What a scope is for, in the provider's words.
+    pub fn scope_meaning(&self, scope: &str) -> Option<&'static str> {
+        match self {
+            Self::CloudSync(_) => cloudsync::scope_meaning(scope),
+            Self::Cludz(_) | Self::Storra(_) | Self::Dstor(_) | Self::Reductstore(_) => None,
         }
     }
 
@@ -189,6 +223,10 @@ impl ProviderSpec {
         match self {
             // Where the documentation of each says that tokens and keys are.
             Self::Cludz(_) => "in Cludz's dashboard, Drive → Settings → Storage Token",
+            Self::CloudSync(CloudSyncSpec {
+                auth: CloudSyncAuth::Oauth(_),
+                ..
+            }) => "in CloudSync, Account Settings",
             Self::CloudSync(_) => "in CloudSync, Account Settings → API Keys, or with: keymount keys revoke REMOTE KEY",
             Self::Storra(_) => {
                 "in Storra's dashboard, Settings → API Keys, or with: keymount keys revoke REMOTE PREFIX"

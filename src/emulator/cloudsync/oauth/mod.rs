@@ -9,6 +9,7 @@ mod client;
 mod device;
 mod error;
 pub(super) mod ledger;
+mod metadata;
 mod page;
 mod token;
 
@@ -235,6 +236,7 @@ pub(super) async fn answer(store: &CloudSyncStore, request: Request) -> Response
         ("/oauth/token", Method::POST) => token::exchange(store, &call),
         ("/oauth/revoke", Method::POST) if assumptions.revocation == Revocation::Offered => token::revoke(store, &call),
         ("/oauth/device/code", Method::POST) if has_device => device::begin(store, &call),
+        (metadata::PATH, Method::GET) if metadata::is_there(&assumptions) => metadata::tell(&call, &assumptions),
         ("/oauth/device", Method::GET) if has_device => device::ask(&call),
         ("/oauth/device", Method::POST) if has_device => device::decide(store, &call),
         (path, _) => {

@@ -1,33 +1,39 @@
-//! `login`: asks for a remote's token, has the provider check it, keeps it, and heals the mounts that need it.
+//! `login`: gets what a remote's credential is made of from a person, keeps it, and heals the mounts that need it.
+
+mod browser;
+pub mod oauth;
+mod token;
 
 use super::arguments::LoginArguments;
 use super::exit::{Exit, Failure};
-use super::terminal::read_secret;
-use super::{environment, given_secrets, refresh, secrets_of};
+use super::{environment, given_secrets, refresh};
+use crate::auth::oauth::OauthSpec;
 use crate::auth::{SecretSource, StoredSecret};
 use crate::config::{Config, ResolvedRemote};
 use crate::control::{Daemon, Daemons, MountReport};
-use crate::daemon::try_token;
 use crate::paths::Paths;
+use crate::provider::registry::Identity;
+
+/// What `login` gets and `logout` forgets.
+pub enum Keepable {
+    /// A token that the person has.
+    Token(StoredSecret),
+    /// What an authorization server gives when the person agrees.
+    Grant(Box<OauthSpec>),
+}
 
 pub async fn run(arguments: &LoginArguments, paths: &Paths) -> Result<Exit, Failure> {
-    let (remote, stored) = stored_token(&arguments.remote, paths)?;
-    let name = &remote.name;
-    let token = read_secret(&format!("Token for {name}"))?;
-    let checked = if arguments.no_check {
-        "not checked".to_owned()
-    } else {
-        let trial = try_token(&remote, paths, &token).await.map_err(|error| {
-            Failure::new(Failure::from(error.clone()).exit, error.error.message())
-                .about(format!("{name}: nothing was stored"))
-        })?;
-        format!("good, rights {}", trial.rights)
+    let (config, remote, keepable) = keepable(&arguments.remote, paths)?;
+    let kept = match keepable {
+        Keepable::Token(stored) => token::get(arguments, &remote, &stored, paths).await?,
+        Keepable::Grant(oauth) => oauth::get(arguments, &config, &remote, &oauth, paths).await?,
     };
-    stored
-        .put(&token, &secrets_of(&remote))
-        .await
-        .map_err(|error| Failure::new(Exit::Credentials, error.message()).about(name))?;
-    println!("{name}: the token is {checked}, and kept in {}", stored.place());
+    println!("{}: {kept}", remote.name);
+    heal(&remote.name, paths).await
+}
+
+/// Has every mount of the remote go on with what is kept now.
+async fn heal(name: &str, paths: &Paths) -> Result<Exit, Failure> {
     let daemons = Daemons::find(paths).await?;
     let mut failure = None;
     for (daemon, mount) in mounts_of(&daemons, name) {
@@ -52,11 +58,11 @@ pub async fn run(arguments: &LoginArguments, paths: &Paths) -> Result<Exit, Fail
     failure.map_or(Ok(Exit::Done), Err)
 }
 
-/// The remote and the place of its token, if that is a store of ours.
+/// The remote and what keymount keeps for it, if that is for keymount to keep.
 ///
 /// # Errors
 /// Otherwise with where the token is kept and what to change.
-pub fn stored_token(typed: &str, paths: &Paths) -> Result<(ResolvedRemote, StoredSecret), Failure> {
+pub fn keepable(typed: &str, paths: &Paths) -> Result<(Config, ResolvedRemote, Keepable), Failure> {
     let refuse = |sentence: String| Err(Failure::new(Exit::Configuration, sentence));
     if typed.contains("://") {
         return refuse(format!(
@@ -67,11 +73,15 @@ pub fn stored_token(typed: &str, paths: &Paths) -> Result<(ResolvedRemote, Store
     let config = Config::load(paths)?;
     let remote = config.resolve(typed, &environment)?;
     let name = remote.name.clone();
+    if let Identity::Oauth(oauth) = remote.provider.identity() {
+        let oauth = Box::new(oauth.clone());
+        return Ok((config, remote, Keepable::Grant(oauth)));
+    }
     let source = match remote.provider.secret_source() {
         None => return refuse(format!("{name} needs no token: its auth.method is none")),
         Some(SecretSource::Stored(stored)) => {
             let stored = stored.clone();
-            return Ok((remote, stored));
+            return Ok((config, remote, Keepable::Token(stored)));
         }
         Some(source) => source,
     };
