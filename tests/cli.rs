@@ -191,6 +191,7 @@ fn help_lists_what_works_and_nothing_else() {
             "--uid",
             "--umask",
             "--verbose",
+            "--wait-for-login",
         ]
     );
 }
