@@ -51,6 +51,11 @@ async fn forget_token(remote: &ResolvedRemote, stored: &StoredSecret) -> Result<
         .remove()
         .await
         .map_err(|error| Failure::new(Exit::Credentials, error.message()).about(&remote.name))?;
+    if let Some(kept) = remote.provider.kept_token() {
+        kept.remove()
+            .await
+            .map_err(|error| Failure::new(Exit::Credentials, error.message()).about(&remote.name))?;
+    }
     Ok(if there_was_one {
         format!(
             "forgotten here; the provider still accepts the token until you revoke it {}",

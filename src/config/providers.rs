@@ -10,8 +10,8 @@ use super::{ConfigError, listed, suggestion};
 use crate::auth::oauth::{AuthorizationServer, OauthSpec};
 use crate::model::Error;
 use crate::provider::registry::{
-    CloudSyncAuth, CloudSyncSpec, CludzAuth, CludzSpec, DstorAuth, DstorSpec, Network, PROVIDERS, ProviderSpec,
-    RecordNames, ReductstoreAuth, ReductstoreSpec, StorraSpec, TokenSending, cloudsync_server,
+    CloudSyncAuth, CloudSyncSpec, CludzAuth, CludzSpec, DstorAuth, DstorSpec, Network, OnUnlink, PROVIDERS,
+    ProviderSpec, RecordNames, ReductstoreAuth, ReductstoreSpec, StorraSpec, TokenSending, cloudsync_server,
 };
 
 /// Reads the provider's own keys and its `auth` tables.
@@ -188,6 +188,43 @@ fn dstor(keys: &mut Keys, keeper: Keeper<'_>) -> Result<ProviderSpec, ConfigErro
             )));
         }
     };
+    let on_unlink = match keys.text("on_unlink")?.as_deref() {
+        None | Some("forget") => OnUnlink::Forget,
+        Some("deny") => OnUnlink::Deny,
+        Some(_) => {
+            return Err(ConfigError::new(format!(
+                "{} is \"forget\" or \"deny\"",
+                keys.name("on_unlink")
+            )));
+        }
+    };
+    let delete = match keys.section("endpoints")? {
+        None => None,
+        Some(mut endpoints) => {
+            let delete = endpoints
+                .text("delete")?
+                .map(|text| text.parse())
+                .transpose()
+                .map_err(|error: Error| {
+                    ConfigError::new(format!("{}: {}", endpoints.name("delete"), error.message()))
+                })?;
+            endpoints.finish()?;
+            delete
+        }
+    };
+    let index = match keys.text("index")? {
+        None => None,
+        Some(text) => {
+            let path = source::expand_home(&text);
+            if path.is_relative() {
+                return Err(ConfigError::new(format!(
+                    "{} must be an absolute path or begin with ~/: the daemon works in /",
+                    keys.name("index")
+                )));
+            }
+            Some(path)
+        }
+    };
     let (auth, kept) = match authentication(keys, &["temp-token", "login"])? {
         (mut auth, "temp-token") => {
             let api_key = source::required(&mut auth, "api_key", keeper)?;
@@ -216,6 +253,9 @@ fn dstor(keys: &mut Keys, keeper: Keeper<'_>) -> Result<ProviderSpec, ConfigErro
     };
     Ok(ProviderSpec::Dstor(DstorSpec {
         network,
+        on_unlink,
+        delete,
+        index,
         auth,
         kept: Some(kept),
     }))
@@ -261,5 +301,88 @@ fn method(mut auth: Keys, methods: &[&'static str]) -> Result<(Keys, &'static st
             auth.name("method"),
             listed(methods)
         ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::auth::StoreSpec;
+
+    fn dstor_spec(own: &str, auth: &str) -> Result<DstorSpec, String> {
+        let text = format!("provider = \"dstor\"\n{own}\n[auth]\n{auth}");
+        let mut keys = Keys::new("remotes.drive", text.parse().unwrap());
+        let files = StoreSpec::Files {
+            folder: "/secrets".into(),
+            passphrase: None,
+        };
+        let keeper = Keeper {
+            remote: "drive",
+            files: &files,
+        };
+        match read(&mut keys, keeper).and_then(|spec| keys.finish().map(|()| spec)) {
+            Ok(ProviderSpec::Dstor(spec)) => Ok(spec),
+            Ok(other) => panic!("{other:?} is no remote at dStor"),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    const KEY: &str = "method = \"temp-token\"\napi_key = { stored = true }\n";
+
+    #[test]
+    fn a_remote_at_dstor_is_read() {
+        let plain = dstor_spec("", KEY).unwrap();
+        assert_eq!(
+            (plain.network, plain.on_unlink),
+            (Network::Production, OnUnlink::Forget)
+        );
+        assert_eq!((plain.delete, plain.index), (None, None));
+        let full = dstor_spec(
+            "network = \"testnet\"\non_unlink = \"deny\"\nindex = \"/lists/mine.json\"\n\
+             endpoints = { delete = \"DELETE /v1/files/{hash}\" }",
+            &format!("{KEY}lifetime = \"12h\""),
+        )
+        .unwrap();
+        assert_eq!((full.network, full.on_unlink), (Network::Testnet, OnUnlink::Deny));
+        assert_eq!(full.delete.as_ref().unwrap().to_string(), "DELETE /v1/files/{hash}");
+        assert_eq!(full.index.as_deref(), Some(Path::new("/lists/mine.json")));
+        let DstorAuth::TempToken { lifetime, .. } = full.auth else {
+            panic!("{:?} is no key", full.auth)
+        };
+        assert_eq!(lifetime, Some(Duration::from_secs(12 * 3600)));
+        let json = serde_json::to_string(&ProviderSpec::Dstor(full.clone())).unwrap();
+        let back: ProviderSpec = serde_json::from_str(&json).unwrap();
+        assert_eq!(back, ProviderSpec::Dstor(full));
+        let login = "method = \"login\"\nemail = \"me@example.org\"\npassword = { env = \"PASSWORD\" }";
+        assert_eq!(dstor_spec("", login).unwrap().auth.method(), "login");
+    }
+
+    #[test]
+    fn mistakes_in_a_remote_at_dstor_are_named() {
+        for (own, auth, words) in [
+            ("network = \"mainnet\"", KEY, "network is \"production\" or \"testnet\""),
+            ("on_unlink = \"keep\"", KEY, "on_unlink is \"forget\" or \"deny\""),
+            ("index = \"mine.json\"", KEY, "must be an absolute path"),
+            ("endpoints = { delete = \"GET /v1/{hash}\" }", KEY, "endpoints.delete"),
+            ("endpoints = { list = \"GET /v1/files\" }", KEY, "unknown key"),
+            (
+                "",
+                "method = \"temp-token\"\napi_key = \"secret\"",
+                "holds the secret itself",
+            ),
+            (
+                "",
+                "method = \"temp-token\"\napikey = { stored = true }",
+                "did you mean \"api_key\"",
+            ),
+        ] {
+            let error = dstor_spec(own, auth).unwrap_err();
+            assert!(error.contains(words), "{error}");
+        }
+        let error = dstor_spec("", &format!("{KEY}lifetime = \"soon\"")).unwrap_err();
+        assert!(error.contains("lifetime is a time"), "{error}");
     }
 }

@@ -5,6 +5,7 @@
 mod drain;
 mod handoff;
 mod hosted;
+mod index;
 mod keys;
 mod logging;
 mod pending;

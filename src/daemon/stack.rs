@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tracing::warn;
 
+use super::trial::is_candidate;
 use super::{MountSpec, Stage, StartError};
 use crate::api::{Api, PlainHttp};
 use crate::auth::oauth::{OauthClient, OauthSpec};
@@ -20,10 +21,11 @@ use crate::outbox::{Spool, sweep};
 use crate::paths::{Paths, private_directory};
 use crate::provider::cloudsync::{self, CloudSync};
 use crate::provider::cludz::{self, Cludz};
+use crate::provider::dstor::{self, Dstor, TempTokens};
 use crate::provider::reductstore::{self, ReductStore};
 use crate::provider::registry::{Identity, ProviderSpec, RecordNames};
 use crate::provider::{Awaited, Provider};
-use crate::state::StateDb;
+use crate::state::{PathIndex, StateDb};
 
 /// Blocks held in memory by one daemon, in bytes: some hundred pieces of what is being read just now.
 const MEMORY_CACHE: u64 = 128 << 20;
@@ -124,7 +126,16 @@ impl Stack {
     pub async fn build(mount: &MountSpec, common: &Arc<Common>, given: &GivenSecrets) -> Result<Self, StartError> {
         let options = &mount.options;
         let patience = TransportSettings::within(options.op_timeout);
-        let remote = Remote::open(&mount.remote, &common.paths, patience, options.without_login, given).await?;
+        let state = || Ok(Arc::clone(&common.state));
+        let remote = Remote::open(
+            &mount.remote,
+            &common.paths,
+            patience,
+            options.without_login,
+            given,
+            state,
+        )
+        .await?;
         let (provider, root, at_start) = find_root(remote.provider, options.without_login).await?;
         let staging_folder = common.paths.staging();
         private_directory(&staging_folder).map_err(Stage::Local.failed())?;
@@ -171,13 +182,14 @@ pub struct Remote {
 }
 
 impl Remote {
-    /// Reads the secret source; asks the provider nothing yet.
+    /// Reads the secret source; asks the provider nothing yet. `state` is opened for a provider whose tree is kept here.
     pub async fn open(
         remote: &ResolvedRemote,
         paths: &Paths,
         patience: TransportSettings,
         without_login: WithoutLogin,
         given: &GivenSecrets,
+        state: impl FnOnce() -> Result<Arc<StateDb>>,
     ) -> Result<Self, StartError> {
         let authenticator = authenticator(remote, paths, patience, without_login, given)
             .await
@@ -190,7 +202,7 @@ impl Remote {
                 Arc::clone(&authenticator),
                 dialect(&remote.provider),
             )?);
-            provider(remote, api)
+            provider(remote, api, state)
         })();
         Ok(Self {
             provider: opened.map_err(Stage::Local.failed())?,
@@ -230,7 +242,7 @@ pub async fn authenticator(
                 Identity::Anonymous | Identity::Token { .. } => None,
             };
             let settings = renewal(remote, paths, patience, kept);
-            let (exchange, given) = (exchange(remote)?, given.clone());
+            let (exchange, given) = (exchange(remote, patience)?, given.clone());
             Arc::new(match without_login {
                 WithoutLogin::Fail => Renewing::open(exchange, settings, given).await?,
                 WithoutLogin::Wait => Renewing::open_waiting(exchange, settings, given).await,
@@ -276,7 +288,7 @@ fn renewal(
         clock: Arc::new(SystemClock),
         patience: patience.stall,
         repair: match remote.provider.secret_source() {
-            Some(source) if source.stored().is_none() => {
+            Some(source) if source.stored().is_none() && !is_candidate(source) => {
                 format!("change it in {source}, then run: keymount refresh {}", remote.label())
             }
             _ => format!("run: keymount login {}", remote.name),
@@ -285,10 +297,17 @@ fn renewal(
 }
 
 /// Who gives a remote's tokens.
-fn exchange(remote: &ResolvedRemote) -> Result<Arc<dyn Exchange>> {
+fn exchange(remote: &ResolvedRemote, patience: TransportSettings) -> Result<Arc<dyn Exchange>> {
     match remote.provider.identity() {
         Identity::Oauth(oauth) => Ok(Arc::new(oauth_client(remote, oauth)?)),
-        Identity::TempToken(_) => Err(not_there(&remote.provider)),
+        Identity::TempToken(dstor) => Ok(Arc::new(TempTokens::new(
+            dstor.network,
+            &remote.endpoint,
+            plain_http(remote),
+            dstor.auth.clone(),
+            Transport::new(patience)?,
+            patience.stall,
+        )?)),
         Identity::Anonymous | Identity::Token { .. } => Err(Error::internal("such a credential is not renewed")),
     }
 }
@@ -306,7 +325,8 @@ pub fn dialect(spec: &ProviderSpec) -> Arc<dyn Dialect> {
     match spec {
         ProviderSpec::Cludz(_) => Cludz::dialect(),
         ProviderSpec::CloudSync(_) => CloudSync::dialect(),
-        ProviderSpec::Storra(_) | ProviderSpec::Dstor(_) => Arc::new(PlainDialect),
+        ProviderSpec::Storra(_) => Arc::new(PlainDialect),
+        ProviderSpec::Dstor(_) => Dstor::dialect(),
         ProviderSpec::Reductstore(_) => ReductStore::dialect(),
     }
 }
@@ -315,10 +335,14 @@ fn not_there(spec: &ProviderSpec) -> Error {
     Error::unsupported(format!("{} cannot be mounted", spec.kind()))
 }
 
-fn provider(remote: &ResolvedRemote, api: Arc<Api>) -> Result<Arc<dyn Provider>> {
+fn provider(
+    remote: &ResolvedRemote,
+    api: Arc<Api>,
+    state: impl FnOnce() -> Result<Arc<StateDb>>,
+) -> Result<Arc<dyn Provider>> {
     let path = remote.path.names().to_vec();
     Ok(match &remote.provider {
-        spec @ (ProviderSpec::Storra(_) | ProviderSpec::Dstor(_)) => return Err(not_there(spec)),
+        spec @ ProviderSpec::Storra(_) => return Err(not_there(spec)),
         ProviderSpec::CloudSync(cloudsync) => Arc::new(CloudSync::new(
             api,
             cloudsync::Settings {
@@ -327,6 +351,24 @@ fn provider(remote: &ResolvedRemote, api: Arc<Api>) -> Result<Arc<dyn Provider>>
                 rights_override: remote.rights,
             },
         )),
+        ProviderSpec::Dstor(dstor) => {
+            let tree = tree_name(&remote.name);
+            let namespace = format!("dstor:{}tree/{tree}", api.base());
+            let index = Arc::new(PathIndex::open(state()?, &namespace)?);
+            Arc::new(Dstor::new(
+                api,
+                index,
+                dstor::Settings {
+                    tree,
+                    path,
+                    rights_override: remote.rights,
+                    on_unlink: dstor.on_unlink,
+                    delete: dstor.delete.clone(),
+                    import: dstor.index.clone(),
+                    polling: dstor::Polling::default(),
+                },
+            ))
+        }
         ProviderSpec::Cludz(cludz) => Arc::new(Cludz::new(
             api,
             cludz::Settings {
@@ -348,4 +390,12 @@ fn provider(remote: &ResolvedRemote, api: Arc<Api>) -> Result<Arc<dyn Provider>>
             },
         )),
     })
+}
+
+/// Each remote has a tree of its own, whatever key it uses; all remotes that are addresses share one.
+fn tree_name(remote: &str) -> String {
+    match remote.split_once("://") {
+        Some(_) => String::new(),
+        None => remote.to_owned(),
+    }
 }

@@ -1,5 +1,6 @@
 //! Asking a remote without mounting it, for `doctor`, `login` and `remote test`.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use secrecy::SecretString;
@@ -11,10 +12,14 @@ use crate::auth::{GivenSecrets, SecretSource};
 use crate::config::{ResolvedRemote, WithoutLogin};
 use crate::model::{Result, Rights};
 use crate::net::{TransportSettings, reach};
-use crate::paths::Paths;
+use crate::paths::{Paths, private_directory};
+use crate::state::StateDb;
 
 /// How long a trial may go without progress: shorter than a mount's, because a person waits for it.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Where a token is that is kept nowhere yet; no variable has such a name.
+const CANDIDATE: &str = "(given)";
 
 /// What a remote answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,12 +41,17 @@ pub enum Clock {
 /// # Errors
 /// With the step that failed, as a mount would.
 pub async fn try_remote(remote: &ResolvedRemote, paths: &Paths, given: &GivenSecrets) -> Result<Trial, StartError> {
+    let state = || {
+        private_directory(paths.state())?;
+        Ok(Arc::new(StateDb::open(&paths.state_database())?))
+    };
     let opened = Remote::open(
         remote,
         paths,
         TransportSettings::within(PATIENCE),
         WithoutLogin::Fail,
         given,
+        state,
     )
     .await?;
     let root = opened.provider.probe().await;
@@ -61,8 +71,6 @@ pub async fn try_token(remote: &ResolvedRemote, paths: &Paths, token: &SecretStr
 
 /// The same remote with a token that is kept nowhere, and what has to be given to read it.
 pub(super) fn with_token(remote: &ResolvedRemote, token: &SecretString) -> (ResolvedRemote, GivenSecrets) {
-    /// No variable has such a name.
-    const CANDIDATE: &str = "(given)";
     let mut given = GivenSecrets::default();
     given.insert(CANDIDATE, token.clone());
     let candidate = ResolvedRemote {
@@ -73,6 +81,11 @@ pub(super) fn with_token(remote: &ResolvedRemote, token: &SecretString) -> (Reso
         ..remote.clone()
     };
     (candidate, given)
+}
+
+/// Whether this is the place of a token that is kept nowhere yet.
+pub(super) fn is_candidate(source: &SecretSource) -> bool {
+    source.variable() == Some(CANDIDATE)
 }
 
 /// Asks the provider's host for the time, without any credential.

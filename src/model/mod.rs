@@ -4,12 +4,14 @@
 
 mod entry;
 mod error;
+mod indexed;
 mod name;
 mod progress;
 mod rights;
 
 pub use entry::{Entry, Kind, ObjectId, ObjectKey, Usage, Version};
 pub use error::{Error, ErrorKind, Result};
+pub use indexed::{ContentAddress, IndexId, Indexed, IndexedContent, IndexedFile};
 pub use name::Name;
 pub use progress::{Holder, Progress};
 pub use rights::{Action, ParseRightsError, Rights};

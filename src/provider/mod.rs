@@ -4,9 +4,11 @@
 //! no credentials of its own (`api` has the last two), and it enforces no rights: it reports them and passes on refusals.
 
 mod awaited;
+mod body;
 pub mod cloudsync;
 pub mod cludz;
 mod content;
+pub mod dstor;
 pub mod faulty;
 pub mod keys;
 pub mod memory;

@@ -1,13 +1,15 @@
-//! What must outlive the daemon: a small database of attributes that the provider cannot hold, and of files that it
-//! doesn't have yet.
+//! What must outlive the daemon: a small database of attributes and of paths that the provider cannot hold, and of files
+//! that it doesn't have yet.
 //!
 //! SQLite in write-ahead mode. Calls take well under a millisecond and run on the caller's thread under one lock, which
 //! is never held across an await. It knows paths below a mount point, no inodes and no provider.
 
 mod journal;
 mod schema;
+mod tree;
 
 pub use journal::{JournalRow, Phase};
+pub use tree::PathIndex;
 
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -68,6 +70,20 @@ impl StateDb {
                 Self::try_open(path)
             }
             outcome => outcome,
+        }
+    }
+
+    /// A database that ends with this value, for those who keep nothing.
+    ///
+    /// # Errors
+    /// As SQLite fails.
+    pub fn in_memory() -> Result<Self> {
+        let mut connection = Connection::open_in_memory().map_err(failed("open"))?;
+        match schema::prepare(&mut connection, BUSY) {
+            Ok(()) => Ok(Self {
+                connection: Mutex::new(connection),
+            }),
+            Err(_) => Err(Error::internal("the state database cannot be made in memory")),
         }
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use rusqlite::{Connection, ErrorCode};
 
 /// One step from each schema version to the next; `user_version` counts those that were done.
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     "CREATE TABLE attributes (
     namespace TEXT NOT NULL,
     path TEXT NOT NULL,
@@ -28,6 +28,21 @@ const MIGRATIONS: [&str; 2] = [
     error TEXT,
     PRIMARY KEY (spool, file)
 ) WITHOUT ROWID",
+    // A root has the parent 0, which no row has, and its namespace for a name. Ids are never given twice.
+    "CREATE TABLE tree (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    parent INTEGER NOT NULL,
+    name TEXT NOT NULL,
+    kind TEXT NOT NULL CHECK (kind IN ('directory', 'folder', 'file')),
+    address TEXT,
+    size INTEGER,
+    sha256 TEXT,
+    modified_s INTEGER NOT NULL,
+    modified_ns INTEGER NOT NULL,
+    UNIQUE (parent, name)
+);
+CREATE INDEX tree_address ON tree (address) WHERE address IS NOT NULL;
+CREATE TABLE tree_imports (root INTEGER PRIMARY KEY, digest TEXT NOT NULL)",
 ];
 
 pub enum Refused {

@@ -96,3 +96,130 @@ fn times_before_1970_keep_their_nanoseconds() {
         assert_eq!(since_epoch(from_epoch(seconds, nanos)), (seconds, nanos));
     }
 }
+
+mod tree {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::model::{ContentAddress, IndexId, Indexed, IndexedContent, IndexedFile, Name};
+
+    fn name(text: &str) -> Name {
+        Name::new(text).unwrap()
+    }
+
+    fn file(letter: &str, size: u64) -> IndexedFile {
+        IndexedFile {
+            address: ContentAddress::new(&letter.repeat(46)).unwrap(),
+            size,
+            sha256: Some(letter.repeat(64)),
+        }
+    }
+
+    fn put(index: &PathIndex, parent: IndexId, text: &str, file: IndexedFile) -> Result<Indexed> {
+        index.insert(parent, &name(text), &IndexedContent::File(file), from_epoch(7, 8))
+    }
+
+    fn make(index: &PathIndex, parent: IndexId, text: &str) -> IndexId {
+        let made = index.insert(parent, &name(text), &IndexedContent::Directory, from_epoch(1, 0));
+        made.unwrap().id
+    }
+
+    fn kind<T>(outcome: &Result<T>) -> Option<ErrorKind> {
+        outcome.as_ref().err().map(Error::kind)
+    }
+
+    #[test]
+    fn the_tree_outlives_the_daemon_and_its_neighbours() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.db");
+        let open = |namespace: &str| PathIndex::open(Arc::new(StateDb::open(&path).unwrap()), namespace).unwrap();
+        let made = {
+            let index = open("one");
+            let directory = make(&index, index.root(), "d");
+            put(&index, directory, "ü %", file("a", u64::MAX)).unwrap()
+        };
+        let index = open("one");
+        let directory = index.child(index.root(), &name("d")).unwrap();
+        let found = index.child(directory.id, &name("ü %")).unwrap();
+        assert_eq!(found, made);
+        assert_eq!(
+            (found.modified, found.file()),
+            (from_epoch(7, 8), Some(&file("a", u64::MAX)))
+        );
+        assert_eq!(index.path(found.id).unwrap(), [name("d"), name("ü %")]);
+        assert!(index.path(index.root()).unwrap().is_empty());
+        assert_eq!(index.uses(&file("a", 0).address).unwrap(), 1);
+        let other = open("two");
+        assert_ne!(other.root(), index.root());
+        assert!(other.children(other.root()).unwrap().is_empty());
+    }
+
+    #[test]
+    fn ids_are_never_given_twice() {
+        let index = PathIndex::open(Arc::new(StateDb::in_memory().unwrap()), "n").unwrap();
+        let first = put(&index, index.root(), "f", file("a", 1)).unwrap();
+        index.remove(first.id).unwrap();
+        let second = put(&index, index.root(), "f", file("a", 1)).unwrap();
+        assert_ne!(first.id, second.id);
+        assert_eq!(kind(&index.entry(first.id)), Some(ErrorKind::NotFound));
+        assert_eq!(kind(&index.remove(first.id)), Some(ErrorKind::NotFound));
+    }
+
+    #[test]
+    fn what_must_not_be_changed_is_not() {
+        let index = PathIndex::open(Arc::new(StateDb::in_memory().unwrap()), "n").unwrap();
+        let root = index.root();
+        let directory = make(&index, root, "d");
+        let inside = put(&index, directory, "f", file("a", 1)).unwrap();
+        assert_eq!(
+            kind(&put(&index, root, "d", file("a", 1))),
+            Some(ErrorKind::AlreadyExists)
+        );
+        assert_eq!(
+            kind(&put(&index, inside.id, "x", file("a", 1))),
+            Some(ErrorKind::NotADirectory)
+        );
+        assert_eq!(
+            kind(&put(&index, IndexId(99), "x", file("a", 1))),
+            Some(ErrorKind::NotFound)
+        );
+        assert_eq!(kind(&index.children(inside.id)), Some(ErrorKind::NotADirectory));
+        assert_eq!(kind(&index.remove(directory)), Some(ErrorKind::NotEmpty));
+        let stale = file("b", 1).address;
+        let replaced = index.replace(inside.id, &stale, &file("c", 1), from_epoch(1, 0));
+        assert_eq!(kind(&replaced), Some(ErrorKind::Changed));
+        let below = make(&index, directory, "below");
+        let moved = index.relocate(directory, below, &name("x"), None);
+        assert_eq!(kind(&moved), Some(ErrorKind::InvalidInput));
+        let other = put(&index, root, "other", file("b", 1)).unwrap();
+        let moved = index.relocate(other.id, directory, &name("f"), None);
+        assert_eq!(kind(&moved), Some(ErrorKind::AlreadyExists));
+        let seen = Indexed {
+            content: IndexedContent::File(file("z", 1)),
+            ..inside.clone()
+        };
+        let moved = index.relocate(other.id, directory, &name("f"), Some(&seen));
+        assert_eq!(kind(&moved), Some(ErrorKind::AlreadyExists), "it was replaced unseen");
+        let full = index.entry(directory).unwrap();
+        let moved = index.relocate(other.id, root, &name("d"), Some(&full));
+        assert_eq!(kind(&moved), Some(ErrorKind::IsADirectory));
+        assert_eq!(index.entry(inside.id).unwrap(), inside);
+        index.relocate(other.id, directory, &name("f"), Some(&inside)).unwrap();
+        assert_eq!(kind(&index.entry(inside.id)), Some(ErrorKind::NotFound));
+    }
+
+    #[test]
+    fn an_immutable_folder_goes_as_a_whole() {
+        let index = PathIndex::open(Arc::new(StateDb::in_memory().unwrap()), "n").unwrap();
+        let content = IndexedContent::Folder(file("f", 0).address);
+        let folder = index
+            .insert(index.root(), &name("d"), &content, from_epoch(1, 0))
+            .unwrap();
+        let inner = index.insert(folder.id, &name("d"), &content, from_epoch(1, 0)).unwrap();
+        let inside = put(&index, inner.id, "f", file("a", 1)).unwrap();
+        assert_eq!([folder.sealed, inner.sealed, inside.sealed], [false, true, true]);
+        index.remove(folder.id).unwrap();
+        assert_eq!(kind(&index.entry(inside.id)), Some(ErrorKind::NotFound));
+        assert_eq!(index.uses(&file("a", 1).address).unwrap(), 0);
+    }
+}

@@ -19,6 +19,10 @@ mod cludz;
 #[allow(dead_code)]
 #[path = "../support/cludz.rs"]
 mod cludz_support;
+mod dstor;
+#[allow(dead_code)]
+#[path = "../support/dstor.rs"]
+mod dstor_support;
 mod export_names;
 mod memory;
 mod reductstore;

@@ -21,6 +21,7 @@ fn the_demo_shows_every_share_and_cleans_up() {
             "cloudsync-viewer",
             "reductstore",
             "reductstore-read-only",
+            "dstor",
         ] {
             assert!(
                 shares.iter().any(|shown| shown == share),
@@ -38,6 +39,7 @@ fn the_demo_shows_every_share_and_cleans_up() {
         shell("echo x > cloudsync-viewer/x").refused("Permission denied");
         shell("test -n \"$(find . -type f | head -n 1)\" && find . -type f -exec cat {} + > /dev/null").ok();
         shell("echo hello > cludz-owner/hello && cat cludz-owner/hello && rm cludz-owner/hello").ok();
+        shell("echo hello > dstor/hello && sync dstor/hello && cat dstor/hello && rm dstor/hello").ok();
         shell("echo x > cludz-read-only/x").refused("Permission denied");
         assert!(person.keymount(["status"]).ok().contains("cludz-owner"));
         demo.signal("TERM");

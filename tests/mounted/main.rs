@@ -8,6 +8,7 @@ mod cloudsync;
 mod cludz;
 mod demo;
 mod drive;
+mod dstor;
 mod failures;
 mod kernel;
 mod keyring;

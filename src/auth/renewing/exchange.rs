@@ -39,6 +39,11 @@ pub trait Exchange: Send + Sync + 'static {
     /// The configuration's word for the method: `oauth`.
     fn method(&self) -> &'static str;
 
+    /// The environment that the tokens are for, where the service has several: `testnet`.
+    fn environment(&self) -> Option<&'static str> {
+        None
+    }
+
     /// A name for what the tokens are got with, without showing it: a token that was got with something else is not used.
     /// The same inputs give the same name in every process.
     ///

@@ -104,7 +104,7 @@ impl Authenticator for Renewing {
     }
 
     fn environment(&self) -> Option<&'static str> {
-        None
+        self.core.exchange.environment()
     }
 
     fn public_prefix(&self) -> Option<String> {

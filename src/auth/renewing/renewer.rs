@@ -276,7 +276,16 @@ impl Core {
         given: &GivenSecrets,
         unsaved: &mut Option<Unsaved>,
     ) -> Result<(), ExchangeError> {
-        let basis = self.exchange.basis(given).await.map_err(passing)?;
+        let basis = match self.exchange.basis(given).await {
+            Ok(basis) => basis,
+            Err(error) => {
+                // Without a basis nothing kept is taken over, but what was removed on purpose is forgotten.
+                if let Some(keeper) = &self.keeper {
+                    let _ = self.look(keeper, "", given).await;
+                }
+                return Err(passing(error));
+            }
+        };
         self.save_again(unsaved).await;
         let (mut turn, mut serial) = (None, 0);
         if let (Some(keeper), None) = (&self.keeper, &unsaved) {

@@ -1,7 +1,9 @@
 //! What the stand-ins of the demo hold, and the mounts that show it: one for each kind of token.
 
 use std::fmt;
+use std::time::Duration;
 
+use secrecy::ExposeSecret;
 use uuid::Uuid;
 
 use crate::auth::{GivenSecrets, SecretSource};
@@ -9,10 +11,11 @@ use crate::config::{DiskCacheUse, MountOptions, OptionLayer, ResolvedRemote};
 use crate::emulator::Running;
 use crate::emulator::cloudsync::{self, CloudSyncStore, Plan, Role, Scope, Workspace};
 use crate::emulator::cludz::{CludzStore, Drive, Grant, Sharing, StoreError as DriveError};
+use crate::emulator::dstor::{Assumptions, DstorStore, Network as DstorNetwork};
 use crate::emulator::reductstore::{Options, Permissions, ReductStore, StoredRecord};
 use crate::provider::registry::{
-    CloudSyncAuth, CloudSyncSpec, CludzAuth, CludzSpec, ProviderSpec, RecordNames, ReductstoreAuth, ReductstoreSpec,
-    RemotePath, TokenSending,
+    CloudSyncAuth, CloudSyncSpec, CludzAuth, CludzSpec, DstorAuth, DstorSpec, Network, OnUnlink, ProviderSpec,
+    RecordNames, ReductstoreAuth, ReductstoreSpec, RemotePath, TokenSending,
 };
 
 /// A mount of the demo before it has a directory.
@@ -33,7 +36,7 @@ pub struct Exhibition {
 }
 
 /// Every directory that the demo makes.
-pub const NAMES: [&str; 8] = [
+pub const NAMES: [&str; 9] = [
     "cludz-owner",
     "cludz-read-only",
     "cludz-no-delete",
@@ -42,6 +45,7 @@ pub const NAMES: [&str; 8] = [
     "reductstore-read-only",
     "cloudsync",
     "cloudsync-viewer",
+    "dstor",
 ];
 
 /// The bucket of the ReductStore stand-in.
@@ -71,6 +75,7 @@ impl Exhibition {
         exhibition.add_cludz().await?;
         exhibition.add_reductstore().await?;
         exhibition.add_cloudsync().await?;
+        exhibition.add_dstor().await?;
         Ok(exhibition)
     }
 
@@ -217,6 +222,41 @@ impl Exhibition {
                 },
             });
         }
+        self._servers.push(server);
+        Ok(())
+    }
+
+    /// An account without files: the tree of names is on the machine that mounts, and a new one is empty.
+    async fn add_dstor(&mut self) -> Result<(), SetupError> {
+        let store = DstorStore::new(DstorNetwork::Testnet, Assumptions::default());
+        let key = store
+            .add_account("demo@localhost", Uuid::new_v4().to_string())
+            .add_key("demo");
+        let server = store.serve().await.map_err(failed)?;
+        let api_key = self.hold(key.expose_secret().to_owned());
+        self.exhibits.push(Exhibit {
+            name: NAMES[8],
+            about: "an API key for tokens that end within a minute and are renewed; empty",
+            remote: ResolvedRemote {
+                name: NAMES[8].to_owned(),
+                provider: ProviderSpec::Dstor(DstorSpec {
+                    network: Network::Testnet,
+                    on_unlink: OnUnlink::Forget,
+                    delete: None,
+                    index: None,
+                    auth: DstorAuth::TempToken {
+                        api_key,
+                        lifetime: Some(Duration::from_secs(60)),
+                    },
+                    kept: None,
+                }),
+                endpoint: server.url(),
+                path: RemotePath::default(),
+                rights: None,
+                insecure: false,
+                options: OptionLayer::default(),
+            },
+        });
         self._servers.push(server);
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! dStor: one account on one of the two networks.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -7,12 +8,18 @@ use serde::{Deserialize, Serialize};
 use super::{COMMON_TOKEN_VARIABLE, first_set};
 use crate::auth::{SecretSource, StoredSecret};
 use crate::model::{Error, ErrorKind, Result};
+use crate::provider::dstor::Endpoint;
 
 pub(super) const TOKEN_VARIABLES: &[&str] = &["DSTOR_API_KEY"];
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DstorSpec {
     pub network: Network,
+    pub on_unlink: OnUnlink,
+    /// What is called when a file is removed; dStor documents no such endpoint.
+    pub delete: Option<Endpoint>,
+    /// A list of contents that were stored elsewhere, to take into the tree.
+    pub index: Option<PathBuf>,
     pub auth: DstorAuth,
     /// Where the token of the moment is kept for all processes; in memory only without it.
     pub kept: Option<StoredSecret>,
@@ -25,6 +32,17 @@ pub enum Network {
     #[default]
     Production,
     Testnet,
+}
+
+/// What removing a file means where the service may not be able to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnUnlink {
+    /// Its name goes; its content stays at the service, unless an endpoint to delete it is configured.
+    #[default]
+    Forget,
+    /// Nothing can be removed.
+    Deny,
 }
 
 /// What temporary tokens are got with.
@@ -93,6 +111,9 @@ impl DstorSpec {
         match first_set(TOKEN_VARIABLES, environment) {
             Some(api_key) => Ok(Self {
                 network: Network::Production,
+                on_unlink: OnUnlink::default(),
+                delete: None,
+                index: None,
                 auth: DstorAuth::TempToken {
                     api_key,
                     lifetime: None,

@@ -14,11 +14,11 @@ use reqwest::Url;
 use serde::{Deserialize, Serialize};
 
 use crate::auth::oauth::OauthSpec;
-use crate::auth::{Scopes, SecretSource, TokenKind, TokenPlacement};
+use crate::auth::{Scopes, SecretSource, StoredSecret, TokenKind, TokenPlacement};
 
 pub use cloudsync::{CloudSyncAuth, CloudSyncSpec, cloudsync_server};
 pub use cludz::{CludzAuth, CludzSpec, TokenSending};
-pub use dstor::{DstorAuth, DstorSpec, Network};
+pub use dstor::{DstorAuth, DstorSpec, Network, OnUnlink};
 pub use path::RemotePath;
 pub use reductstore::{REDUCTSTORE_PORT, RecordNames, ReductstoreAuth, ReductstoreSpec};
 pub use storra::StorraSpec;
@@ -176,6 +176,14 @@ impl ProviderSpec {
         }
     }
 
+    /// Where keymount keeps a token that it got with the person's secret, for as long as the token lives.
+    pub fn kept_token(&self) -> Option<&StoredSecret> {
+        match self.identity() {
+            Identity::TempToken(dstor) => dstor.kept.as_ref(),
+            Identity::Anonymous | Identity::Token { .. } | Identity::Oauth(_) => None,
+        }
+    }
+
     /// Everything secret that a mount reads.
     fn secret_sources(&self) -> Vec<&SecretSource> {
         match self.identity() {
@@ -203,13 +211,17 @@ impl ProviderSpec {
         self.variables().chain(own)
     }
 
-    /// The same remote with its token from elsewhere, if it uses one that a person gave.
+    /// The same remote with its token from elsewhere, if it uses one that a person gave. What was got with another one
+    /// is not used, and what is got with this one is not kept.
     pub fn with_token_from(mut self, source: SecretSource) -> Self {
         let place = match &mut self {
             Self::Cludz(cludz) => cludz.secret_source_mut(),
             Self::CloudSync(cloudsync) => cloudsync.secret_source_mut(),
             Self::Storra(storra) => Some(&mut storra.key),
-            Self::Dstor(dstor) => Some(dstor.auth.secret_source_mut()),
+            Self::Dstor(dstor) => {
+                dstor.kept = None;
+                Some(dstor.auth.secret_source_mut())
+            }
             Self::Reductstore(reductstore) => reductstore.secret_source_mut(),
         };
         if let Some(place) = place {

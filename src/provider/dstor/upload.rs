@@ -1,0 +1,130 @@
+//! An upload: announced, sent, and looked at until it is done.
+
+use std::time::Duration;
+
+use reqwest::Method;
+use secrecy::SecretString;
+use tokio::time::Instant;
+
+use super::LOOK;
+use super::client::{Client, content_length};
+use super::wire::Standing;
+use crate::model::{ContentAddress, Error, ErrorKind, IndexedFile, Name, Result};
+use crate::provider::Content;
+
+/// The account's own root directory.
+const ROOT: &str = "/";
+/// The longest name that is sent, in bytes.
+const MAX_NAME: usize = 255;
+
+/// How an upload's end is waited for. Public clients begin with 2 s, add 0.25 s each time and give up after 60 s; small
+/// files are done earlier.
+#[derive(Clone, Copy, Debug)]
+pub struct Polling {
+    pub first_pause: Duration,
+    /// What each further pause is longer by.
+    pub growth: Duration,
+    pub max_pause: Duration,
+    /// How long the status may stay the same.
+    pub patience: Duration,
+}
+
+impl Default for Polling {
+    fn default() -> Self {
+        Self {
+            first_pause: Duration::from_millis(500),
+            growth: Duration::from_millis(250),
+            max_pause: Duration::from_secs(5),
+            patience: Duration::from_secs(60),
+        }
+    }
+}
+
+/// Stores a content; `directory` and `name` only say how dStor's own portal shows it.
+///
+/// # Errors
+/// `TooLarge`, `Quota`, `TimedOut` when the service doesn't come to an end, `BadData` when it has something else.
+pub(super) async fn store(
+    client: &Client,
+    polling: Polling,
+    directory: &[Name],
+    name: &Name,
+    content: &Content,
+) -> Result<IndexedFile> {
+    let sha256 = content.sha256().await?;
+    let shown = portal_name(name);
+    let token = announce(client, directory).await?;
+    client.send(&token, &shown, content).await?;
+    let hash = wait(client, polling, &token, &shown).await?;
+    let address = ContentAddress::new(&hash)
+        .filter(|address| !address.as_str().contains('/'))
+        .ok_or_else(|| Error::bad_data(format!("upload the file: dStor calls {hash:?} its hash")))?;
+    check_length(client, &address, content.len()).await?;
+    Ok(IndexedFile {
+        address,
+        size: content.len(),
+        sha256: Some(sha256),
+    })
+}
+
+/// In the directory of the portal that has the tree's path, else in its root: whether the service makes missing
+/// directories isn't documented, and the portal's order isn't ours.
+async fn announce(client: &Client, directory: &[Name]) -> Result<SecretString> {
+    let path: Vec<String> = directory.iter().map(portal_name).collect();
+    if path.is_empty() {
+        return client.announce(ROOT).await;
+    }
+    match client.announce(&path.join("/")).await {
+        Err(error) if matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::NotFound) => {
+            client.announce(ROOT).await
+        }
+        outcome => outcome,
+    }
+}
+
+async fn wait(client: &Client, polling: Polling, token: &SecretString, name: &str) -> Result<String> {
+    let (mut pause, mut last, mut since) = (polling.first_pause, String::new(), Instant::now());
+    loop {
+        match client.standing(token, name).await? {
+            Standing::Done(hash) => return Ok(hash),
+            Standing::Working(word) if word != last => (last, since) = (word, Instant::now()),
+            Standing::Working(word) if since.elapsed() >= polling.patience => {
+                let message = format!(
+                    "upload the file: dStor says {word:?} for {} s",
+                    polling.patience.as_secs()
+                );
+                return Err(Error::new(ErrorKind::TimedOut, message));
+            }
+            Standing::Working(_) => {}
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause + polling.growth).min(polling.max_pause);
+    }
+}
+
+/// Compares the length where the service tells it soon. That `HEAD` is answered isn't documented, and a node may need
+/// long for what was just stored.
+async fn check_length(client: &Client, address: &ContentAddress, len: u64) -> Result<()> {
+    let asking = client.content(Method::HEAD, address, None);
+    let Ok(Ok(answer)) = tokio::time::timeout(LOOK, asking).await else {
+        return Ok(());
+    };
+    match content_length(&answer) {
+        Some(told) if told != len => Err(Error::bad_data(format!(
+            "upload the file: {len} bytes were sent and dStor has {told}"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// A name that any service can show. The tree keeps the real one.
+fn portal_name(name: &Name) -> String {
+    let odd = |c: char| c.is_control() || matches!(c, '\\' | '"');
+    let mut shown: String = name.as_str().chars().map(|c| if odd(c) { '_' } else { c }).collect();
+    let end = (0..=shown.len().min(MAX_NAME))
+        .rev()
+        .find(|&at| shown.is_char_boundary(at))
+        .unwrap_or(0);
+    shown.truncate(end);
+    shown
+}

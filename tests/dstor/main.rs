@@ -1,0 +1,8 @@
+//! dStor against the strict stand-in: tokens, reads, uploads, and what goes wrong with them.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+#[path = "../support/dstor.rs"]
+mod support;
+mod tokens;
+mod transfers;
