@@ -9,7 +9,7 @@ use reqwest::Url;
 use crate::auth::{AfterRejection, Authenticator, CredentialState, Generation, Scopes};
 use crate::model::{Error, ErrorKind, Result};
 pub use crate::net::PlainHttp;
-use crate::net::{Credential, Dialect, Request, Response, Transport};
+use crate::net::{Credential, Dialect, RateBucket, Request, Response, Transport};
 
 /// What a path segment cannot hold as it is: all but the unreserved characters (RFC 3986, 2.3).
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -98,6 +98,14 @@ impl Api {
             }
             outcome => outcome.map_err(|(error, _)| error),
         }
+    }
+
+    /// Counts several requests before the first of them is sent: see `Transport::reserve`.
+    ///
+    /// # Errors
+    /// `RateLimited`.
+    pub async fn reserve(&self, bucket: &RateBucket, requests: u32, purpose: &'static str) -> Result<()> {
+        self.transport.reserve(bucket, requests, purpose).await
     }
 
     /// Sends without any credential, for addresses that carry their own.

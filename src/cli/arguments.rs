@@ -58,7 +58,7 @@ pub enum Command {
 
 #[derive(Debug, Args)]
 pub struct MountArguments {
-    /// A configured remote, or an address: cludz://UUID, reductstore://HOST:PORT/BUCKET, reductstores://HOST
+    /// A configured remote, or an address: cludz://UUID, storra://FOLDER, reductstore://HOST:PORT/BUCKET, reductstores://HOST
     #[arg(value_name = "REMOTE[:PATH]|URL")]
     source: String,
     /// An empty directory
@@ -148,6 +148,9 @@ pub struct LoginArguments {
     /// Wait this long for the answer in the browser (OAuth)
     #[arg(long, value_name = "TIME", value_parser = parse_timeout, default_value = "5m")]
     pub wait: Duration,
+    /// Type the credential that manages keys, of [remotes.REMOTE.keys_auth], and not the one for files
+    #[arg(long)]
+    pub keys: bool,
 }
 
 #[derive(Debug, Args)]

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use super::exit::{Exit, Failure};
 use super::mount::{FUSE_CONFIGURATION, FUSE_DEVICE, fuse_available, fuse_helper, user_allow_other};
-use super::{secrets_of, status};
+use super::{given_secrets, secrets_of, status};
 use crate::auth::SecretSource;
 use crate::config::{Config, ResolvedRemote};
 use crate::control::Daemons;
-use crate::daemon::{Clock, clock_of, try_remote};
+use crate::daemon::{Clock, KeyHolder, clock_of, open_keys, try_remote};
 use crate::paths::{ConfigOrigin, Paths, own_uid, private_directory, runtime_directory};
 use crate::provider::registry::{Identity, RemotePath};
 
@@ -217,5 +217,21 @@ async fn remote(remote: &ResolvedRemote, paths: &Paths) -> Vec<Finding> {
         Ok(trial) => findings.push(good(format!("{name}: the provider answers, rights {}", trial.rights))),
         Err(error) => findings.push(bad(format!("{name}: {}", Failure::from(error)))),
     }
+    findings.extend(keys(remote, paths).await);
     findings
+}
+
+/// Whether keys can be managed, where a remote has a credential for that. A mount works without.
+async fn keys(remote: &ResolvedRemote, paths: &Paths) -> Option<Finding> {
+    let name = &remote.name;
+    let word = remote.provider.keys_identity()?.word;
+    let given = given_secrets(remote.key_variables());
+    let listed = match open_keys(remote, paths, KeyHolder::Manager, &given).await {
+        Ok(manager) => manager.list().await,
+        Err(error) => Err(error.error),
+    };
+    Some(match listed {
+        Ok(keys) => good(format!("{name}: the {word} for keys is good, there are {}", keys.len())),
+        Err(error) => warning(format!("{name}: keys cannot be managed: {error}")),
+    })
 }

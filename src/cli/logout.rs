@@ -27,6 +27,15 @@ pub async fn run(arguments: &LogoutArguments, paths: &Paths) -> Result<Exit, Fai
         },
     };
     println!("{name}: {forgotten}");
+    if let Some(manager) = remote.provider.keys_identity()
+        && let Some(stored) = manager.source.stored()
+        && stored
+            .remove()
+            .await
+            .map_err(|error| Failure::new(Exit::Credentials, error.message()).about(name))?
+    {
+        println!("{name}: the {} that manages its keys is forgotten, too", manager.word);
+    }
     let daemons = Daemons::find(paths).await?;
     for (daemon, mount) in mounts_of(&daemons, name) {
         let shown = mount.directory.display();

@@ -89,8 +89,8 @@ struct Prepared {
 impl Prepared {
     fn new(request: &MountRequest, paths: Paths) -> Result<Self, Failure> {
         let (config, remote) = resolve(&request.source, &paths)?;
-        let options = remote.options.clone().under(request.options.clone());
-        let options = options.resolve(own_uid(), rustix::process::getgid().as_raw());
+        let gid = rustix::process::getgid().as_raw();
+        let options = remote.mount_options(request.options.clone(), own_uid(), gid);
         let directory = mount_point(&request.directory)?;
         fuse_available(options.allow_other)?;
         let paths = match &options.cache_dir {

@@ -264,6 +264,7 @@ fn options(keys: &mut Keys) -> Result<OptionLayer, ConfigError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::auth::SecretSource;
     use crate::provider::registry::{CloudSyncAuth, CludzAuth, CludzSpec, RecordNames, ReductstoreAuth, TokenSending};
 
     const CLUDZ: &str = r#"
@@ -355,6 +356,75 @@ mod tests {
             assert!(error.contains(part) && !error.contains("canary"), "{error}");
         }
         assert!(parse(&[CLUDZ, TOKEN, "[remotes.drive.keys_auth]\nmethod = \"token\"\n"]).is_err());
+    }
+
+    #[test]
+    fn storra_has_a_key_and_perhaps_a_session_for_keys() {
+        let text = |more: &str| {
+            format!(
+                "[remotes.c]\nprovider = \"storra\"\n{more}\n[remotes.c.auth]\nmethod = \"api-key\"\n\
+                 key = {{ stored = true }}\n"
+            )
+        };
+        let remote = resolve(&parse(&[&text("")]).unwrap(), "c:folder").unwrap();
+        assert_eq!(remote.endpoint.as_str(), "https://cloud.storra.host/");
+        let ProviderSpec::Storra(spec) = &remote.provider else {
+            panic!("a Storra remote")
+        };
+        assert!(!spec.chmod_publishes && spec.keys_auth.is_none());
+        assert_eq!(spec.key.stored().map(|stored| stored.field.as_str()), Some("key"));
+
+        let session = "[remotes.c.keys_auth]\nmethod = \"session\"\ncookie = { stored = true }\n";
+        let config = parse(&[&text("chmod_publishes = true"), session]).unwrap();
+        let remote = resolve(&config, "c").unwrap();
+        let ProviderSpec::Storra(spec) = &remote.provider else {
+            panic!("a Storra remote")
+        };
+        assert!(spec.chmod_publishes);
+        let cookie = spec.keys_auth.as_ref().and_then(SecretSource::stored).unwrap();
+        assert_eq!(cookie.field, "keys_auth.cookie", "beside the key");
+
+        for (more, part) in [
+            ("[remotes.c.keys_auth]\nmethod = \"token\"\n", "there are session"),
+            (
+                "[remotes.c.keys_auth]\nmethod = \"session\"\n",
+                "remotes.c.keys_auth.cookie is missing",
+            ),
+            (
+                "[remotes.c.keys_auth]\nmethod = \"session\"\ncookie = \"canary\"\n",
+                "remotes.c.keys_auth.cookie holds the secret itself",
+            ),
+        ] {
+            let error = parse(&[&text(""), more]).unwrap_err();
+            assert!(error.contains(part) && !error.contains("canary"), "{error}");
+        }
+        let error = parse(&[&text("chmod_publish = true")]).unwrap_err();
+        assert!(error.contains("did you mean \"chmod_publishes\"?"), "{error}");
+    }
+
+    #[test]
+    fn storra_is_mounted_privately_and_asked_seldom_unless_told_otherwise() {
+        let text = |options: &str| {
+            format!(
+                "[remotes.c]\nprovider = \"storra\"\n[remotes.c.auth]\nmethod = \"api-key\"\nkey = {{ env = \"K\" }}\n{options}"
+            )
+        };
+        let options = |text: &str, typed: &str| {
+            let mut layer = OptionLayer::default();
+            layer.set_list(typed).unwrap();
+            let remote = resolve(&parse(&[text]).unwrap(), "c").unwrap();
+            let options = remote.mount_options(layer, 1, 2);
+            (options.umask, options.attr_ttl.as_secs())
+        };
+        assert_eq!(options(&text(""), ""), (0o077, 600));
+        assert_eq!(
+            options(&text("[remotes.c.options]\numask = \"027\"\n"), ""),
+            (0o027, 600)
+        );
+        assert_eq!(options(&text(""), "attr_ttl=1m,umask=0"), (0, 60));
+        let cludz = resolve(&parse(&[CLUDZ, TOKEN]).unwrap(), "drive").unwrap();
+        let options = cludz.mount_options(OptionLayer::default(), 1, 2);
+        assert_eq!((options.umask, options.attr_ttl.as_secs()), (0o022, 10));
     }
 
     #[test]

@@ -58,6 +58,14 @@ impl ResolvedRemote {
         url::parse(address, environment)
     }
 
+    /// How it is mounted: what was typed, over the remote's own options, over those of its provider.
+    pub fn mount_options(&self, typed: OptionLayer, uid: u32, gid: u32) -> MountOptions {
+        OptionLayer::of_provider(&self.provider)
+            .under(self.options.clone())
+            .under(typed)
+            .resolve(uid, gid)
+    }
+
     /// The variables whose values the person's process must hand over.
     pub fn variables(&self) -> impl Iterator<Item = &str> {
         self.provider.variables()

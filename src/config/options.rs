@@ -9,11 +9,14 @@ use serde::{Deserialize, Serialize};
 
 use super::source::expand_home;
 use super::{ConfigError, suggestion};
+use crate::provider::registry::ProviderSpec;
 
 /// How long one operation may go without progress unless told otherwise.
 const DEFAULT_OP_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long attributes are believed unless told otherwise.
 const DEFAULT_ATTR_TTL: Duration = Duration::from_secs(10);
+/// The same for Storra, which answers a hundred listings an hour.
+const STORRA_ATTR_TTL: Duration = Duration::from_secs(600);
 const DEFAULT_UMASK: u32 = 0o022;
 /// The disk cache's size unless told otherwise, in bytes.
 const DEFAULT_CACHE_SIZE: u64 = 10 << 30;
@@ -209,6 +212,22 @@ impl OptionLayer {
             }
         }
         Ok(())
+    }
+
+    /// What a provider's mounts do unless told otherwise.
+    pub fn of_provider(provider: &ProviderSpec) -> Self {
+        match provider {
+            // It takes few questions, and what it holds is private unless published.
+            ProviderSpec::Storra(_) => Self {
+                attr_ttl: Some(STORRA_ATTR_TTL),
+                umask: Some(0o077),
+                ..Self::default()
+            },
+            ProviderSpec::Cludz(_)
+            | ProviderSpec::CloudSync(_)
+            | ProviderSpec::Dstor(_)
+            | ProviderSpec::Reductstore(_) => Self::default(),
+        }
     }
 
     /// This layer under another one, whose words win.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 
 use super::stack::{authenticator, dialect};
-use super::trial::with_token;
+use super::trial::{with_manager, with_token};
 use super::{Stage, StartError};
 use crate::api::{Api, PlainHttp};
 use crate::auth::{Authenticator, GivenSecrets, StaticToken, TokenKind};
@@ -16,7 +16,7 @@ use crate::net::{Transport, TransportSettings};
 use crate::paths::Paths;
 use crate::provider::keys::KeyManager;
 use crate::provider::registry::ProviderSpec;
-use crate::provider::{cloudsync, reductstore};
+use crate::provider::{cloudsync, reductstore, storra};
 
 /// How long a call may go without progress: shorter than a mount's, because a person waits for it.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -30,6 +30,8 @@ pub enum KeyHolder<'a> {
     Manager,
     /// A key that is kept nowhere yet.
     New(&'a SecretString),
+    /// A credential for keys that is kept nowhere yet.
+    NewManager(&'a SecretString),
 }
 
 /// Reads the secret source; asks the provider nothing yet.
@@ -45,6 +47,13 @@ pub async fn open_keys(
     let manager: fn(Arc<Api>) -> Arc<dyn KeyManager> = match &remote.provider {
         ProviderSpec::CloudSync(_) => |api| Arc::new(cloudsync::ApiKeys::new(api)),
         ProviderSpec::Reductstore(_) => |api| Arc::new(reductstore::Tokens::new(api)),
+        ProviderSpec::Storra(_) => match (holder, remote.provider.keys_identity()) {
+            (KeyHolder::Remote | KeyHolder::New(_), _) => |api| Arc::new(storra::KeyItself::new(api)),
+            (KeyHolder::Manager | KeyHolder::NewManager(_), Some(_)) => |api| Arc::new(storra::DashboardKeys::new(api)),
+            (KeyHolder::Manager | KeyHolder::NewManager(_), None) => {
+                return Err(Stage::Local.failed()(no_session(remote)));
+            }
+        },
         ProviderSpec::Cludz(_) => {
             let why = "Cludz has no API for keys; make and revoke them in its dashboard";
             return Err(Stage::Local.failed()(Error::unsupported(why)));
@@ -60,11 +69,15 @@ pub async fn open_keys(
             (candidate, candidates_secret) = with_token(remote, secret);
             (&candidate, &candidates_secret)
         }
+        KeyHolder::NewManager(secret) => {
+            (candidate, candidates_secret) = with_manager(remote, secret);
+            (&candidate, &candidates_secret)
+        }
         KeyHolder::Remote | KeyHolder::Manager => (remote, given),
     };
     let patience = TransportSettings::within(PATIENCE);
     let held = match (holder, remote.provider.keys_identity()) {
-        (KeyHolder::Manager, Some(keys)) => {
+        (KeyHolder::Manager | KeyHolder::NewManager(_), Some(keys)) => {
             StaticToken::open(keys.source.clone(), keys.placement, TokenKind::TOKEN, given.clone())
                 .await
                 .map(|token| Arc::new(token) as Arc<dyn Authenticator>)
@@ -90,4 +103,15 @@ pub async fn open_keys(
         })
         .map_err(Stage::Local.failed())?;
     Ok(manager(Arc::new(api)))
+}
+
+fn no_session(remote: &ResolvedRemote) -> Error {
+    let name = match remote.name.contains("://") {
+        true => "NAME",
+        false => &remote.name,
+    };
+    Error::unsupported(format!(
+        "Storra's keys are managed with a session of its dashboard, and this remote names none: put [remotes.{name}.keys_auth] \
+         with method = \"session\" and cookie = {{ stored = true }} into the configuration, then: keymount login {name} --keys"
+    ))
 }

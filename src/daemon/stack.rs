@@ -16,7 +16,7 @@ use crate::control::CacheReport;
 use crate::fetch::{FetchSettings, Fetcher};
 use crate::fs::{CloseMeans, FileSystem, FsSettings};
 use crate::model::{Entry, Error, ErrorKind, Result};
-use crate::net::{Dialect, PlainDialect, Transport, TransportSettings};
+use crate::net::{Dialect, Transport, TransportSettings};
 use crate::outbox::{Spool, sweep};
 use crate::paths::{Paths, private_directory};
 use crate::provider::cloudsync::{self, CloudSync};
@@ -24,7 +24,8 @@ use crate::provider::cludz::{self, Cludz};
 use crate::provider::dstor::{self, Dstor, TempTokens};
 use crate::provider::reductstore::{self, ReductStore};
 use crate::provider::registry::{Identity, ProviderSpec, RecordNames};
-use crate::provider::{Awaited, Provider};
+use crate::provider::storra::{self, Storra};
+use crate::provider::{Awaited, ChmodEffect, Provider};
 use crate::state::{PathIndex, StateDb};
 
 /// Blocks held in memory by one daemon, in bytes: some hundred pieces of what is being read just now.
@@ -325,14 +326,10 @@ pub fn dialect(spec: &ProviderSpec) -> Arc<dyn Dialect> {
     match spec {
         ProviderSpec::Cludz(_) => Cludz::dialect(),
         ProviderSpec::CloudSync(_) => CloudSync::dialect(),
-        ProviderSpec::Storra(_) => Arc::new(PlainDialect),
+        ProviderSpec::Storra(_) => Storra::dialect(),
         ProviderSpec::Dstor(_) => Dstor::dialect(),
         ProviderSpec::Reductstore(_) => ReductStore::dialect(),
     }
-}
-
-fn not_there(spec: &ProviderSpec) -> Error {
-    Error::unsupported(format!("{} cannot be mounted", spec.kind()))
 }
 
 fn provider(
@@ -342,7 +339,6 @@ fn provider(
 ) -> Result<Arc<dyn Provider>> {
     let path = remote.path.names().to_vec();
     Ok(match &remote.provider {
-        spec @ ProviderSpec::Storra(_) => return Err(not_there(spec)),
         ProviderSpec::CloudSync(cloudsync) => Arc::new(CloudSync::new(
             api,
             cloudsync::Settings {
@@ -375,6 +371,19 @@ fn provider(
                 storage: cludz.storage,
                 path,
                 rights_override: remote.rights,
+            },
+        )),
+        ProviderSpec::Storra(storra) => Arc::new(Storra::new(
+            api,
+            storra::Settings {
+                path,
+                rights_override: remote.rights,
+                chmod: if storra.chmod_publishes {
+                    ChmodEffect::Publishes
+                } else {
+                    ChmodEffect::KeptHere
+                },
+                freshness: storra::Freshness::Budgeted,
             },
         )),
         ProviderSpec::Reductstore(reductstore) => Arc::new(ReductStore::new(

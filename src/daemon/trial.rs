@@ -13,6 +13,7 @@ use crate::config::{ResolvedRemote, WithoutLogin};
 use crate::model::{Result, Rights};
 use crate::net::{TransportSettings, reach};
 use crate::paths::{Paths, private_directory};
+use crate::provider::registry::ProviderSpec;
 use crate::state::StateDb;
 
 /// How long a trial may go without progress: shorter than a mount's, because a person waits for it.
@@ -71,13 +72,23 @@ pub async fn try_token(remote: &ResolvedRemote, paths: &Paths, token: &SecretStr
 
 /// The same remote with a token that is kept nowhere, and what has to be given to read it.
 pub(super) fn with_token(remote: &ResolvedRemote, token: &SecretString) -> (ResolvedRemote, GivenSecrets) {
+    with_candidate(remote, token, ProviderSpec::with_token_from)
+}
+
+/// The same for the credential that manages keys.
+pub(super) fn with_manager(remote: &ResolvedRemote, secret: &SecretString) -> (ResolvedRemote, GivenSecrets) {
+    with_candidate(remote, secret, ProviderSpec::with_keys_from)
+}
+
+fn with_candidate(
+    remote: &ResolvedRemote,
+    secret: &SecretString,
+    put: fn(ProviderSpec, SecretSource) -> ProviderSpec,
+) -> (ResolvedRemote, GivenSecrets) {
     let mut given = GivenSecrets::default();
-    given.insert(CANDIDATE, token.clone());
+    given.insert(CANDIDATE, secret.clone());
     let candidate = ResolvedRemote {
-        provider: remote
-            .provider
-            .clone()
-            .with_token_from(SecretSource::Env(CANDIDATE.to_owned())),
+        provider: put(remote.provider.clone(), SecretSource::Env(CANDIDATE.to_owned())),
         ..remote.clone()
     };
     (candidate, given)

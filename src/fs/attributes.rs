@@ -104,6 +104,9 @@ impl FileSystem {
         if let Some(size) = change.size {
             self.resize(ino, size, change.handle).await?;
         }
+        if let Some(mode) = change.mode {
+            self.follow_mode(ino, mode).await?;
+        }
         if change.mode.is_some() || change.accessed.is_some() || change.modified.is_some() {
             let mut local = self.local_attributes(ino)?;
             local.mode = change.mode.map(|mode| mode & 0o777).or(local.mode);

@@ -1,11 +1,12 @@
-//! Extended attributes: `user.keymount.*` says what keymount knows, other `user.*` names are the provider's labels.
+//! Extended attributes: `user.keymount.*` says what keymount knows, other `user.*` names are the provider's labels. Who
+//! may see an entry, `user.keymount.visibility`, is the one of keymount's that can be set.
 
 use std::ffi::OsStr;
 
 use super::inode::Presence;
 use super::{FileSystem, Ino};
 use crate::model::{Action, Error, ErrorKind, Result};
-use crate::provider::{LabelChanges, LabelSupport};
+use crate::provider::{ChmodEffect, LabelChanges, LabelSupport, VISIBILITY};
 
 const USER: &str = "user.";
 const OWN: &str = "user.keymount.";
@@ -29,11 +30,10 @@ impl FileSystem {
     /// `NoAttribute`.
     pub async fn get_xattr(&self, ino: Ino, name: &OsStr) -> Result<Vec<u8>> {
         let name = name.to_string_lossy();
-        if let Some(own) = name.strip_prefix(OWN) {
-            let found = self.own_attributes(ino)?.into_iter().find(|(known, _)| *known == own);
-            return found
-                .map(|(_, value)| value.into_bytes())
-                .ok_or_else(|| no_attribute(&name));
+        if let Some(own) = name.strip_prefix(OWN)
+            && let Some((_, value)) = self.own_attributes(ino)?.into_iter().find(|(known, _)| *known == own)
+        {
+            return Ok(value.into_bytes());
         }
         let Some(label) = name.strip_prefix(USER) else {
             return Err(no_attribute(&name));
@@ -42,6 +42,8 @@ impl FileSystem {
         value.map(String::into_bytes).ok_or_else(|| no_attribute(&name))
     }
 
+    /// Without the visibility: a tool that copies the attributes of a public file would publish the copy.
+    ///
     /// # Errors
     /// `Changed` for a node that is gone.
     pub async fn list_xattrs(&self, ino: Ino) -> Result<Vec<String>> {
@@ -53,7 +55,12 @@ impl FileSystem {
             .table
             .with(ino, |node| node.entry.labels.keys().cloned().collect::<Vec<_>>())?;
         Ok(own
-            .chain(labels.into_iter().map(|label| format!("{USER}{label}")))
+            .chain(
+                labels
+                    .into_iter()
+                    .filter(|label| label != VISIBILITY)
+                    .map(|label| format!("{USER}{label}")),
+            )
             .collect())
     }
 
@@ -95,6 +102,12 @@ impl FileSystem {
 
     async fn settable(&self, ino: Ino, name: &OsStr) -> Result<String> {
         let name = name.to_string_lossy();
+        let support = self.provider.capabilities().labels;
+        let is_visibility = name.strip_prefix(USER) == Some(VISIBILITY);
+        if is_visibility && matches!(support, LabelSupport::Visibility(_)) {
+            self.require(&self.entry(ino).await?, Action::Write)?;
+            return Ok(VISIBILITY.to_owned());
+        }
         if name.starts_with(OWN) {
             let message = format!("{name} is what keymount reports; it cannot be set");
             // Tools that copy attributes along go on without those that a file system cannot keep.
@@ -105,11 +118,36 @@ impl FileSystem {
                 "only attributes that begin with {USER} can be kept"
             )));
         };
-        if self.provider.capabilities().labels == LabelSupport::None {
+        if support != LabelSupport::Stored {
             return Err(Error::unsupported("the provider keeps no labels"));
         }
         self.require(&self.entry(ino).await?, Action::Write)?;
         Ok(label.to_owned())
+    }
+
+    /// Where `chmod` publishes: gives an entry the visibility that a mode asks for. A file that is being written is never
+    /// published so: tools that copy a file give the copy its mode before they are done with it.
+    pub(super) async fn follow_mode(&self, ino: Ino, mode: u32) -> Result<()> {
+        /// Others may read.
+        const READ_BY_OTHERS: u32 = 0o004;
+        let publishes = LabelSupport::Visibility(ChmodEffect::Publishes);
+        if self.provider.capabilities().labels != publishes || ino == Ino::ROOT {
+            return Ok(());
+        }
+        let (is_written, is_public) = self.table.with(ino, |node| {
+            let visibility = node.entry.labels.get(VISIBILITY).map(String::as_str);
+            (node.is_ours() || node.writers > 0, visibility == Some("public"))
+        })?;
+        let wanted = mode & READ_BY_OTHERS != 0;
+        if wanted == is_public || (wanted && is_written) {
+            return Ok(());
+        }
+        let value = if wanted { "public" } else { "private" };
+        self.change_labels(
+            ino,
+            LabelChanges::from([(VISIBILITY.to_owned(), Some(value.to_owned()))]),
+        )
+        .await
     }
 
     async fn change_labels(&self, ino: Ino, changes: LabelChanges) -> Result<()> {

@@ -4,6 +4,7 @@
 
 mod local;
 mod plain_http;
+mod rate;
 mod reach;
 mod redirect;
 mod request;
@@ -13,8 +14,9 @@ mod transport;
 
 pub use local::{LocalAnswer, LocalClient};
 pub use plain_http::PlainHttp;
+pub use rate::RateBucket;
 pub use reach::{Reached, reach};
-pub use request::{Body, Credential, FilePart, Replay, Request};
+pub use request::{Body, Credential, FilePart, Metering, Replay, Request};
 pub use retry::{Backoff, RetryPolicy};
 pub use status::{Dialect, PlainDialect, Refusal, error_for, retry_after};
 pub use transport::{Answer, Response, Transport, TransportSettings};

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, Url};
 
+use super::RateBucket;
 use crate::model::Error;
 
 type StreamFactory = dyn Fn() -> futures_util::stream::BoxStream<'static, Result<Bytes, Error>> + Send + Sync;
@@ -48,6 +49,17 @@ pub enum Replay {
     Once,
 }
 
+/// Whether the service limits how often such a request may be sent.
+#[derive(Clone, Debug, Default)]
+pub enum Metering {
+    #[default]
+    Free,
+    /// Every attempt is counted in this bucket, and waits or fails when it is full.
+    Counted(Arc<RateBucket>),
+    /// The first attempt was counted before, by `Transport::reserve`.
+    Prepaid(Arc<RateBucket>),
+}
+
 /// How a request proves who sends it. Sent to the origin it was made for and to no other.
 #[derive(Clone)]
 pub enum Credential {
@@ -80,6 +92,7 @@ pub struct Request {
     pub headers: HeaderMap,
     pub body: Body,
     pub replay: Replay,
+    pub metering: Metering,
     /// What a person would call it, for messages: `list the folder`.
     pub purpose: &'static str,
 }
@@ -98,6 +111,7 @@ impl Request {
             headers: HeaderMap::new(),
             body: Body::Empty,
             replay,
+            metering: Metering::Free,
             purpose,
         }
     }
@@ -128,6 +142,11 @@ impl Request {
 
     pub fn replay(mut self, replay: Replay) -> Self {
         self.replay = replay;
+        self
+    }
+
+    pub fn metering(mut self, metering: Metering) -> Self {
+        self.metering = metering;
         self
     }
 }

@@ -17,7 +17,7 @@ use tracing::debug;
 use super::redirect::{self, MAX_REDIRECTS};
 use super::request::FilePart;
 use super::retry::Reach;
-use super::{Body, Credential, Dialect, Request, RetryPolicy, error_for};
+use super::{Body, Credential, Dialect, Metering, RateBucket, Replay, Request, RetryPolicy, error_for};
 use crate::model::{Error, ErrorKind, Progress, Result};
 
 /// The longest error body that is read for its message, in bytes.
@@ -93,7 +93,7 @@ impl Transport {
         let start = Instant::now();
         let mut attempt = 1;
         loop {
-            let failure = match self.attempt(request, credential).await {
+            let failure = match self.metered(request, credential, attempt).await {
                 Ok(response) if response.status.is_success() => return Ok(response),
                 Ok(response) => Failure {
                     error: response.refusal(request, dialect).await,
@@ -136,6 +136,46 @@ impl Transport {
         tokio::time::timeout(patience, asking)
             .await
             .unwrap_or_else(|_| Err(timed_out(request.purpose, patience)))
+    }
+
+    /// Counts several requests before the first is sent, so that none of them is held up once they are begun. They are
+    /// then sent as `Metering::Prepaid`.
+    ///
+    /// # Errors
+    /// `RateLimited` when they don't fit soon enough.
+    pub async fn reserve(&self, bucket: &RateBucket, requests: u32, purpose: &'static str) -> Result<()> {
+        let start = Instant::now();
+        let mut attempt = 1;
+        loop {
+            let Err(wait) = bucket.take(requests) else {
+                return Ok(());
+            };
+            let error = full(bucket, wait, purpose);
+            let policy = &self.settings.retry;
+            let pause = policy.pause(error.kind(), Reach::NotSent, Replay::Once, attempt, start.elapsed());
+            let Some(pause) = pause else { return Err(error) };
+            debug!(purpose, ?pause, %error, "waiting");
+            tokio::time::sleep(pause).await;
+            attempt += 1;
+        }
+    }
+
+    /// One attempt, counted where the service limits such requests.
+    async fn metered(&self, request: &Request, credential: &Credential, attempt: u32) -> Result<Response, Failure> {
+        let bucket = match &request.metering {
+            Metering::Free => return self.attempt(request, credential).await,
+            Metering::Counted(bucket) | Metering::Prepaid(bucket) => bucket,
+        };
+        let paid = attempt == 1 && matches!(request.metering, Metering::Prepaid(_));
+        if !paid {
+            bucket.take(1).map_err(|wait| Failure {
+                error: full(bucket, wait, request.purpose),
+                reach: Reach::NotSent,
+            })?;
+        }
+        let response = self.attempt(request, credential).await?;
+        bucket.learn(response.status, &response.headers);
+        Ok(response)
     }
 
     async fn attempt(&self, request: &Request, credential: &Credential) -> Result<Response, Failure> {
@@ -238,6 +278,20 @@ impl Transport {
 
 fn is_redirect(status: StatusCode) -> bool {
     matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
+}
+
+/// The bucket is full, as an answer of the service would say it.
+fn full(bucket: &RateBucket, wait: Duration, purpose: &str) -> Error {
+    let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+    Error::new(
+        ErrorKind::RateLimited {
+            retry_after: Some(wait),
+        },
+        format!(
+            "{purpose}: the provider's limit for {} is reached; the next one is possible in {seconds} s",
+            bucket.what()
+        ),
+    )
 }
 
 fn timed_out(purpose: &str, stall: Duration) -> Error {

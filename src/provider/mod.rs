@@ -14,6 +14,7 @@ pub mod keys;
 pub mod memory;
 pub mod reductstore;
 pub mod registry;
+pub mod storra;
 mod unbroken;
 
 pub use awaited::Awaited;
@@ -46,8 +47,23 @@ pub enum Reads {
 pub enum LabelSupport {
     /// `set_labels` works.
     Stored,
+    /// Only one is kept: who may see an entry, under the name `VISIBILITY`.
+    Visibility(ChmodEffect),
     /// The provider has no place for them.
     None,
+}
+
+/// The label that says who may see an entry: `private`, `public`, or what else the provider has. It is shown and set as
+/// `user.keymount.visibility`.
+pub const VISIBILITY: &str = "keymount.visibility";
+
+/// What `chmod` does to what others may see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChmodEffect {
+    /// Nothing: modes are kept here.
+    KeptHere,
+    /// Reading by others (`o+r`) makes an entry public, and taking that away makes it private.
+    Publishes,
 }
 
 /// Plain facts about a provider, fixed while it is mounted.

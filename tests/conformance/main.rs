@@ -28,4 +28,8 @@ mod memory;
 mod reductstore;
 #[path = "../support/reductstore.rs"]
 mod reductstore_support;
+mod storra;
+#[allow(dead_code)]
+#[path = "../support/storra.rs"]
+mod storra_support;
 mod suite;

@@ -21,3 +21,4 @@ mod sandbox;
 mod secrets;
 #[path = "../support/reductstore.rs"]
 mod server;
+mod storra;

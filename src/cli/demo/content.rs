@@ -7,15 +7,16 @@ use secrecy::ExposeSecret;
 use uuid::Uuid;
 
 use crate::auth::{GivenSecrets, SecretSource};
-use crate::config::{DiskCacheUse, MountOptions, OptionLayer, ResolvedRemote};
+use crate::config::{MountOptions, OptionLayer, ResolvedRemote};
 use crate::emulator::Running;
 use crate::emulator::cloudsync::{self, CloudSyncStore, Plan, Role, Scope, Workspace};
 use crate::emulator::cludz::{CludzStore, Drive, Grant, Sharing, StoreError as DriveError};
 use crate::emulator::dstor::{Assumptions, DstorStore, Network as DstorNetwork};
 use crate::emulator::reductstore::{Options, Permissions, ReductStore, StoredRecord};
+use crate::emulator::storra::StorraStore;
 use crate::provider::registry::{
     CloudSyncAuth, CloudSyncSpec, CludzAuth, CludzSpec, DstorAuth, DstorSpec, Network, OnUnlink, ProviderSpec,
-    RecordNames, ReductstoreAuth, ReductstoreSpec, RemotePath, TokenSending,
+    RecordNames, ReductstoreAuth, ReductstoreSpec, RemotePath, StorraSpec, TokenSending,
 };
 
 /// A mount of the demo before it has a directory.
@@ -36,7 +37,7 @@ pub struct Exhibition {
 }
 
 /// Every directory that the demo makes.
-pub const NAMES: [&str; 9] = [
+pub const NAMES: [&str; 10] = [
     "cludz-owner",
     "cludz-read-only",
     "cludz-no-delete",
@@ -46,6 +47,7 @@ pub const NAMES: [&str; 9] = [
     "cloudsync",
     "cloudsync-viewer",
     "dstor",
+    "storra",
 ];
 
 /// The bucket of the ReductStore stand-in.
@@ -76,6 +78,7 @@ impl Exhibition {
         exhibition.add_reductstore().await?;
         exhibition.add_cloudsync().await?;
         exhibition.add_dstor().await?;
+        exhibition.add_storra().await?;
         Ok(exhibition)
     }
 
@@ -261,6 +264,35 @@ impl Exhibition {
         Ok(())
     }
 
+    async fn add_storra(&mut self) -> Result<(), SetupError> {
+        let store = StorraStore::default();
+        let account = store.add_account("demo@example.com");
+        account.put("readme.txt", WELCOME).map_err(failed)?;
+        account.put("documents/notes.md", NOTES).map_err(failed)?;
+        account.put("documents/table.csv", table()).map_err(failed)?;
+        let key = self.hold(account.create_key("demo"));
+        let server = store.serve().await.map_err(failed)?;
+        self.exhibits.push(Exhibit {
+            name: NAMES[9],
+            about: "an account's key; every upload is private",
+            remote: ResolvedRemote {
+                name: NAMES[9].to_owned(),
+                provider: ProviderSpec::Storra(StorraSpec {
+                    key,
+                    keys_auth: None,
+                    chmod_publishes: false,
+                }),
+                endpoint: server.url(),
+                path: RemotePath::default(),
+                rights: None,
+                insecure: false,
+                options: OptionLayer::default(),
+            },
+        });
+        self._servers.push(server);
+        Ok(())
+    }
+
     /// Keeps a token under a name that no environment has.
     fn hold(&mut self, token: String) -> SecretSource {
         let variable = format!("DEMO_{}", Uuid::new_v4().simple());
@@ -311,11 +343,12 @@ fn fill_workspace(project: &Workspace, archive: &Workspace) -> Result<(), clouds
 }
 
 /// The demo reads nothing twice that it needs to keep, so memory is enough.
-pub fn options(uid: u32, gid: u32) -> MountOptions {
-    MountOptions {
-        disk_cache: DiskCacheUse::Off,
-        ..OptionLayer::default().resolve(uid, gid)
-    }
+pub fn options(remote: &ResolvedRemote, uid: u32, gid: u32) -> MountOptions {
+    let in_memory = OptionLayer {
+        no_disk_cache: Some(true),
+        ..OptionLayer::default()
+    };
+    remote.mount_options(in_memory, uid, gid)
 }
 
 const WELCOME: &str = "This place is a stand-in inside keymount demo. It lives in memory and ends with it.\n\

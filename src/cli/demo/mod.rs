@@ -102,7 +102,7 @@ fn mounts(exhibits: &[Exhibit], directories: &Directories) -> Result<Vec<MountSp
             Ok(MountSpec {
                 remote: exhibit.remote.clone(),
                 directory: mount_point(&directories.root.join(exhibit.name))?,
-                options: content::options(own_uid(), gid),
+                options: content::options(&exhibit.remote, own_uid(), gid),
             })
         })
         .collect()

@@ -1,6 +1,7 @@
 //! `login`: gets what a remote's credential is made of from a person, keeps it, and heals the mounts that need it.
 
 mod browser;
+mod manager;
 pub mod oauth;
 mod token;
 
@@ -23,6 +24,9 @@ pub enum Keepable {
 }
 
 pub async fn run(arguments: &LoginArguments, paths: &Paths) -> Result<Exit, Failure> {
+    if arguments.keys {
+        return manager::get(arguments, paths).await;
+    }
     let (config, remote, keepable) = keepable(&arguments.remote, paths)?;
     let kept = match keepable {
         Keepable::Token(stored) => token::get(arguments, &remote, &stored, paths).await?,

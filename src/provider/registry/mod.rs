@@ -81,6 +81,8 @@ pub enum Identity<'a> {
 pub struct KeysIdentity<'a> {
     pub source: &'a SecretSource,
     pub placement: TokenPlacement,
+    /// What a person calls it: `token`.
+    pub word: &'static str,
 }
 
 impl ProviderSpec {
@@ -226,6 +228,16 @@ impl ProviderSpec {
         };
         if let Some(place) = place {
             *place = source;
+        }
+        self
+    }
+
+    /// The same remote with its credential for keys from elsewhere, if it can have one of its own.
+    pub fn with_keys_from(mut self, source: SecretSource) -> Self {
+        match &mut self {
+            Self::Storra(storra) => storra.keys_auth = Some(source),
+            Self::Reductstore(reductstore) => reductstore.keys_auth = Some(source),
+            Self::Cludz(_) | Self::CloudSync(_) | Self::Dstor(_) => {}
         }
         self
     }

@@ -53,6 +53,7 @@ impl ReductstoreSpec {
         self.keys_auth.as_ref().map(|source| KeysIdentity {
             source,
             placement: TokenPlacement::Bearer,
+            word: "token",
         })
     }
 

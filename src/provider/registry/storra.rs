@@ -12,6 +12,9 @@ pub(super) const ENDPOINT: &str = "https://cloud.storra.host";
 /// The first one: Storra documentation, "Security".
 pub(super) const TOKEN_VARIABLES: &[&str] = &["CLOUD_API_KEY", "STORRA_API_KEY"];
 
+/// How many of a key's first characters the list of keys shows (Storra documentation, "Dashboard API").
+const SHOWN_CHARS: usize = 11;
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StorraSpec {
     pub key: SecretSource,
@@ -27,7 +30,10 @@ impl StorraSpec {
             source: &self.key,
             // Storra documentation, "Authentication".
             placement: TokenPlacement::Header(HeaderName::from_static("x-api-key")),
-            kind: TokenKind::API_KEY,
+            kind: TokenKind {
+                public_chars: SHOWN_CHARS,
+                ..TokenKind::API_KEY
+            },
         }
     }
 
@@ -35,6 +41,7 @@ impl StorraSpec {
         self.keys_auth.as_ref().map(|source| KeysIdentity {
             source,
             placement: TokenPlacement::Header(COOKIE),
+            word: "dashboard cookie",
         })
     }
 

@@ -17,9 +17,9 @@ pub async fn labels_are_kept_and_removed(bench: &Bench) -> Outcome {
     let file = bench.put(&bench.root, "file", b"x").await;
     let set = changes(&[("colour", Some("blue")), ("size", Some("7"))]);
     let result = bench.provider.set_labels(&file, &set).await;
-    if bench.provider.capabilities().labels == LabelSupport::None {
+    if bench.provider.capabilities().labels != LabelSupport::Stored {
         assert_eq!(kind(&result), Some(ErrorKind::Unsupported));
-        return NotApplicable("the provider keeps no labels");
+        return NotApplicable("the provider keeps no labels of a person's own");
     }
     assert_eq!(result.unwrap().labels["colour"], "blue");
     let now = bench.lookup(&bench.root, "file").await.unwrap();
@@ -36,8 +36,8 @@ pub async fn labels_are_kept_and_removed(bench: &Bench) -> Outcome {
 }
 
 pub async fn labels_leave_the_content_alone(bench: &Bench) -> Outcome {
-    if bench.provider.capabilities().labels == LabelSupport::None {
-        return NotApplicable("the provider keeps no labels");
+    if bench.provider.capabilities().labels != LabelSupport::Stored {
+        return NotApplicable("the provider keeps no labels of a person's own");
     }
     let file = bench.put(&bench.root, "file", b"content").await;
     let labelled = bench

@@ -1,0 +1,200 @@
+//! A service's limit on how often it may be asked, counted on this side so that the service needn't refuse.
+//!
+//! It only counts and says how long one more request has to wait; whether that wait is worth it is `retry`'s.
+
+use std::collections::VecDeque;
+use std::time::{Duration, SystemTime};
+
+use parking_lot::Mutex;
+use reqwest::StatusCode;
+use reqwest::header::HeaderMap;
+use tokio::time::Instant;
+
+use super::status::retry_after;
+
+/// At most so many requests in any stretch of time of one length (a rolling window).
+#[derive(Debug)]
+pub struct RateBucket {
+    /// What is counted, for messages: `uploads`.
+    what: &'static str,
+    window: Duration,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    limit: u32,
+    /// When this process sent those that still count, the oldest first.
+    sent: VecDeque<Instant>,
+    /// Further ones that the service counted, and until when they count.
+    elsewhere: Option<(u32, Instant)>,
+    /// The service said that it takes none before.
+    closed_until: Option<Instant>,
+}
+
+impl RateBucket {
+    /// `limit` is the documented one; it gives way to what the service's answers say.
+    pub fn new(what: &'static str, limit: u32, window: Duration) -> Self {
+        Self {
+            what,
+            window,
+            state: Mutex::new(State {
+                limit,
+                sent: VecDeque::new(),
+                elsewhere: None,
+                closed_until: None,
+            }),
+        }
+    }
+
+    /// What is counted, as a word.
+    pub fn what(&self) -> &'static str {
+        self.what
+    }
+
+    /// Counts so many requests at once, or says how long until they fit.
+    pub(super) fn take(&self, requests: u32) -> Result<(), Duration> {
+        let now = Instant::now();
+        let mut state = self.state.lock();
+        state.forget_before(now, self.window);
+        let wait = state.wait(requests, now, self.window);
+        if wait > Duration::ZERO {
+            return Err(wait);
+        }
+        state.sent.extend((0..requests).map(|_| now));
+        Ok(())
+    }
+
+    /// Takes over what an answer tells: `X-RateLimit-Limit`, `-Remaining` and `-Reset` (Unix seconds), and of a refusal
+    /// for too many requests its `Retry-After`.
+    pub(super) fn learn(&self, status: StatusCode, headers: &HeaderMap) {
+        let now = Instant::now();
+        let mut state = self.state.lock();
+        if status == StatusCode::TOO_MANY_REQUESTS {
+            if let Some(wait) = retry_after(headers, SystemTime::now()) {
+                state.closed_until = Some(now + wait.min(self.window));
+            }
+            return;
+        }
+        let number = |name: &str| headers.get(name)?.to_str().ok()?.trim().parse::<u64>().ok();
+        if let Some(limit) = number("x-ratelimit-limit") {
+            state.limit = u32::try_from(limit).unwrap_or(u32::MAX);
+        }
+        let Some(remaining) = number("x-ratelimit-remaining") else {
+            return;
+        };
+        state.forget_before(now, self.window);
+        let used = u64::from(state.limit).saturating_sub(remaining);
+        let foreign = u32::try_from(used.saturating_sub(state.sent.len() as u64)).unwrap_or(u32::MAX);
+        let until = number("x-ratelimit-reset")
+            .and_then(|reset| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(reset)))
+            .and_then(|reset| reset.duration_since(SystemTime::now()).ok())
+            .map_or(self.window, |wait| wait.min(self.window));
+        state.elsewhere = (foreign > 0).then_some((foreign, now + until));
+    }
+}
+
+impl State {
+    fn forget_before(&mut self, now: Instant, window: Duration) {
+        while self.sent.front().is_some_and(|sent| *sent + window <= now) {
+            self.sent.pop_front();
+        }
+        self.elsewhere = self.elsewhere.filter(|(_, until)| *until > now);
+        self.closed_until = self.closed_until.filter(|until| *until > now);
+    }
+
+    /// How long until so many more fit.
+    fn wait(&self, requests: u32, now: Instant, window: Duration) -> Duration {
+        let closed = self.closed_until.map_or(Duration::ZERO, |until| until - now);
+        let foreign = self.elsewhere.map_or(0, |(count, _)| count);
+        let used = self.sent.len() as u64 + u64::from(foreign);
+        let surplus = (used + u64::from(requests)).saturating_sub(u64::from(self.limit));
+        if surplus == 0 {
+            return closed;
+        }
+        // When each of those that count leaves, the first of them first.
+        let own = self.sent.iter().map(|sent| *sent + window);
+        let others = self
+            .elsewhere
+            .into_iter()
+            .flat_map(|(count, until)| std::iter::repeat_n(until, count as usize));
+        let mut leaving: Vec<Instant> = own.chain(others).collect();
+        leaving.sort_unstable();
+        let index = usize::try_from(surplus - 1).unwrap_or(usize::MAX);
+        // More than ever fit: the whole window, after which it is the service's turn to say so.
+        let room = leaving
+            .get(index)
+            .map_or(window, |at| at.saturating_duration_since(now));
+        room.max(closed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use reqwest::header::{HeaderName, HeaderValue, RETRY_AFTER};
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    fn bucket(limit: u32) -> RateBucket {
+        RateBucket::new("requests", limit, MINUTE)
+    }
+
+    fn told(pairs: &[(&'static str, u64)]) -> HeaderMap {
+        let header = |(name, value): &(&'static str, u64)| (HeaderName::from_static(name), HeaderValue::from(*value));
+        pairs.iter().map(header).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_window_rolls() {
+        let bucket = bucket(2);
+        assert_eq!(bucket.take(1), Ok(()));
+        tokio::time::advance(Duration::from_secs(20)).await;
+        assert_eq!(bucket.take(1), Ok(()));
+        assert_eq!(bucket.take(1), Err(Duration::from_secs(40)));
+        assert_eq!(bucket.take(2), Err(MINUTE), "both must have left");
+        tokio::time::advance(Duration::from_secs(40)).await;
+        assert_eq!(bucket.take(1), Ok(()));
+        assert_eq!(bucket.take(1), Err(Duration::from_secs(20)));
+        assert_eq!(bucket.take(3), Err(MINUTE), "more than ever fit");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn answers_correct_the_count_and_the_limit() {
+        let bucket = bucket(100);
+        assert_eq!(bucket.take(1), Ok(()));
+        let in_seconds = |seconds| {
+            let reset = SystemTime::now() + Duration::from_secs(seconds);
+            reset.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs()
+        };
+        let headers = told(&[
+            ("x-ratelimit-limit", 5),
+            ("x-ratelimit-remaining", 1),
+            ("x-ratelimit-reset", in_seconds(30)),
+        ]);
+        bucket.learn(StatusCode::OK, &headers);
+        assert_eq!(bucket.take(1), Ok(()));
+        let wait = bucket.take(1).unwrap_err();
+        assert!(
+            wait > Duration::from_secs(25) && wait <= Duration::from_secs(30),
+            "{wait:?}"
+        );
+        tokio::time::advance(Duration::from_secs(31)).await;
+        assert_eq!(
+            bucket.take(3),
+            Ok(()),
+            "those of others left, the own two are still there"
+        );
+        assert!(bucket.take(1).is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refusal_closes_it_for_as_long_as_it_says() {
+        let bucket = bucket(100);
+        let headers = HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_static("7"))]);
+        bucket.learn(StatusCode::TOO_MANY_REQUESTS, &headers);
+        assert_eq!(bucket.take(1), Err(Duration::from_secs(7)));
+        tokio::time::advance(Duration::from_secs(7)).await;
+        assert_eq!(bucket.take(1), Ok(()));
+    }
+}
