@@ -154,7 +154,8 @@ fn help_lists_what_works_and_nothing_else() {
     assert_eq!(
         commands,
         [
-            "mount", "umount", "refresh", "login", "logout", "status", "doctor", "remote", "keys", "demo", "help"
+            "mount", "umount", "refresh", "login", "logout", "status", "pending", "doctor", "remote", "keys", "demo",
+            "help"
         ],
         "{help}"
     );

@@ -620,7 +620,8 @@ async fn what_is_known_is_shown_while_nobody_answers() {
     for kind in [ErrorKind::Unreachable, ErrorKind::NeedsLogin, ErrorKind::TimedOut] {
         let it = Fixture::new();
         it.store.put("d/known", "cached").unwrap();
-        let folder = it.ino("d").await;
+        it.store.put("never-listed/x", "x").unwrap();
+        let (folder, other) = (it.ino("d").await, it.ino("never-listed").await);
         assert_eq!(it.names(folder).await, ["known"]);
         let ino = it.child(folder, "known").await;
         let opened = it.fs.open(ino, Access::Read, false).await.unwrap();
@@ -634,7 +635,10 @@ async fn what_is_known_is_shown_while_nobody_answers() {
         assert_eq!(it.fs.get_xattr(ino, os("user.keymount.state")).await.unwrap(), b"stale");
         let again = it.fs.open(ino, Access::Read, false).await.unwrap();
         assert_eq!(it.fs.read(again.handle, 0, 10).await.unwrap(), "cached");
-        assert_eq!(it.fs.lookup(folder, os("unknown")).await.unwrap_err().kind(), kind);
+        assert_eq!(it.fs.lookup(other, os("unknown")).await.unwrap_err().kind(), kind);
+        // So that it can be made.
+        let unknown = it.fs.lookup(folder, os("unknown")).await.unwrap_err();
+        assert_eq!(unknown.kind(), ErrorKind::NotFound);
         it.provider.heal();
         it.store.put("d/known", "changed").unwrap();
         it.fs.refresh().await.unwrap();
