@@ -189,6 +189,7 @@ fn help_lists_what_works_and_nothing_else() {
             "--no-disk-cache",
             "--op-timeout",
             "--read-only",
+            "--sync",
             "--uid",
             "--umask",
             "--verbose",

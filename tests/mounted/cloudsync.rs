@@ -258,7 +258,7 @@ fn an_access_token_that_ended_needs_a_login() {
     it.person.sh("mkdir more").refused("Permission denied");
     let status = it.person.keymount(["status"]).ok();
     let status = status.split_whitespace().collect::<Vec<_>>().join(" ");
-    assert!(status.contains("access-token, needs-login"), "{status}");
+    assert!(status.contains("access-token, needs login"), "{status}");
     assert!(!status.contains("canary"), "{status}");
     it.person.unmount();
 }
