@@ -110,3 +110,32 @@ install_npm() {
     exec {lock}>&-
     [ -d "$installed" ]
 }
+
+# install_pypi name version [further packages]: installs a Python program once into $cache/name-version, a virtual
+# environment of its own.
+install_pypi() {
+    local name="$1" version="$2" lock folder building
+    shift 2
+    folder="$cache/$name-$version"
+    mkdir -p -- "$cache"
+    exec {lock}>"$cache/.$name-$version.lock"
+    flock "$lock"
+    # Written last, so it says that the installation was complete.
+    if [ -e "$folder/.complete" ]; then
+        exec {lock}>&-
+        return 0
+    fi
+    say "installing $name $version into $folder (once)"
+    building="$(mktemp "$cache/.log.XXXXXX")"
+    # Its programs name the folder, so it is made where it stays.
+    rm -rf -- "$folder"
+    if python3 -m venv "$folder" </dev/null >"$building" 2>&1 {lock}>&- &&
+        "$folder/bin/pip" --disable-pip-version-check install "$name==$version" "$@" </dev/null >>"$building" 2>&1 {lock}>&-; then
+        : >"$folder/.complete"
+    else
+        tail -n 30 -- "$building" >&2
+    fi
+    rm -f -- "$building"
+    exec {lock}>&-
+    [ -e "$folder/.complete" ]
+}

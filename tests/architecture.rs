@@ -88,6 +88,10 @@ const GROUND: &str = "model";
 const HTTP_ROOMS: &[&str] = &["provider", "api", "auth"];
 const HTTP_WORDS: &[&str] = &["Url", "Method", "StatusCode", "header"];
 
+/// The adapter of the library that speaks S3, and the crates that only it names.
+const S3_ADAPTER: &str = "provider/s3/";
+const S3_CRATES: &[&str] = &["opendal", "reqsign_core", "reqsign_aws_v4"];
+
 /// What belongs to `paths.rs` alone: text within literals, and names.
 const PATH_TEXTS: &[&str] = &["XDG_", "/tmp"];
 const PATH_NAMES: &[&str] = &["etcetera", "temp_dir"];
@@ -375,6 +379,9 @@ impl Source {
                         }
                     )
                 }
+                What::Word(word) if S3_CRATES.contains(&&**word) && !self.file.starts_with(S3_ADAPTER) => {
+                    format!("only {S3_ADAPTER} names {word}, {room} does not")
+                }
                 What::Word(word) if PATH_NAMES.contains(&&**word) && room != "paths" => {
                     format!("only paths.rs knows places on disk, {room} names {word}")
                 }
@@ -655,6 +662,7 @@ fn what_is_allowed_is_not_found() {
             "use reqwest::header::HeaderMap; use reqwest::{Method, Url};",
         ),
         ("fuse/mod.rs", "use fuser::Filesystem;"),
+        ("provider/s3/store.rs", "use opendal::Operator;"),
         ("paths.rs", "const A: &str = \"XDG_STATE_HOME\";"),
     ] {
         assert_eq!(found_in(file, inside), Vec::<String>::new(), "{inside:?}");
@@ -666,6 +674,11 @@ fn words_outside_their_room_are_found() {
     for (file, inside, part) in [
         ("fs/mod.rs", "use fuser::FileAttr;", "only fuse names fuser"),
         ("provider/cludz.rs", "use reqwest::Client;", "names Client"),
+        (
+            "provider/webdav/mod.rs",
+            "use opendal::Operator;",
+            "only provider/s3/ names opendal",
+        ),
         (
             "provider/cludz.rs",
             "use reqwest::{Url, ClientBuilder};",

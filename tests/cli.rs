@@ -260,7 +260,7 @@ fn mistakes_in_the_configuration_end_with_3_and_name_the_key() {
         ),
         (
             "[remotes.a]\nprovider = \"dropbox\"\n".to_owned(),
-            "there are cludz, cloudsync, storra, dstor and reductstore",
+            "there are cludz, cloudsync, storra, dstor, reductstore, s3 and webdav",
         ),
     ] {
         let person = Person::new().configured(&text);

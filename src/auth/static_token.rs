@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use parking_lot::Mutex;
 use reqwest::header::{HeaderName, HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
@@ -23,6 +25,10 @@ pub enum TokenPlacement {
     Bearer,
     Header(HeaderName),
     Query(&'static str),
+    /// A password: `Authorization: Basic <user and password>` (RFC 7617).
+    Basic {
+        username: String,
+    },
 }
 
 impl TokenPlacement {
@@ -43,6 +49,11 @@ impl TokenPlacement {
                 format!("Bearer {}", token.expose_secret()),
             ),
             Self::Header(name) => header(name.clone(), token.expose_secret().to_owned()),
+            Self::Basic { username } => {
+                let both = SecretString::from(format!("{username}:{}", token.expose_secret()));
+                let encoded = BASE64_STANDARD.encode(both.expose_secret());
+                header(reqwest::header::AUTHORIZATION, format!("Basic {encoded}"))
+            }
             Self::Query(name) => Ok(Credential::Query {
                 name,
                 value: token.clone(),
@@ -81,6 +92,14 @@ impl TokenKind {
     };
     pub const API_KEY: Self = Self {
         method: "api-key",
+        ..Self::TOKEN
+    };
+    pub const BEARER: Self = Self {
+        method: "bearer",
+        ..Self::TOKEN
+    };
+    pub const PASSWORD: Self = Self {
+        method: "basic",
         ..Self::TOKEN
     };
     pub const ACCESS_TOKEN: Self = Self {
@@ -544,6 +563,22 @@ mod tests {
             (2..=3).contains(&readings),
             "{readings} readings, the first of them by opening"
         );
+    }
+
+    #[test]
+    fn a_password_travels_with_its_user() {
+        let placement = TokenPlacement::Basic {
+            username: "Aladdin".into(),
+        };
+        let Credential::Header { name, value } = placement.credential(&"open sesame".into()).unwrap() else {
+            panic!("a password is a header")
+        };
+        // The example of RFC 7617, 2.
+        assert_eq!(
+            (name.as_str(), value.to_str().unwrap()),
+            ("authorization", "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==")
+        );
+        assert!(value.is_sensitive());
     }
 
     #[tokio::test]

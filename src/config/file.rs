@@ -328,6 +328,57 @@ mod tests {
     }
 
     #[test]
+    fn webdav_and_s3_have_their_own_keys() {
+        let dav = |auth: &str| {
+            format!(
+                "[remotes.r]\nprovider = \"webdav\"\nendpoint = \"https://h/dav\"\nroot = \"a/b\"\n[remotes.r.auth]\n{auth}"
+            )
+        };
+        let config = parse(&[&dav(
+            "method = \"basic\"\nusername = \"u\"\npassword = { env = \"P\" }\n",
+        )])
+        .unwrap();
+        let remote = resolve(&config, "r").unwrap();
+        assert_eq!(remote.variables().collect::<Vec<_>>(), ["P"]);
+        let s3 = |more: &str| format!("[remotes.r]\nprovider = \"s3\"\nbucket = \"b\"\n{more}");
+        let keys = "region = \"eu-west-1\"\nprefix = \"p\"\n[remotes.r.auth]\nmethod = \"static\"\n\
+                    access_key_id = \"AKIA\"\nsecret_access_key = { env = \"K\" }\nsession_token = { env = \"T\" }\n";
+        let remote = resolve(&parse(&[&s3(keys)]).unwrap(), "r").unwrap();
+        assert_eq!(remote.endpoint.as_str(), "https://s3.eu-west-1.amazonaws.com/");
+        assert_eq!(remote.variables().collect::<Vec<_>>(), ["K", "T"]);
+        let json = serde_json::to_string(&remote).unwrap();
+        assert_eq!(serde_json::from_str::<ResolvedRemote>(&json).unwrap(), remote);
+        let chain = "[remotes.r.auth]\nmethod = \"chain\"\nprofile = \"work\"\n";
+        assert!(parse(&[&s3(chain)]).is_ok());
+        for (text, part) in [
+            (
+                dav("method = \"basic\"\nusername = \"a:b\"\npassword = { env = \"P\" }\n"),
+                "no colon",
+            ),
+            (
+                dav("method = \"basic\"\nusername = \"u\"\npassword = \"canary\"\n"),
+                "remotes.r.auth.password",
+            ),
+            (dav("method = \"token\"\n"), "there are basic, bearer and none"),
+            (
+                s3("[remotes.r.auth]\nmethod = \"static\"\naccess_key_id = \"A\"\nsecret_access_key = \"canary\"\n"),
+                "secret_access_key",
+            ),
+            (
+                s3("prefix = \"a/../b\"\n[remotes.r.auth]\nmethod = \"none\"\n"),
+                "remotes.r.prefix",
+            ),
+            (
+                s3("[remotes.r.auth]\nmethod = \"none\"\n").replace("\"b\"", "\"b/c\""),
+                "a bucket's name",
+            ),
+        ] {
+            let error = parse(&[&text]).unwrap_err();
+            assert!(error.contains(part) && !error.contains("canary"), "{error}");
+        }
+    }
+
+    #[test]
     fn keys_may_have_a_credential_of_their_own() {
         let text = |keys: &str| {
             format!(
@@ -501,7 +552,7 @@ mod tests {
             ),
             (
                 "[remotes.a]\nprovider = \"cluds\"".to_owned(),
-                "remotes.a.provider = \"cluds\" is not a provider (there are cludz, cloudsync, storra, dstor and reductstore); did you mean \"cludz\"?",
+                "remotes.a.provider = \"cluds\" is not a provider (there are cludz, cloudsync, storra, dstor, reductstore, s3 and webdav); did you mean \"cludz\"?",
             ),
             (
                 "[remotes.a]\nprovider = \"cludz\"\nstorage = \"x\"".to_owned(),

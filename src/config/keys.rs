@@ -44,6 +44,11 @@ impl Keys {
         }
     }
 
+    /// Whether the key is there with a text.
+    pub fn has_text(&self, key: &str) -> bool {
+        matches!(self.table.get(key), Some(Value::String(_)))
+    }
+
     pub fn required_text(&mut self, key: &'static str) -> Result<String, ConfigError> {
         match self.text(key)? {
             Some(text) if !text.is_empty() => Ok(text),

@@ -226,7 +226,9 @@ impl OptionLayer {
             ProviderSpec::Cludz(_)
             | ProviderSpec::CloudSync(_)
             | ProviderSpec::Dstor(_)
-            | ProviderSpec::Reductstore(_) => Self::default(),
+            | ProviderSpec::Reductstore(_)
+            | ProviderSpec::S3(_)
+            | ProviderSpec::Webdav(_) => Self::default(),
         }
     }
 

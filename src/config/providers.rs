@@ -10,8 +10,9 @@ use super::{ConfigError, listed, suggestion};
 use crate::auth::oauth::{AuthorizationServer, OauthSpec};
 use crate::model::Error;
 use crate::provider::registry::{
-    CloudSyncAuth, CloudSyncSpec, CludzAuth, CludzSpec, DstorAuth, DstorSpec, Network, OnUnlink, PROVIDERS,
-    ProviderSpec, RecordNames, ReductstoreAuth, ReductstoreSpec, StorraSpec, TokenSending, cloudsync_server,
+    CloudSyncAuth, CloudSyncSpec, CludzAuth, CludzSpec, DEFAULT_REGION, DstorAuth, DstorSpec, KeyId, Network, OnUnlink,
+    PROVIDERS, ProviderSpec, RecordNames, ReductstoreAuth, ReductstoreSpec, RemotePath, S3Auth, S3Spec, StaticKey,
+    StorraSpec, TokenSending, WebdavAuth, WebdavSpec, check_username, cloudsync_server,
 };
 
 /// Reads the provider's own keys and its `auth` tables.
@@ -23,6 +24,8 @@ pub fn read(keys: &mut Keys, keeper: Keeper<'_>) -> Result<ProviderSpec, ConfigE
         "storra" => storra(keys, keeper),
         "dstor" => dstor(keys, keeper),
         "reductstore" => reductstore(keys, keeper),
+        "s3" => s3(keys, keeper),
+        "webdav" => webdav(keys, keeper),
         unknown => Err(ConfigError::new(format!(
             "{} = {unknown:?} is not a provider (there are {}){}",
             keys.name("provider"),
@@ -102,6 +105,88 @@ fn reductstore(keys: &mut Keys, keeper: Keeper<'_>) -> Result<ProviderSpec, Conf
         auth,
         keys_auth,
     }))
+}
+
+fn s3(keys: &mut Keys, keeper: Keeper<'_>) -> Result<ProviderSpec, ConfigError> {
+    let bucket = keys.required_text("bucket")?;
+    check_bucket(&keys.name("bucket"), &bucket)?;
+    let region = keys.text("region")?.filter(|region| !region.is_empty());
+    let prefix = folder(keys, "prefix")?;
+    let auth = match authentication(keys, &["static", "chain", "none"])? {
+        (mut auth, "static") => {
+            let access_key_id = if auth.has_text("access_key_id") {
+                KeyId::Text(auth.required_text("access_key_id")?)
+            } else {
+                KeyId::Source(source::required(&mut auth, "access_key_id", keeper)?)
+            };
+            let secret_access_key = source::required(&mut auth, "secret_access_key", keeper)?;
+            let session_token = source::optional(&mut auth, "session_token", keeper)?;
+            auth.finish()?;
+            S3Auth::Static(Box::new(StaticKey {
+                access_key_id,
+                secret_access_key,
+                session_token,
+            }))
+        }
+        (mut auth, "chain") => {
+            let profile = auth.text("profile")?.filter(|profile| !profile.is_empty());
+            auth.finish()?;
+            S3Auth::Chain { profile }
+        }
+        (auth, _) => {
+            auth.finish()?;
+            S3Auth::None
+        }
+    };
+    Ok(ProviderSpec::S3(S3Spec {
+        bucket,
+        region: region.unwrap_or_else(|| DEFAULT_REGION.to_owned()),
+        prefix,
+        auth,
+    }))
+}
+
+/// # Errors
+/// When it has a character that no bucket's name has and that means something in an address.
+pub fn check_bucket(name: &str, bucket: &str) -> Result<(), ConfigError> {
+    let usable = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if bucket.is_empty() || !bucket.chars().all(usable) || bucket.starts_with('.') {
+        return Err(ConfigError::new(format!(
+            "{name} is a bucket's name: letters, digits, '-', '_' and '.'"
+        )));
+    }
+    Ok(())
+}
+
+fn webdav(keys: &mut Keys, keeper: Keeper<'_>) -> Result<ProviderSpec, ConfigError> {
+    let root = folder(keys, "root")?;
+    let auth = match authentication(keys, &["basic", "bearer", "none"])? {
+        (mut auth, "basic") => {
+            let username = auth.required_text("username")?;
+            check_username(&username)
+                .map_err(|error| ConfigError::new(format!("{}: {}", auth.name("username"), error.message())))?;
+            let password = source::required(&mut auth, "password", keeper)?;
+            auth.finish()?;
+            WebdavAuth::Basic { username, password }
+        }
+        (mut auth, "bearer") => {
+            let token = source::required(&mut auth, "token", keeper)?;
+            auth.finish()?;
+            WebdavAuth::Bearer { token }
+        }
+        (auth, _) => {
+            auth.finish()?;
+            WebdavAuth::None
+        }
+    };
+    Ok(ProviderSpec::Webdav(WebdavSpec { root, auth }))
+}
+
+/// A folder's path; the topmost one without the key.
+fn folder(keys: &mut Keys, key: &'static str) -> Result<RemotePath, ConfigError> {
+    let text = keys.text(key)?.unwrap_or_default();
+    text.parse()
+        .map_err(|error: Error| ConfigError::new(format!("{}: {}", keys.name(key), error.message())))
 }
 
 fn cloudsync(keys: &mut Keys, keeper: Keeper<'_>) -> Result<ProviderSpec, ConfigError> {

@@ -4,13 +4,23 @@ use percent_encoding::percent_decode_str;
 use url::Url;
 use uuid::Uuid;
 
-use super::{ConfigError, OptionLayer, ResolvedRemote, suggestion};
+use super::{ConfigError, OptionLayer, ResolvedRemote, providers, suggestion};
 use crate::provider::registry::{
     CloudSyncAuth, CloudSyncSpec, CludzAuth, CludzSpec, DstorSpec, ProviderSpec, REDUCTSTORE_PORT, RecordNames,
-    ReductstoreAuth, ReductstoreSpec, RemotePath, StorraSpec,
+    ReductstoreAuth, ReductstoreSpec, RemotePath, S3Spec, StorraSpec, WebdavAuth, WebdavSpec,
 };
 
-const SCHEMES: [&str; 6] = ["cludz", "cloudsync", "storra", "dstor", "reductstore", "reductstores"];
+const SCHEMES: [&str; 9] = [
+    "cludz",
+    "cloudsync",
+    "storra",
+    "dstor",
+    "reductstore",
+    "reductstores",
+    "s3",
+    "webdav",
+    "webdavs",
+];
 
 /// An address's parts, none of them a secret.
 struct Address<'a> {
@@ -54,6 +64,9 @@ pub fn parse(text: &str, environment: &dyn Fn(&str) -> Option<String>) -> Result
         }
         "reductstore" => reductstore("http", Some(REDUCTSTORE_PORT), address.host, path, environment)?,
         "reductstores" => reductstore("https", None, address.host, path, environment)?,
+        "s3" => s3(address.host, path, environment)?,
+        "webdav" => webdav("http", address.host, path, environment)?,
+        "webdavs" => webdav("https", address.host, path, environment)?,
         unknown => {
             return Err(ConfigError::new(format!(
                 "{unknown}:// is not an address keymount knows (there are {}){}",
@@ -128,10 +141,7 @@ fn reductstore(
     environment: &dyn Fn(&str) -> Option<String>,
 ) -> Result<(ProviderSpec, Url, RemotePath), ConfigError> {
     let malformed = || ConfigError::new("after reductstore:// comes a host: reductstore://host:8383/bucket");
-    let mut endpoint = Url::parse(&format!("{scheme}://{host}/")).map_err(|_| malformed())?;
-    if endpoint.host_str().is_none_or(str::is_empty) {
-        return Err(malformed());
-    }
+    let mut endpoint = server(scheme, host).ok_or_else(malformed)?;
     let has_port = host
         .rsplit_once(':')
         .is_some_and(|(_, port)| !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()));
@@ -149,6 +159,45 @@ fn reductstore(
         keys_auth: None,
     });
     Ok((provider, endpoint, path))
+}
+
+fn s3(
+    bucket: &str,
+    path: RemotePath,
+    environment: &dyn Fn(&str) -> Option<String>,
+) -> Result<(ProviderSpec, Url, RemotePath), ConfigError> {
+    providers::check_bucket("what follows s3://", bucket)?;
+    let (spec, endpoint) = S3Spec::from_environment(bucket.to_owned(), environment);
+    let provider = ProviderSpec::S3(spec);
+    match endpoint {
+        Some((variable, text)) => {
+            let endpoint = providers::address(variable, &text)?;
+            Ok((provider, endpoint, path))
+        }
+        None => at_own_endpoint(provider, path),
+    }
+}
+
+/// The whole path is the directory to mount: which part of it the server answers at isn't known, and needn't be.
+fn webdav(
+    scheme: &str,
+    host: &str,
+    path: RemotePath,
+    environment: &dyn Fn(&str) -> Option<String>,
+) -> Result<(ProviderSpec, Url, RemotePath), ConfigError> {
+    let endpoint =
+        server(scheme, host).ok_or_else(|| ConfigError::new("after webdav:// comes a host: webdavs://host/folder"))?;
+    let provider = ProviderSpec::Webdav(WebdavSpec {
+        root: RemotePath::default(),
+        auth: WebdavAuth::from_environment(environment).map_err(said)?,
+    });
+    Ok((provider, endpoint, path))
+}
+
+/// A server's root.
+fn server(scheme: &str, host: &str) -> Option<Url> {
+    let url = Url::parse(&format!("{scheme}://{host}/")).ok()?;
+    url.host_str().is_some_and(|host| !host.is_empty()).then_some(url)
 }
 
 #[cfg(test)]
@@ -219,6 +268,50 @@ mod tests {
     }
 
     #[test]
+    fn s3_addresses() {
+        let remote = parse("s3://my.bucket/a/b", &|_| None).unwrap();
+        assert_eq!(remote.endpoint.as_str(), "https://s3.us-east-1.amazonaws.com/");
+        assert_eq!(remote.path.to_string(), "a/b");
+        let variables: Vec<&str> = remote.variables().collect();
+        assert_eq!(
+            variables,
+            ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"]
+        );
+        let elsewhere = |name: &str| match name {
+            "AWS_REGION" => Some("eu-west-1".to_owned()),
+            "AWS_ENDPOINT_URL" => Some("http://127.0.0.1:9000".to_owned()),
+            _ => None,
+        };
+        let remote = parse("s3://b", &elsewhere).unwrap();
+        assert_eq!(remote.endpoint.as_str(), "http://127.0.0.1:9000/");
+        let ProviderSpec::S3(spec) = remote.provider else {
+            panic!("a bucket")
+        };
+        assert_eq!((spec.bucket.as_str(), spec.region.as_str()), ("b", "eu-west-1"));
+        for text in ["s3://", "s3:///x", "s3://b%20c/x"] {
+            assert!(read(text).unwrap_err().contains("a bucket's name"), "{text}");
+        }
+    }
+
+    #[test]
+    fn webdav_addresses() {
+        for (text, endpoint, path) in [
+            ("webdav://h:8080/a%20b/c", "http://h:8080/", "a b/c"),
+            ("webdavs://h", "https://h/", ""),
+            (
+                "webdavs://[::1]:9/remote.php/dav/",
+                "https://[::1]:9/",
+                "remote.php/dav",
+            ),
+        ] {
+            let remote = read(text).unwrap();
+            assert_eq!(remote.endpoint.as_str(), endpoint, "{text}");
+            assert_eq!(remote.path.to_string(), path, "{text}");
+            assert_eq!(remote.variables().collect::<Vec<_>>(), ["KEYMOUNT_TOKEN"], "{text}");
+        }
+    }
+
+    #[test]
     fn an_address_with_a_secret_is_refused_and_not_repeated() {
         for text in [
             &format!("cludz://canary@{DRIVE}"),
@@ -238,6 +331,7 @@ mod tests {
         for (text, part) in [
             ("cludz://drive", "a UUID"),
             ("reductstore:///b", "comes a host"),
+            ("webdav:///b", "comes a host"),
             ("cluds://x", "did you mean \"cludz\"?"),
             ("s4://x", "there are cludz://"),
             ("reductstore://h/b/../c", "cannot be mounted"),

@@ -23,8 +23,10 @@ use crate::provider::cloudsync::{self, CloudSync};
 use crate::provider::cludz::{self, Cludz};
 use crate::provider::dstor::{self, Dstor, TempTokens};
 use crate::provider::reductstore::{self, ReductStore};
-use crate::provider::registry::{Identity, ProviderSpec, RecordNames};
+use crate::provider::registry::{Identity, ProviderSpec, RecordNames, WebdavAuth};
+use crate::provider::s3::{self, AccessKeys, S3};
 use crate::provider::storra::{self, Storra};
+use crate::provider::webdav::{self, Webdav};
 use crate::provider::{Awaited, ChmodEffect, Provider};
 use crate::state::{PathIndex, StateDb};
 
@@ -192,9 +194,10 @@ impl Remote {
         given: &GivenSecrets,
         state: impl FnOnce() -> Result<Arc<StateDb>>,
     ) -> Result<Self, StartError> {
-        let authenticator = authenticator(remote, paths, patience, without_login, given)
+        let holder = Holder::open(remote, paths, patience, without_login, given)
             .await
             .map_err(Stage::Credential.failed())?;
+        let authenticator = holder.authenticator();
         let opened = (|| {
             let api = Arc::new(Api::new(
                 remote.endpoint.clone(),
@@ -203,12 +206,46 @@ impl Remote {
                 Arc::clone(&authenticator),
                 dialect(&remote.provider),
             )?);
-            provider(remote, api, state)
+            provider(remote, api, holder, state)
         })();
         Ok(Self {
             provider: opened.map_err(Stage::Local.failed())?,
             authenticator,
         })
+    }
+}
+
+/// Who holds a remote's credential.
+enum Holder {
+    /// It travels with requests.
+    Travelling(Arc<dyn Authenticator>),
+    /// It signs them.
+    Signing(Arc<AccessKeys>),
+}
+
+impl Holder {
+    async fn open(
+        remote: &ResolvedRemote,
+        paths: &Paths,
+        patience: TransportSettings,
+        without_login: WithoutLogin,
+        given: &GivenSecrets,
+    ) -> Result<Self> {
+        match remote.provider.identity() {
+            Identity::AccessKey(auth) => AccessKeys::open(auth.clone(), given.clone())
+                .await
+                .map(|keys| Self::Signing(Arc::new(keys))),
+            _ => authenticator(remote, paths, patience, without_login, given)
+                .await
+                .map(Self::Travelling),
+        }
+    }
+
+    fn authenticator(&self) -> Arc<dyn Authenticator> {
+        match self {
+            Self::Travelling(authenticator) => Arc::clone(authenticator),
+            Self::Signing(keys) => Arc::clone(keys) as Arc<dyn Authenticator>,
+        }
     }
 }
 
@@ -236,11 +273,12 @@ pub async fn authenticator(
                 WithoutLogin::Wait => StaticToken::open_waiting(source, placement, kind, given).await,
             })
         }
+        Identity::AccessKey(auth) => Arc::new(AccessKeys::open(auth.clone(), given.clone()).await?),
         identity @ (Identity::Oauth(_) | Identity::TempToken(_)) => {
             let kept = match identity {
                 Identity::Oauth(oauth) => Some(&oauth.kept),
                 Identity::TempToken(dstor) => dstor.kept.as_ref(),
-                Identity::Anonymous | Identity::Token { .. } => None,
+                Identity::Anonymous | Identity::Token { .. } | Identity::AccessKey(_) => None,
             };
             let settings = renewal(remote, paths, patience, kept);
             let (exchange, given) = (exchange(remote, patience)?, given.clone());
@@ -309,7 +347,9 @@ fn exchange(remote: &ResolvedRemote, patience: TransportSettings) -> Result<Arc<
             Transport::new(patience)?,
             patience.stall,
         )?)),
-        Identity::Anonymous | Identity::Token { .. } => Err(Error::internal("such a credential is not renewed")),
+        Identity::Anonymous | Identity::Token { .. } | Identity::AccessKey(_) => {
+            Err(Error::internal("such a credential is not renewed"))
+        }
     }
 }
 
@@ -329,12 +369,15 @@ pub fn dialect(spec: &ProviderSpec) -> Arc<dyn Dialect> {
         ProviderSpec::Storra(_) => Storra::dialect(),
         ProviderSpec::Dstor(_) => Dstor::dialect(),
         ProviderSpec::Reductstore(_) => ReductStore::dialect(),
+        ProviderSpec::S3(_) => S3::dialect(),
+        ProviderSpec::Webdav(_) => Webdav::dialect(),
     }
 }
 
 fn provider(
     remote: &ResolvedRemote,
     api: Arc<Api>,
+    holder: Holder,
     state: impl FnOnce() -> Result<Arc<StateDb>>,
 ) -> Result<Arc<dyn Provider>> {
     let path = remote.path.names().to_vec();
@@ -398,6 +441,30 @@ fn provider(
                 rights_override: remote.rights,
             },
         )),
+        ProviderSpec::S3(s3) => Arc::new(S3::new(
+            api,
+            match holder {
+                Holder::Signing(keys) => Some(keys),
+                Holder::Travelling(_) => None,
+            },
+            s3::Settings {
+                bucket: s3.bucket.clone(),
+                region: s3.region.clone(),
+                path: s3.prefix.names().iter().cloned().chain(path).collect(),
+                rights_override: remote.rights,
+            },
+        )?),
+        ProviderSpec::Webdav(webdav) => Arc::new(Webdav::new(
+            api,
+            webdav::Settings {
+                user: match &webdav.auth {
+                    WebdavAuth::Basic { username, .. } => Some(username.clone()),
+                    WebdavAuth::Bearer { .. } | WebdavAuth::None => None,
+                },
+                path: webdav.root.names().iter().cloned().chain(path).collect(),
+                rights_override: remote.rights,
+            },
+        )?),
     })
 }
 

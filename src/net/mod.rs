@@ -1,6 +1,6 @@
 //! HTTP without identity: sending, redirects, retries, and what a status means.
 //!
-//! It knows neither credentials nor providers. It and the opendal adapter are the only rooms that know an HTTP client.
+//! It knows neither credentials nor providers. It is the only room that knows an HTTP client: opendal sends through it too.
 
 mod local;
 mod plain_http;

@@ -123,7 +123,7 @@ impl Transport {
     pub async fn send_once(&self, request: &Request, patience: Duration, limit: usize) -> Result<Answer> {
         let asking = async {
             let response = self
-                .exchange(request, request.url.clone(), &Credential::None)
+                .exchange(request, request.url.clone(), &Credential::None, true)
                 .await
                 .map_err(|failure| failure.error)?;
             let response = Response::new(response, self.settings.stall);
@@ -187,7 +187,8 @@ impl Transport {
         let mut url = request.url.clone();
         let mut carried = credential.clone();
         for _ in 0..=MAX_REDIRECTS {
-            let response = self.exchange(request, url.clone(), &carried).await?;
+            let is_home = url.origin() == origin;
+            let response = self.exchange(request, url.clone(), &carried, is_home).await?;
             if !is_redirect(response.status()) {
                 return Ok(Response::new(response, self.settings.stall));
             }
@@ -214,8 +215,12 @@ impl Transport {
         request: &Request,
         mut url: Url,
         credential: &Credential,
+        is_home: bool,
     ) -> Result<reqwest::Response, Failure> {
-        let mut headers = request.headers.clone();
+        // What the caller itself marked as sensitive, a signature, is a credential as well and stays at home.
+        let travels = |value: &HeaderValue| is_home || !value.is_sensitive();
+        let headers = request.headers.iter().filter(|(_, value)| travels(value));
+        let mut headers: HeaderMap = headers.map(|(name, value)| (name.clone(), value.clone())).collect();
         match credential {
             Credential::None => {}
             Credential::Header { name, value } => {

@@ -5,8 +5,8 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::StreamExt;
 use futures_util::stream;
+use futures_util::{StreamExt, TryStreamExt};
 use sha2::{Digest, Sha256};
 
 use super::ByteStream;
@@ -75,6 +75,30 @@ impl Content {
         Ok(hex(&hasher.finalize()))
     }
 
+    /// Whether a stream has exactly these bytes.
+    ///
+    /// # Errors
+    /// As the stream fails, and when the file cannot be read.
+    pub async fn is_same_as(&self, mut theirs: ByteStream) -> Result<bool> {
+        let mut ours = self.stream();
+        let (mut left, mut right) = (Bytes::new(), Bytes::new());
+        loop {
+            if left.is_empty() {
+                left = ours.try_next().await?.unwrap_or_default();
+            }
+            if right.is_empty() {
+                right = theirs.try_next().await?.unwrap_or_default();
+            }
+            let both = left.len().min(right.len());
+            if both == 0 {
+                return Ok(left.is_empty() && right.is_empty());
+            }
+            if left.split_to(both) != right.split_to(both) {
+                return Ok(false);
+            }
+        }
+    }
+
     async fn chunk(&self, offset: u64) -> Result<Bytes> {
         let want = CHUNK.min(self.len - offset) as usize;
         let file = Arc::clone(&self.file);
@@ -111,6 +135,26 @@ mod tests {
         for _ in 0..2 {
             let parts: Vec<Bytes> = content.stream().map(|chunk| chunk.unwrap()).collect().await;
             assert_eq!(parts.concat(), bytes);
+        }
+    }
+
+    #[tokio::test]
+    async fn only_the_same_bytes_are_the_same() {
+        let content = Content::from_bytes(b"some bytes").unwrap();
+        for (parts, expected) in [
+            (&["some bytes"][..], true),
+            (&["so", "me", " bytes"], true),
+            (&["some byte"], false),
+            (&["some bytes", "!"], false),
+            (&["some", " bites"], false),
+            (&[], false),
+        ] {
+            let chunks: Vec<Result<Bytes>> = parts
+                .iter()
+                .map(|part| Ok(Bytes::copy_from_slice(part.as_bytes())))
+                .collect();
+            let same = content.is_same_as(stream::iter(chunks).boxed()).await.unwrap();
+            assert_eq!(same, expected, "{parts:?}");
         }
     }
 

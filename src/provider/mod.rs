@@ -11,11 +11,14 @@ mod content;
 pub mod dstor;
 pub mod faulty;
 pub mod keys;
+mod learned_rights;
 pub mod memory;
 pub mod reductstore;
 pub mod registry;
+pub mod s3;
 pub mod storra;
 mod unbroken;
+pub mod webdav;
 
 pub use awaited::Awaited;
 pub use content::Content;

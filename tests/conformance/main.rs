@@ -25,11 +25,19 @@ mod dstor;
 mod dstor_support;
 mod export_names;
 mod memory;
+#[path = "../support/program.rs"]
+mod program;
 mod reductstore;
 #[path = "../support/reductstore.rs"]
 mod reductstore_support;
+mod s3;
+#[path = "../support/s3.rs"]
+mod s3_support;
 mod storra;
 #[allow(dead_code)]
 #[path = "../support/storra.rs"]
 mod storra_support;
 mod suite;
+mod webdav;
+#[path = "../support/webdav.rs"]
+mod webdav_support;

@@ -15,10 +15,17 @@ mod keyring;
 mod keys;
 mod lifecycle;
 mod login;
+mod object_stores;
 mod outbox;
+#[path = "../support/program.rs"]
+mod program;
 mod reductstore;
+#[path = "../support/s3.rs"]
+mod s3_server;
 mod sandbox;
 mod secrets;
 #[path = "../support/reductstore.rs"]
 mod server;
 mod storra;
+#[path = "../support/webdav.rs"]
+mod webdav_server;

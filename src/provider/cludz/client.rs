@@ -15,11 +15,11 @@ use reqwest::{Method, Url};
 use tracing::debug;
 
 use super::names;
-use super::rights::LearnedRights;
 use super::wire::{Described, Detail, Envelope, Listed};
 use crate::api::Api;
 use crate::model::{Action, Entry, Error, ErrorKind, Name, ObjectKey, Result, Rights};
 use crate::net::{Body, Replay, Request, Response};
+use crate::provider::learned_rights::LearnedRights;
 
 /// Folders of one listing whose rights are asked for; further ones show what they inherit until they are looked at.
 const MAX_FOLDERS_ASKED: usize = 64;

@@ -13,7 +13,6 @@
 mod client;
 mod names;
 mod read;
-mod rights;
 mod store;
 mod wire;
 

@@ -8,7 +8,9 @@ mod cludz;
 mod dstor;
 mod path;
 mod reductstore;
+mod s3;
 mod storra;
+mod webdav;
 
 use reqwest::Url;
 use serde::{Deserialize, Serialize};
@@ -21,10 +23,12 @@ pub use cludz::{CludzAuth, CludzSpec, TokenSending};
 pub use dstor::{DstorAuth, DstorSpec, Network, OnUnlink};
 pub use path::RemotePath;
 pub use reductstore::{REDUCTSTORE_PORT, RecordNames, ReductstoreAuth, ReductstoreSpec};
+pub use s3::{DEFAULT_REGION, KeyId, S3Auth, S3Spec, StaticKey};
 pub use storra::StorraSpec;
+pub use webdav::{WebdavAuth, WebdavSpec, check_username};
 
 /// The words for `provider = "…"`, in the order in which they are offered.
-pub const PROVIDERS: [&str; 5] = ["cludz", "cloudsync", "storra", "dstor", "reductstore"];
+pub const PROVIDERS: [&str; 7] = ["cludz", "cloudsync", "storra", "dstor", "reductstore", "s3", "webdav"];
 
 /// Asked before every provider's own variables.
 pub const COMMON_TOKEN_VARIABLE: &str = "KEYMOUNT_TOKEN";
@@ -37,6 +41,8 @@ pub fn token_variables() -> impl Iterator<Item = &'static str> {
         storra::TOKEN_VARIABLES,
         dstor::TOKEN_VARIABLES,
         reductstore::TOKEN_VARIABLES,
+        s3::TOKEN_VARIABLES,
+        webdav::TOKEN_VARIABLES,
     ];
     std::iter::once(COMMON_TOKEN_VARIABLE).chain(own.into_iter().flatten().copied())
 }
@@ -50,6 +56,8 @@ pub enum ProviderSpec {
     Storra(StorraSpec),
     Dstor(DstorSpec),
     Reductstore(ReductstoreSpec),
+    S3(S3Spec),
+    Webdav(WebdavSpec),
 }
 
 /// What a mount is for.
@@ -74,6 +82,8 @@ pub enum Identity<'a> {
     Oauth(&'a OauthSpec),
     /// Tokens that are got with a key or a password.
     TempToken(&'a DstorSpec),
+    /// A key that signs requests and never travels.
+    AccessKey(&'a S3Auth),
 }
 
 /// The credential that manages keys, where it isn't the one that is used for files.
@@ -94,6 +104,8 @@ impl ProviderSpec {
             Self::Storra(_) => "storra",
             Self::Dstor(_) => "dstor",
             Self::Reductstore(_) => "reductstore",
+            Self::S3(_) => "s3",
+            Self::Webdav(_) => "webdav",
         }
     }
 
@@ -105,6 +117,8 @@ impl ProviderSpec {
             Self::Storra(_) => "Storra",
             Self::Dstor(_) => "dStor",
             Self::Reductstore(_) => "ReductStore",
+            Self::S3(_) => "S3",
+            Self::Webdav(_) => "WebDAV",
         }
     }
 
@@ -112,7 +126,7 @@ impl ProviderSpec {
     pub fn scopes_for(&self, access: Access) -> Scopes {
         match self {
             Self::CloudSync(_) => cloudsync::scopes_for(access),
-            Self::Cludz(_) | Self::Storra(_) | Self::Dstor(_) | Self::Reductstore(_) => Scopes::default(),
+            _ => Scopes::default(),
         }
     }
 
@@ -120,18 +134,19 @@ impl ProviderSpec {
     pub fn scope_meaning(&self, scope: &str) -> Option<&'static str> {
         match self {
             Self::CloudSync(_) => cloudsync::scope_meaning(scope),
-            Self::Cludz(_) | Self::Storra(_) | Self::Dstor(_) | Self::Reductstore(_) => None,
+            _ => None,
         }
     }
 
     /// The provider's own address, where there is one service for all.
     pub fn default_endpoint(&self) -> Option<Url> {
         let text = match self {
+            Self::S3(s3) => return Url::parse(&s3.endpoint()).ok(),
             Self::Cludz(_) => cludz::ENDPOINT,
             Self::CloudSync(_) => cloudsync::ENDPOINT,
             Self::Storra(_) => storra::ENDPOINT,
             Self::Dstor(dstor) => dstor.network.endpoint(),
-            Self::Reductstore(_) => return None,
+            Self::Reductstore(_) | Self::Webdav(_) => return None,
         };
         Url::parse(text).ok()
     }
@@ -144,13 +159,15 @@ impl ProviderSpec {
             Self::Storra(storra) => storra.identity(),
             Self::Dstor(dstor) => Identity::TempToken(dstor),
             Self::Reductstore(reductstore) => reductstore.identity(),
+            Self::S3(s3) => s3.identity(),
+            Self::Webdav(webdav) => webdav.identity(),
         }
     }
 
     /// The credential that manages keys, where it isn't the one that is used for files.
     pub fn keys_identity(&self) -> Option<KeysIdentity<'_>> {
         match self {
-            Self::Cludz(_) | Self::CloudSync(_) | Self::Dstor(_) => None,
+            Self::Cludz(_) | Self::CloudSync(_) | Self::Dstor(_) | Self::S3(_) | Self::Webdav(_) => None,
             Self::Storra(storra) => storra.keys_identity(),
             Self::Reductstore(reductstore) => reductstore.keys_identity(),
         }
@@ -167,6 +184,7 @@ impl ProviderSpec {
             Identity::Anonymous | Identity::Oauth(_) => None,
             Identity::Token { source, .. } => Some(source),
             Identity::TempToken(dstor) => Some(dstor.auth.secret_source()),
+            Identity::AccessKey(auth) => auth.secret_source(),
         }
     }
 
@@ -182,7 +200,7 @@ impl ProviderSpec {
     pub fn kept_token(&self) -> Option<&StoredSecret> {
         match self.identity() {
             Identity::TempToken(dstor) => dstor.kept.as_ref(),
-            Identity::Anonymous | Identity::Token { .. } | Identity::Oauth(_) => None,
+            Identity::Anonymous | Identity::Token { .. } | Identity::Oauth(_) | Identity::AccessKey(_) => None,
         }
     }
 
@@ -190,6 +208,7 @@ impl ProviderSpec {
     fn secret_sources(&self) -> Vec<&SecretSource> {
         match self.identity() {
             Identity::Oauth(oauth) => oauth.secret_sources(),
+            Identity::AccessKey(auth) => auth.secret_sources(),
             _ => self.secret_source().into_iter().collect(),
         }
     }
@@ -199,12 +218,17 @@ impl ProviderSpec {
         let kept = match self.identity() {
             Identity::Oauth(oauth) => oauth.kept.variable(),
             Identity::TempToken(dstor) => dstor.kept.as_ref().and_then(|kept| kept.variable()),
-            Identity::Anonymous | Identity::Token { .. } => None,
+            Identity::Anonymous | Identity::Token { .. } | Identity::AccessKey(_) => None,
+        };
+        let chain = match self.identity() {
+            Identity::AccessKey(auth) => auth.chain_variables(),
+            _ => &[],
         };
         self.secret_sources()
             .into_iter()
             .filter_map(SecretSource::variable)
             .chain(kept)
+            .chain(chain.iter().copied())
     }
 
     /// Those, and the ones to manage keys.
@@ -225,6 +249,8 @@ impl ProviderSpec {
                 Some(dstor.auth.secret_source_mut())
             }
             Self::Reductstore(reductstore) => reductstore.secret_source_mut(),
+            Self::S3(s3) => s3.secret_source_mut(),
+            Self::Webdav(webdav) => webdav.secret_source_mut(),
         };
         if let Some(place) = place {
             *place = source;
@@ -237,7 +263,7 @@ impl ProviderSpec {
         match &mut self {
             Self::Storra(storra) => storra.keys_auth = Some(source),
             Self::Reductstore(reductstore) => reductstore.keys_auth = Some(source),
-            Self::Cludz(_) | Self::CloudSync(_) | Self::Dstor(_) => {}
+            Self::Cludz(_) | Self::CloudSync(_) | Self::Dstor(_) | Self::S3(_) | Self::Webdav(_) => {}
         }
         self
     }
@@ -256,6 +282,8 @@ impl ProviderSpec {
                 "in Storra's dashboard, Settings → API Keys, or with: keymount keys revoke REMOTE PREFIX"
             }
             Self::Dstor(_) => "in dStor's console",
+            Self::S3(_) => "at the service, where its access keys are",
+            Self::Webdav(_) => "at the server, where its users' passwords are",
             Self::Reductstore(_) => "at the server, with: keymount keys revoke REMOTE NAME",
         }
     }

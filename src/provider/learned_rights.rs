@@ -1,13 +1,13 @@
 //! What is known of the credential's rights, folder by folder.
 //!
-//! Cludz has no endpoint that tells them: they are assumed, probed and corrected by refusals. This keeps the knowledge;
-//! asking the service is `client`'s.
+//! For services that don't tell them: they are assumed, perhaps probed, and corrected by refusals. This keeps the
+//! knowledge; asking the service is the provider's.
 
 use std::collections::BTreeMap;
 
 use parking_lot::Mutex;
 
-use crate::model::{Action, Rights};
+use crate::model::{Action, ErrorKind, Result, Rights};
 
 /// Rights by folder; a folder without an entry has those of the nearest one above.
 pub(super) struct LearnedRights {
@@ -54,6 +54,16 @@ impl LearnedRights {
         self.learned
             .lock()
             .retain(|path, _| path != folder && !is_below(path, folder));
+    }
+
+    /// Learns from how an action in a folder ended, and hands the result on.
+    pub(super) fn noting<T>(&self, folder: &str, action: Action, result: Result<T>) -> Result<T> {
+        if let Err(error) = &result
+            && error.kind() == ErrorKind::Denied
+        {
+            self.refused(folder, action);
+        }
+        result
     }
 
     pub(super) fn forget_all(&self) {

