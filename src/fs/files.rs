@@ -13,7 +13,7 @@ use super::inode::{LocalContent, Placement};
 use super::{Child, CloseMeans, FileSystem, Ino};
 use crate::fetch::Source;
 use crate::model::{Action, Entry, Error, ErrorKind, Kind, ObjectKey, Result, Version};
-use crate::outbox::{self, Staged};
+use crate::outbox::{self, Sending, Staged};
 use crate::provider::Target;
 
 /// What an open file is for.
@@ -343,9 +343,17 @@ impl FileSystem {
         let Some((entry, sending)) = outbox::upload(&*self.provider, &content.staged, target).await? else {
             return Ok(());
         };
-        // At once: nothing may come between what the provider has and what is known of it.
+        let object = entry.object();
+        self.stored(ino, entry, &content.staged, &sending)?;
+        // Before writers go on: the cache must hold what was sent.
+        self.fetcher.open(object).prime(&content.staged.file()).await;
+        Ok(())
+    }
+
+    /// The provider has what is being sent, as this entry. At once: nothing may come between that and what is known of it.
+    pub(super) fn stored(&self, ino: Ino, entry: Entry, staged: &Staged, sending: &Sending<'_>) -> Result<()> {
         sending.done();
-        let (object, version) = (entry.object(), entry.version.clone());
+        let version = entry.version.clone();
         self.table.with(ino, |node| {
             node.kernel_version = Some(version.clone());
             node.sent = Some(version.clone());
@@ -355,11 +363,9 @@ impl FileSystem {
             }
             node.confirm(entry);
         })?;
-        self.strike(&content.staged);
+        self.strike(staged);
         self.times_follow(ino, &version);
         self.list_node(ino);
-        // Before writers go on: the cache must hold what was sent.
-        self.fetcher.open(object).prime(&content.staged.file()).await;
         Ok(())
     }
 

@@ -196,26 +196,15 @@ impl FileSystem {
             }
             Err(error) => Err(error),
             Ok(theirs) => {
+                // Nobody writes between the look and what follows from it.
+                let Some(sending) = content.staged.begin_upload().await else {
+                    return Ok(());
+                };
                 if theirs.kind == Kind::File && self.holds(&theirs, &content.staged).await? {
                     // It is what an attempt whose answer was lost has stored.
-                    let version = theirs.version.clone();
-                    if let Some(sending) = content.staged.begin_upload().await {
-                        sending.done();
-                    }
-                    self.table.with(ino, |node| {
-                        node.sent = Some(version.clone());
-                        node.kernel_version = Some(version.clone());
-                        node.last_error = None;
-                        if let Some(content) = &mut node.content {
-                            content.replaces = Some(theirs.clone());
-                        }
-                        node.confirm(theirs);
-                    })?;
-                    self.strike(&content.staged);
-                    self.times_follow(ino, &version);
-                    self.list_node(ino);
-                    return Ok(());
+                    return self.stored(ino, theirs, &content.staged, &sending);
                 }
+                drop(sending);
                 self.step_aside(ino, parent, &name, clash).await
             }
         }

@@ -10,21 +10,12 @@ use keymount::provider::Provider;
 use reqwest::Method;
 use tokio::sync::Notify;
 
+use super::steps::at_step;
 use super::support::{Credential, client, settings};
 use super::{Bench, content, kind, name, read};
 
 /// More requests than any change here makes, retries included.
 const STEPS: usize = 16;
-
-/// The fault for the request of this number, or for all from there on: the service dies.
-fn at_step(step: usize, dies: bool, fault: Fault) -> Rule {
-    let seen = AtomicUsize::new(0);
-    let hit = move |_: &Method, _: &str| {
-        let number = seen.fetch_add(1, Ordering::Relaxed);
-        number == step || (dies && number > step)
-    };
-    Rule::when(usize::MAX, hit, fault)
-}
 
 fn faults() -> [Fault; 7] {
     [

@@ -7,6 +7,8 @@ mod faults;
 mod keys;
 mod pages;
 mod rights;
+#[path = "../support/steps.rs"]
+mod steps;
 #[path = "../support/cloudsync.rs"]
 mod support;
 

@@ -1,28 +1,18 @@
 //! Whatever goes wrong at whatever step of a change: no content is lost, and success is never claimed falsely.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use keymount::emulator::{Fault, Rule};
 use keymount::model::{Entry, ErrorKind, Result};
 use keymount::provider::Provider;
 use reqwest::Method;
 
+use super::steps::at_step;
 use super::support::{Token, client};
 use super::{Bench, content, kind, name, new, over, place, root};
 
 /// More requests than any change here makes, retries included.
 const STEPS: usize = 24;
-
-/// The fault for the request of this number, or for all from there on: the service dies.
-fn at_step(step: usize, dies: bool, fault: Fault) -> Rule {
-    let seen = AtomicUsize::new(0);
-    let hit = move |_: &Method, _: &str| {
-        let number = seen.fetch_add(1, Ordering::Relaxed);
-        number == step || (dies && number > step)
-    };
-    Rule::when(usize::MAX, hit, fault)
-}
 
 fn faults() -> [Fault; 7] {
     [

@@ -6,6 +6,8 @@
 mod faults;
 mod reads;
 mod rights;
+#[path = "../support/steps.rs"]
+mod steps;
 #[path = "../support/cludz.rs"]
 mod support;
 mod uploads;

@@ -1,27 +1,16 @@
 //! Whatever goes wrong at whatever step of a change: no content is lost, success is never claimed falsely, and nothing
 //! is published.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-
 use keymount::emulator::storra::{Account, Assumptions, TrashUse, Visibility};
 use keymount::emulator::{Fault, Rule};
 use keymount::model::{Entry, Result};
 use reqwest::Method;
 
 use super::Bench;
+use super::steps::at_step;
 
 /// More requests than any change here makes, retries included.
 const STEPS: usize = 24;
-
-/// The fault for the request of this number, or for all from there on: the service dies.
-fn at_step(step: usize, dies: bool, fault: Fault) -> Rule {
-    let seen = AtomicUsize::new(0);
-    let hit = move |_: &Method, _: &str| {
-        let number = seen.fetch_add(1, Ordering::Relaxed);
-        number == step || (dies && number > step)
-    };
-    Rule::when(usize::MAX, hit, fault)
-}
 
 fn faults() -> [Fault; 8] {
     [

@@ -8,6 +8,8 @@ mod faults;
 mod keys;
 mod overwrite;
 mod rates;
+#[path = "../support/steps.rs"]
+mod steps;
 #[path = "../support/storra.rs"]
 mod support;
 mod visibility;

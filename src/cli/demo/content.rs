@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use secrecy::ExposeSecret;
+use url::Url;
 use uuid::Uuid;
 
 use crate::auth::{GivenSecrets, SecretSource};
@@ -94,19 +95,16 @@ impl Exhibition {
         let read_only = share("reader", Grant::Read)?;
         let no_delete = share("writer", Grant::Write)?;
         let server = store.serve().await.map_err(failed)?;
-        let remote = |name: &str, path: &str, auth: CludzAuth| -> Result<ResolvedRemote, SetupError> {
-            Ok(ResolvedRemote {
-                name: name.to_owned(),
-                provider: ProviderSpec::Cludz(CludzSpec {
+        let folder = |name: &str, path: &str, auth: CludzAuth| -> Result<ResolvedRemote, SetupError> {
+            Ok(remote(
+                name,
+                ProviderSpec::Cludz(CludzSpec {
                     storage: drive.id(),
                     auth,
                 }),
-                endpoint: server.url(),
-                path: path.parse::<RemotePath>().map_err(failed)?,
-                rights: None,
-                insecure: false,
-                options: OptionLayer::default(),
-            })
+                server.url(),
+                path.parse().map_err(failed)?,
+            ))
         };
         for (name, token, about) in [
             (
@@ -125,13 +123,13 @@ impl Exhibition {
                 token: self.hold(token),
                 send: TokenSending::Header,
             };
-            let remote = remote(name, "", auth)?;
+            let remote = folder(name, "", auth)?;
             self.exhibits.push(Exhibit { name, about, remote });
         }
         self.exhibits.push(Exhibit {
             name: NAMES[3],
             about: "no token: the folder that its owner made public",
-            remote: remote(NAMES[3], "public", CludzAuth::None)?,
+            remote: folder(NAMES[3], "public", CludzAuth::None)?,
         });
         self._servers.push(server);
         Ok(())
@@ -156,24 +154,17 @@ impl Exhibition {
             let auth = ReductstoreAuth::Token {
                 token: self.hold(token),
             };
-            self.exhibits.push(Exhibit {
+            self.show(
                 name,
                 about,
-                remote: ResolvedRemote {
-                    name: name.to_owned(),
-                    provider: ProviderSpec::Reductstore(ReductstoreSpec {
-                        keys_auth: None,
-                        bucket: Some(BUCKET.to_owned()),
-                        names: RecordNames::Label,
-                        auth,
-                    }),
-                    endpoint: server.url(),
-                    path: RemotePath::default(),
-                    rights: None,
-                    insecure: false,
-                    options: OptionLayer::default(),
-                },
-            });
+                ProviderSpec::Reductstore(ReductstoreSpec {
+                    keys_auth: None,
+                    bucket: Some(BUCKET.to_owned()),
+                    names: RecordNames::Label,
+                    auth,
+                }),
+                server.url(),
+            );
         }
         self._servers.push(server);
         Ok(())
@@ -211,19 +202,12 @@ impl Exhibition {
             let auth = CloudSyncAuth::ApiKey {
                 key: self.hold(key.secret().to_owned()),
             };
-            self.exhibits.push(Exhibit {
+            self.show(
                 name,
                 about,
-                remote: ResolvedRemote {
-                    name: name.to_owned(),
-                    provider: ProviderSpec::CloudSync(CloudSyncSpec { workspace, auth }),
-                    endpoint: server.url().join("v1").map_err(failed)?,
-                    path: RemotePath::default(),
-                    rights: None,
-                    insecure: false,
-                    options: OptionLayer::default(),
-                },
-            });
+                ProviderSpec::CloudSync(CloudSyncSpec { workspace, auth }),
+                server.url().join("v1").map_err(failed)?,
+            );
         }
         self._servers.push(server);
         Ok(())
@@ -237,29 +221,22 @@ impl Exhibition {
             .add_key("demo");
         let server = store.serve().await.map_err(failed)?;
         let api_key = self.hold(key.expose_secret().to_owned());
-        self.exhibits.push(Exhibit {
-            name: NAMES[8],
-            about: "an API key for tokens that end within a minute and are renewed; empty",
-            remote: ResolvedRemote {
-                name: NAMES[8].to_owned(),
-                provider: ProviderSpec::Dstor(DstorSpec {
-                    network: Network::Testnet,
-                    on_unlink: OnUnlink::Forget,
-                    delete: None,
-                    index: None,
-                    auth: DstorAuth::TempToken {
-                        api_key,
-                        lifetime: Some(Duration::from_secs(60)),
-                    },
-                    kept: None,
-                }),
-                endpoint: server.url(),
-                path: RemotePath::default(),
-                rights: None,
-                insecure: false,
-                options: OptionLayer::default(),
-            },
-        });
+        self.show(
+            NAMES[8],
+            "an API key for tokens that end within a minute and are renewed; empty",
+            ProviderSpec::Dstor(DstorSpec {
+                network: Network::Testnet,
+                on_unlink: OnUnlink::Forget,
+                delete: None,
+                index: None,
+                auth: DstorAuth::TempToken {
+                    api_key,
+                    lifetime: Some(Duration::from_secs(60)),
+                },
+                kept: None,
+            }),
+            server.url(),
+        );
         self._servers.push(server);
         Ok(())
     }
@@ -272,25 +249,24 @@ impl Exhibition {
         account.put("documents/table.csv", table()).map_err(failed)?;
         let key = self.hold(account.create_key("demo"));
         let server = store.serve().await.map_err(failed)?;
-        self.exhibits.push(Exhibit {
-            name: NAMES[9],
-            about: "an account's key; every upload is private",
-            remote: ResolvedRemote {
-                name: NAMES[9].to_owned(),
-                provider: ProviderSpec::Storra(StorraSpec {
-                    key,
-                    keys_auth: None,
-                    chmod_publishes: false,
-                }),
-                endpoint: server.url(),
-                path: RemotePath::default(),
-                rights: None,
-                insecure: false,
-                options: OptionLayer::default(),
-            },
-        });
+        self.show(
+            NAMES[9],
+            "an account's key; every upload is private",
+            ProviderSpec::Storra(StorraSpec {
+                key,
+                keys_auth: None,
+                chmod_publishes: false,
+            }),
+            server.url(),
+        );
         self._servers.push(server);
         Ok(())
+    }
+
+    /// One more share: the whole of what a stand-in at this address has.
+    fn show(&mut self, name: &'static str, about: &'static str, provider: ProviderSpec, endpoint: Url) {
+        let remote = remote(name, provider, endpoint, RemotePath::default());
+        self.exhibits.push(Exhibit { name, about, remote });
     }
 
     /// Keeps a token under a name that no environment has.
@@ -298,6 +274,18 @@ impl Exhibition {
         let variable = format!("DEMO_{}", Uuid::new_v4().simple());
         self.tokens.insert(variable.clone(), token.into());
         SecretSource::Env(variable)
+    }
+}
+
+fn remote(name: &str, provider: ProviderSpec, endpoint: Url, path: RemotePath) -> ResolvedRemote {
+    ResolvedRemote {
+        name: name.to_owned(),
+        provider,
+        endpoint,
+        path,
+        rights: None,
+        insecure: false,
+        options: OptionLayer::default(),
     }
 }
 
