@@ -103,17 +103,19 @@ impl FileSystem {
         self.table.dirty().into_iter().filter_map(describe).collect()
     }
 
-    /// Tries once to send everything that is pending.
+    /// Tries once to send everything that is pending; several at once where the queue runs.
     ///
     /// # Errors
     /// The first failure; the rest was tried all the same.
     pub async fn drain(&self) -> Result<()> {
+        self.retry_pending();
         let mut outcome = Ok(());
         for ino in self.table.dirty() {
-            if let Err(error) = self.send_closed(ino).await {
+            if let Err(error) = self.deliver(ino).await {
                 self.note(ino, &error);
                 outcome = outcome.and(Err(error));
             }
+            self.table.settle(ino);
         }
         outcome
     }

@@ -10,9 +10,9 @@ use bytes::BytesMut;
 use futures_util::StreamExt;
 use tracing::{info, warn};
 
-use super::inode::{LocalContent, Placement, Presence};
+use super::inode::{LocalContent, Node, Placement, Presence};
 use super::{FileSystem, Ino};
-use crate::model::{Entry, Error, ErrorKind, Kind, Name, ObjectKey, Result, Version};
+use crate::model::{Entry, Error, ErrorKind, Kind, Name, ObjectKey, Progress, Result, Version};
 use crate::outbox::{Attempt, Sender, Staged, base, conflict, save_copy};
 use crate::state::{JournalRow, Phase};
 
@@ -171,6 +171,30 @@ impl FileSystem {
         if let Err(error) = self.state.journal_rename(&spools, from, to) {
             warn!(from, to, %error, "the journal has older paths");
         }
+    }
+
+    /// Sends a changed file now, under another name if somebody else was faster.
+    ///
+    /// # Errors
+    /// As `Provider::upload`; the content stays staged.
+    pub(super) async fn deliver(&self, ino: Ino) -> Result<()> {
+        let outcome = match self.send(ino).await {
+            Err(error) if matches!(error.kind(), ErrorKind::Changed | ErrorKind::AlreadyExists) => {
+                self.resolve(ino, error).await
+            }
+            outcome => outcome,
+        };
+        match outcome {
+            // Somebody else has sent or removed it while this waited.
+            Err(_) if !self.is_wanted(ino) => Ok(()),
+            outcome => outcome,
+        }
+    }
+
+    /// Whether the provider is to have what is here and isn't there.
+    fn is_wanted(&self, ino: Ino) -> bool {
+        let wanted = |node: &mut Node| node.is_dirty() && node.placement != Placement::Removed;
+        self.table.with(ino, wanted).unwrap_or(false)
     }
 
     /// Somebody else has that name or changed that file. Gives `Ok` when there is nothing to resolve any more but to
@@ -382,19 +406,11 @@ impl FileSystem {
 impl Sender for FileSystem {
     async fn attempt(&self, number: u64) -> Attempt {
         let ino = Ino(number);
-        let wanted = self
-            .table
-            .with(ino, |node| node.is_dirty() && node.placement != Placement::Removed);
-        if !wanted.unwrap_or(false) {
+        if !self.is_wanted(ino) {
             return Attempt::Done;
         }
-        let outcome = match self.send(ino).await {
-            Err(error) if matches!(error.kind(), ErrorKind::Changed | ErrorKind::AlreadyExists) => {
-                self.resolve(ino, error).await
-            }
-            outcome => outcome,
-        };
-        let outcome = match outcome {
+        // With a counter of its own: those who wait for this file see whether it gets on.
+        let outcome = match Progress::default().scope(self.deliver(ino)).await {
             Ok(()) => {
                 let dirty = self.table.with(ino, |node| node.is_dirty()).unwrap_or(false);
                 self.table.settle(ino);

@@ -328,3 +328,25 @@ async fn two_daemons_leave_each_others_files_alone() {
     it.sent().await;
     assert_eq!(other.read("mine").await, b"text");
 }
+
+/// Who unmounts must not wait for what cannot be.
+#[tokio::test(start_paused = true)]
+async fn draining_tells_what_the_provider_refused() {
+    for kind in [ErrorKind::NeedsLogin, ErrorKind::Denied, ErrorKind::Unreachable] {
+        let it = Fixture::in_background();
+        it.provider.inject(Operation::Upload, Times::Always, Fault::Fail(kind));
+        it.write("a", b"text").await;
+        it.write("b", b"more").await;
+        assert_eq!(it.fs.drain().await.unwrap_err().kind(), kind);
+        let pending = it.fs.pending();
+        assert!(
+            pending.len() == 2 && pending.iter().all(|file| file.error.is_some()),
+            "{pending:?}"
+        );
+        it.provider.heal();
+        it.fs.drain().await.unwrap();
+        assert!(it.fs.pending().is_empty());
+        assert_eq!(text(&it, "a").as_deref(), Some("text"));
+        assert_eq!(text(&it, "b").as_deref(), Some("more"));
+    }
+}

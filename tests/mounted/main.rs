@@ -15,6 +15,7 @@ mod keyring;
 mod keys;
 mod lifecycle;
 mod login;
+mod oauth;
 mod object_stores;
 mod outbox;
 #[path = "../support/program.rs"]

@@ -1,11 +1,11 @@
 //! A person with a home of their own, who runs keymount and ordinary tools. Nothing of it outlives the test.
 
 use std::ffi::OsStr;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
 use std::sync::OnceLock;
 
 /// Who runs the commands.
@@ -163,6 +163,14 @@ impl Sandbox {
         self.path("mnt")
     }
 
+    /// An empty directory beside it.
+    pub fn other_mount_point(&self) -> PathBuf {
+        let path = self.path("other");
+        std::fs::create_dir_all(&path).unwrap();
+        self.own(&path);
+        path
+    }
+
     /// An environment variable for every command from now on.
     pub fn variable(&mut self, name: &str, value: &str) {
         self.variables.retain(|(known, _)| known != name);
@@ -198,6 +206,34 @@ impl Sandbox {
         // Whoever refuses at once reads nothing.
         let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
         Said::of(child.wait_with_output().unwrap())
+    }
+
+    /// Runs keymount to its end. To the first thing that it shows on an indented line, this answers on its input.
+    #[track_caller]
+    pub fn keymount_answering<S: AsRef<OsStr>>(
+        &self,
+        arguments: impl IntoIterator<Item = S>,
+        answer: impl FnOnce(&str) -> String,
+    ) -> Said {
+        let mut command = self.command(program());
+        command.args(arguments).stdin(Stdio::piped());
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut said = BufReader::new(child.stderr.take().unwrap());
+        let mut heard = String::new();
+        let shown = loop {
+            let start = heard.len();
+            assert!(said.read_line(&mut heard).unwrap() > 0, "it showed nothing: {heard}");
+            if let Some(shown) = heard[start..].strip_prefix("  ") {
+                break shown.trim().to_owned();
+            }
+        };
+        let mut input = child.stdin.take().unwrap();
+        writeln!(input, "{}", answer(&shown)).unwrap();
+        drop(input);
+        said.read_to_string(&mut heard).unwrap();
+        let mut said = Said::of(child.wait_with_output().unwrap());
+        said.err = heard;
+        said
     }
 
     /// Runs a shell script on a terminal of its own, types each answer when its question is asked, and gives what the
@@ -263,6 +299,17 @@ impl Sandbox {
         let mut command = self.shell(script);
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         Running(Some(command.spawn().unwrap()))
+    }
+
+    /// A shell in the mount that runs one line after another.
+    pub fn open_shell(&self) -> Shell {
+        let mut command = self.shell("exec 2>&1\nwhile IFS= read -r line; do eval \"$line\"; echo \"= $?\"; done");
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        Shell {
+            input: child.stdin.take().unwrap(),
+            output: BufReader::new(child.stdout.take().unwrap()),
+            _running: Running(Some(child)),
+        }
     }
 
     /// Starts keymount without waiting for its end.
@@ -386,6 +433,37 @@ fn mounts_below(folder: &Path) -> Vec<PathBuf> {
         .filter_map(|line| line.split(' ').nth(1))
         .map(PathBuf::from);
     points.filter(|point| point.starts_with(folder)).collect()
+}
+
+/// One process that goes on, with the files it has opened, until the test is over.
+pub struct Shell {
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+    _running: Running,
+}
+
+impl Shell {
+    /// Runs a line; gives what it printed, errors too, and whether it went well.
+    #[track_caller]
+    pub fn run(&mut self, line: &str) -> (String, bool) {
+        writeln!(self.input, "{line}").unwrap();
+        let mut printed = String::new();
+        loop {
+            let start = printed.len();
+            assert!(self.output.read_line(&mut printed).unwrap() > 0, "it ended: {printed}");
+            if let Some(code) = printed[start..].strip_prefix("= ") {
+                let good = code.trim() == "0";
+                printed.truncate(start);
+                return (printed, good);
+            }
+        }
+    }
+
+    /// Runs a line that prints this and goes well.
+    #[track_caller]
+    pub fn says(&mut self, line: &str, words: &str) {
+        assert_eq!(self.run(line), (words.to_owned(), true), "{line}");
+    }
 }
 
 /// A process of the test, killed when the test is over.

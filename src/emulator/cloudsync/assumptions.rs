@@ -33,7 +33,7 @@ use jiff::SignedDuration;
 /// * Downloads carry `Content-Type` and `Content-Length`, no `ETag`. `HEAD` isn't offered.
 /// * Authorization codes live 10 minutes (RFC 6749, 4.1.2, recommends that as the most) and a second use revokes what
 ///   the first one gave. A failed exchange uses a code up, unless another client tried it.
-/// * Refreshing leaves earlier access tokens valid until their time is over.
+/// * Refreshing leaves earlier access tokens valid until their time is over, with the scopes they were issued for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Assumptions {
     /// The status of errors that none of the listed statuses is made for.

@@ -76,6 +76,8 @@ struct Grant {
 struct AccessToken {
     secret: String,
     grant: GrantId,
+    /// The grant's when it was issued.
+    scopes: BTreeSet<Scope>,
     issued: Timestamp,
     expires: Timestamp,
     revoked: bool,
@@ -122,11 +124,12 @@ impl Ledger {
         }
         let token = &mut self.access[serial];
         token.uses += 1;
+        let scopes = token.scopes.clone();
         match self.grants.get(token.grant.0) {
             Some(grant) => Recognised::Caller(Caller {
                 name: format!("access token {serial}"),
                 user: grant.user.clone(),
-                scopes: grant.scopes.clone(),
+                scopes,
                 environment: Environment::Production,
             }),
             None => Recognised::Dead,
@@ -220,7 +223,7 @@ impl Ledger {
             scopes: scopes.clone(),
             revoked: false,
         });
-        let access = self.issue_access(grant, lifetime, now);
+        let access = self.issue_access(grant, scopes.clone(), lifetime, now);
         Given {
             tokens: Tokens { grant, access, refresh },
             scopes,
@@ -259,18 +262,25 @@ impl Ledger {
                 Some(self.issue_refresh(grant))
             }
         };
-        let access = self.issue_access(grant, assumptions.access_lifetime, now);
+        let access = self.issue_access(grant, scopes.clone(), assumptions.access_lifetime, now);
         Ok(Given {
             tokens: Tokens { grant, access, refresh },
             scopes,
         })
     }
 
-    fn issue_access(&mut self, grant: GrantId, lifetime: SignedDuration, now: Timestamp) -> String {
+    fn issue_access(
+        &mut self,
+        grant: GrantId,
+        scopes: BTreeSet<Scope>,
+        lifetime: SignedDuration,
+        now: Timestamp,
+    ) -> String {
         let secret = fresh_secret("at_live_");
         self.access.push(AccessToken {
             secret: secret.clone(),
             grant,
+            scopes,
             issued: now,
             expires: later(now, lifetime),
             revoked: false,
@@ -294,6 +304,15 @@ impl Ledger {
         self.grants
             .get_mut(grant.0)
             .is_some_and(|grant| !std::mem::replace(&mut grant.revoked, true))
+    }
+
+    /// Takes all other scopes away from a grant's next tokens; whether it was alive.
+    pub(super) fn narrow(&mut self, grant: GrantId, only: &[Scope]) -> bool {
+        let grant = self.grants.get_mut(grant.0).filter(|grant| !grant.revoked);
+        grant.is_some_and(|grant| {
+            grant.scopes.retain(|scope| only.contains(scope));
+            true
+        })
     }
 
     /// Ends every grant of a user; how many were alive.

@@ -176,6 +176,12 @@ impl CloudSyncStore {
         self.lock().oauth.revoke(grant)
     }
 
+    /// Leaves a grant these of its scopes, as a person may do in the account's settings; whether it was alive. Access
+    /// tokens that are out keep theirs, and a refresh gives the rest (RFC 6749, 6).
+    pub fn narrow_grant(&self, grant: GrantId, only: &[Scope]) -> bool {
+        self.lock().oauth.narrow(grant, only)
+    }
+
     /// Ends every grant that somebody gave; how many were alive.
     pub fn revoke_grants_of(&self, email: &str) -> usize {
         let mut state = self.lock();

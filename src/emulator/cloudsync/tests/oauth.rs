@@ -494,6 +494,20 @@ async fn grants_can_be_ended_from_outside() {
 }
 
 #[tokio::test]
+async fn a_narrowed_grant_shows_at_its_next_refresh() {
+    let bench = AuthBench::plain().await;
+    let tokens = bench.store().grant(JANE, "app", &Scope::of_oauth()).unwrap();
+    let rest = [Scope::WorkspacesRead, Scope::OfflineAccess];
+    assert!(bench.store().narrow_grant(tokens.grant(), &rest));
+    assert_eq!(bench.lists(tokens.access()).await, 200);
+    let (status, next) = bench.refresh(tokens.refresh().unwrap()).await;
+    assert_eq!((status, text(&next, "scope")), (200, "workspaces:read offline_access"));
+    assert_eq!(bench.lists(text(&next, "access_token")).await, 403);
+    bench.store().revoke_grant(tokens.grant());
+    assert!(!bench.store().narrow_grant(tokens.grant(), &rest));
+}
+
+#[tokio::test]
 async fn tokens_are_revoked_where_that_is_offered() {
     let bench = AuthBench::new(Assumptions {
         revocation: Revocation::Offered,
