@@ -28,6 +28,9 @@ use crate::provider::keys::KeyInfo;
 const FINISHING_STALL: Duration = Duration::from_secs(600);
 /// The first and the longest pause before the rights are asked for again after a failure.
 const FOLLOWING: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// How often, and with which pause, a mount that is in use is tried to be taken away once more before that is said.
+const BUSY_LOOKS: u32 = 8;
+const BUSY_PAUSE: Duration = Duration::from_millis(100);
 /// How long the kernel may take to let go of a mount that nobody uses.
 const LETTING_GO: Duration = Duration::from_secs(10);
 
@@ -166,6 +169,17 @@ impl HostedMount {
         if let Err(error) = self.stack.fs.resume(&self.unsent).await {
             warn!(%error, "what an earlier mount left is not taken over");
         }
+    }
+
+    /// Detaches. What keeps a mount busy for a moment only, such as what we just had the kernel forget, is waited for.
+    async fn detach(&self, how: Detach) -> Result<()> {
+        for _ in 0..BUSY_LOOKS {
+            match self.session.detach(how).await {
+                Err(error) if error.kind() == ErrorKind::Busy => tokio::time::sleep(BUSY_PAUSE).await,
+                outcome => return outcome,
+            }
+        }
+        self.session.detach(how).await
     }
 
     /// Never back.
@@ -332,7 +346,7 @@ impl Mounted for HostedMount {
                 UnmountMode::IfUnused | UnmountMode::NoWait => Detach::IfUnused,
                 UnmountMode::Lazy => Detach::Lazy,
             };
-            match self.session.detach(how).await {
+            match self.detach(how).await {
                 Ok(()) => {}
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 Err(error) if error.kind() == ErrorKind::Busy => return Err(UnmountError::Busy),
