@@ -227,7 +227,11 @@ async fn keys(remote: &ResolvedRemote, paths: &Paths) -> Option<Finding> {
     let word = remote.provider.keys_identity()?.word;
     let given = given_secrets(remote.key_variables());
     let listed = match open_keys(remote, paths, KeyHolder::Manager, &given).await {
-        Ok(manager) => manager.list().await,
+        Ok(manager) => {
+            let listed = manager.list().await;
+            manager.close().await;
+            listed
+        }
         Err(error) => Err(error.error),
     };
     Some(match listed {

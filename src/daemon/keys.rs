@@ -1,5 +1,6 @@
 //! Opens a remote's API for keys, with one of the credentials that may ask.
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,7 +35,28 @@ pub enum KeyHolder<'a> {
     NewManager(&'a SecretString),
 }
 
-/// Reads the secret source; asks the provider nothing yet.
+/// A service's API for keys, and the credential that asks it.
+pub struct OpenKeys {
+    manager: Arc<dyn KeyManager>,
+    authenticator: Arc<dyn Authenticator>,
+}
+
+impl OpenKeys {
+    /// Finishes a renewal that began meanwhile: its refresh token would be lost if the process ended now.
+    pub async fn close(&self) {
+        self.authenticator.close().await;
+    }
+}
+
+impl Deref for OpenKeys {
+    type Target = dyn KeyManager;
+
+    fn deref(&self) -> &Self::Target {
+        &*self.manager
+    }
+}
+
+/// Reads the secret source; asks the provider nothing yet. To be closed when all was asked.
 ///
 /// # Errors
 /// `Unsupported` where the provider has no API for keys, and as reading the source fails.
@@ -43,7 +65,7 @@ pub async fn open_keys(
     paths: &Paths,
     holder: KeyHolder<'_>,
     given: &GivenSecrets,
-) -> Result<Arc<dyn KeyManager>, StartError> {
+) -> Result<OpenKeys, StartError> {
     let manager: fn(Arc<Api>) -> Arc<dyn KeyManager> = match &remote.provider {
         ProviderSpec::CloudSync(_) => |api| Arc::new(cloudsync::ApiKeys::new(api)),
         ProviderSpec::Reductstore(_) => |api| Arc::new(reductstore::Tokens::new(api)),
@@ -97,12 +119,15 @@ pub async fn open_keys(
                 endpoint,
                 plain_http,
                 transport,
-                authenticator,
+                Arc::clone(&authenticator),
                 dialect(&remote.provider),
             )
         })
         .map_err(Stage::Local.failed())?;
-    Ok(manager(Arc::new(api)))
+    Ok(OpenKeys {
+        manager: manager(Arc::new(api)),
+        authenticator,
+    })
 }
 
 fn no_session(remote: &ResolvedRemote) -> Error {

@@ -31,7 +31,7 @@ use crate::paths::Paths;
 pub use crate::fuse::{Detach, MountPointState, detach, detach_dead, keymount_mounts, mount_point_state};
 pub use handoff::Handoff;
 use hosted::HostedMount;
-pub use keys::{KeyHolder, open_keys};
+pub use keys::{KeyHolder, OpenKeys, open_keys};
 pub use logging::{LogTarget, Verbosity, start as start_logging};
 pub use pending::{KeptFile, Waiting, kept_files};
 pub use process::{leave_terminal, protect_memory, take_name};

@@ -28,5 +28,6 @@ mod secrets;
 #[path = "../support/reductstore.rs"]
 mod server;
 mod storra;
+mod traces;
 #[path = "../support/webdav.rs"]
 mod webdav_server;

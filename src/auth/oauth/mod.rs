@@ -14,6 +14,7 @@ mod page;
 mod redirect;
 mod revocation;
 mod spec;
+mod visitor;
 
 pub use client::OauthClient;
 pub use consent::{Consent, Expected, OFFLINE, Reply};

@@ -82,6 +82,32 @@ impl Page {
         }
     }
 
+    /// For other users of this machine, and for whoever cannot be told from them.
+    pub(super) fn stranger() -> Self {
+        Self {
+            mark: Mark::Failed,
+            title: "This login is somebody else’s".to_owned(),
+            text: "This browser does not run as the user of this machine who logs in. Nothing was changed. If it is your login, \
+                   run the command again with --no-browser and paste the address that the browser ends at."
+                .to_owned(),
+            grants: Vec::new(),
+            command: None,
+            end: CLOSE,
+        }
+    }
+
+    /// What a browser hardly shows on its way to the question.
+    pub(super) fn asking() -> Self {
+        Self {
+            mark: Mark::Partly,
+            title: "You decide on the provider’s page".to_owned(),
+            text: "The browser is on its way there.".to_owned(),
+            grants: Vec::new(),
+            command: None,
+            end: CLOSE,
+        }
+    }
+
     pub(super) fn answered() -> Self {
         Self {
             mark: Mark::Partly,

@@ -1,16 +1,19 @@
 //! The address on this machine that the browser brings the answer to (RFC 8252, 7.3).
 //!
 //! It takes one answer. What isn't an answer to the question is refused with a page and changes nothing: whoever can
-//! make a browser ask for an address, or is another user of this machine, could otherwise end a login. The answer itself
-//! is protected by `state`, which strangers cannot know, and by PKCE.
+//! make a browser ask for an address could otherwise end a login. The answer itself is protected by `state`, which
+//! strangers cannot know, and by PKCE.
+//!
+//! Other users of this machine see in `ps` what a browser is told to open, and could answer with an account of theirs.
+//! So a browser here is told to open this address, which sends it on to the question, and other users are refused.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{Request, State};
-use axum::http::{HeaderName, Method, StatusCode, header};
+use axum::extract::{ConnectInfo, Request, State};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use parking_lot::Mutex;
 use reqwest::Url;
@@ -22,11 +25,15 @@ use tokio_util::sync::CancellationToken;
 
 use super::consent::{Expected, Reply};
 use super::page::Page;
+use super::visitor;
 use crate::model::{Error, ErrorKind, Result};
 
 /// The only path that is answered. To be registered with the application, without a port: RFC 8252, 7.3, has servers
 /// allow every one.
 pub const REDIRECT_PATH: &str = "/callback";
+
+/// The path that sends a browser on to the question.
+const QUESTION_PATH: &str = "/";
 
 /// How long the browser has to fetch the last page.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -46,6 +53,7 @@ pub struct Arrived {
 
 /// The port while it waits. Dropped, it is closed.
 pub struct Waiting {
+    address: SocketAddr,
     arrived: oneshot::Receiver<Arrived>,
     stop: CancellationToken,
     server: JoinHandle<()>,
@@ -53,9 +61,11 @@ pub struct Waiting {
 
 /// What all requests share.
 struct Desk {
+    /// Where the person decides.
+    question: HeaderValue,
     expected: Expected,
-    /// As the browser must call it: another name for this address is an attempt at rebinding.
-    host: String,
+    /// The browser must call it by its number: another name for it is an attempt at rebinding.
+    address: SocketAddr,
     /// Empty once the answer came.
     arrival: Mutex<Option<oneshot::Sender<Arrived>>>,
 }
@@ -73,30 +83,52 @@ impl Redirect {
     /// # Errors
     /// `Internal`; a socket's address is one.
     pub fn url(&self) -> Result<Url> {
-        Url::parse(&format!("http://{}{REDIRECT_PATH}", self.address))
-            .map_err(|_| Error::internal("a malformed address"))
+        local(self.address, REDIRECT_PATH)
     }
 
-    /// Opens the desk for the answer to this question.
-    pub fn wait_for(self, expected: &Expected) -> Waiting {
+    /// Opens the desk for the answer to the question at this address.
+    ///
+    /// # Errors
+    /// `Internal`; an address can be put into a header.
+    pub fn wait_for(self, question: &Url, expected: &Expected) -> Result<Waiting> {
         let (sender, arrived) = oneshot::channel();
+        let address = self.address;
         let desk = Desk {
+            question: HeaderValue::try_from(question.as_str()).map_err(|_| Error::internal("a malformed address"))?,
             expected: expected.clone(),
-            host: self.address.to_string(),
+            address,
             arrival: Mutex::new(Some(sender)),
         };
         let stop = CancellationToken::new();
         let router = Router::new().fallback(attend).with_state(Arc::new(desk));
-        let serving = axum::serve(self.listener, router).with_graceful_shutdown(stop.clone().cancelled_owned());
+        let service = router.into_make_service_with_connect_info::<SocketAddr>();
+        let serving = axum::serve(self.listener, service).with_graceful_shutdown(stop.clone().cancelled_owned());
         let server = tokio::spawn(async move {
             // It ends when it is told to, and reports nothing.
             let _ = serving.await;
         });
-        Waiting { arrived, stop, server }
+        Ok(Waiting {
+            address,
+            arrived,
+            stop,
+            server,
+        })
     }
 }
 
+fn local(address: SocketAddr, path: &str) -> Result<Url> {
+    Url::parse(&format!("http://{address}{path}")).map_err(|_| Error::internal("a malformed address"))
+}
+
 impl Waiting {
+    /// What sends a browser of this user to the question, and tells nothing to others.
+    ///
+    /// # Errors
+    /// `Internal`; a socket's address is one.
+    pub fn door(&self) -> Result<Url> {
+        local(self.address, QUESTION_PATH)
+    }
+
     /// Waits for the answer for as long as it takes.
     ///
     /// # Errors
@@ -124,19 +156,32 @@ impl Drop for Waiting {
     }
 }
 
-async fn attend(State(desk): State<Arc<Desk>>, request: Request) -> Response {
+async fn attend(
+    State(desk): State<Arc<Desk>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    request: Request,
+) -> Response {
     let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
-    if host != Some(&desk.host) {
+    if host != Some(&desk.address.to_string()) {
         return shown(StatusCode::MISDIRECTED_REQUEST, &Page::foreign());
     }
-    if request.uri().path() != REDIRECT_PATH {
+    if !visitor::is_own(peer, desk.address).await {
+        return shown(StatusCode::FORBIDDEN, &Page::stranger());
+    }
+    let path = request.uri().path();
+    if path != REDIRECT_PATH && path != QUESTION_PATH {
         return shown(StatusCode::NOT_FOUND, &Page::foreign());
     }
     if request.method() != Method::GET {
         let mut response = shown(StatusCode::METHOD_NOT_ALLOWED, &Page::foreign());
         response
             .headers_mut()
-            .insert(header::ALLOW, header::HeaderValue::from_static("GET"));
+            .insert(header::ALLOW, HeaderValue::from_static("GET"));
+        return response;
+    }
+    if path == QUESTION_PATH {
+        let mut response = shown(StatusCode::SEE_OTHER, &Page::asking());
+        response.headers_mut().insert(header::LOCATION, desk.question.clone());
         return response;
     }
     let answer = match desk.expected.read(request.uri().query().unwrap_or_default()) {

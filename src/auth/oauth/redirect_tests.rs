@@ -22,7 +22,10 @@ async fn open() -> (SocketAddr, Waiting) {
     let address = redirect.address;
     assert_eq!(redirect.url().unwrap().as_str(), format!("http://{address}/callback"));
     assert!(address.ip().is_loopback());
-    (address, redirect.wait_for(&Expected::for_state("right")))
+    let question = "https://auth.example/authorize?state=right".parse().unwrap();
+    let waiting = redirect.wait_for(&question, &Expected::for_state("right")).unwrap();
+    assert_eq!(waiting.door().unwrap().as_str(), format!("http://{address}/"));
+    (address, waiting)
 }
 
 #[tokio::test]
@@ -35,7 +38,8 @@ async fn what_is_no_answer_changes_nothing() {
         (get(address, "/callback?code=canary").await, 400),
         (get(address, "/callback?error=access_denied&state=wrong").await, 400),
         (get(address, "/callback").await, 400),
-        (get(address, "/?code=c&state=right").await, 404),
+        (get(address, "/other?code=c&state=right").await, 404),
+        (get(address, "/?code=c&state=right").await, 303),
         (get(address, "/favicon.ico").await, 404),
         (raw(address, strange("POST", &address.to_string())).await, 405),
         (raw(address, strange("HEAD", &address.to_string())).await, 405),
@@ -68,6 +72,19 @@ async fn what_is_no_answer_changes_nothing() {
         assert!(shown.to_lowercase().contains(header), "{header}: {shown}");
     }
     assert!(TcpStream::connect(address).await.is_err(), "the port is closed");
+}
+
+#[tokio::test]
+async fn the_browser_is_sent_on_to_the_question() {
+    let (address, waiting) = open().await;
+    for host in [address.to_string(), "evil.example".to_owned()] {
+        let answer = raw(address, format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n")).await;
+        let sent_on = answer
+            .to_lowercase()
+            .contains("location: https://auth.example/authorize?state=right\r\n");
+        assert_eq!(sent_on, host == address.to_string(), "{answer}");
+    }
+    waiting.finish(None, Page::gone()).await;
 }
 
 #[tokio::test]

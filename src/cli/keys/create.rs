@@ -25,10 +25,21 @@ pub async fn run(arguments: &CreateArguments, paths: &Paths) -> Result<Exit, Fai
     let expires = expiry(arguments.expires)?;
     let destination = destination(arguments)?;
     let service = Service::open(&arguments.source, paths).await?;
+    let done = create(&service, arguments, expires, destination).await;
+    service.manager.close().await;
+    done
+}
+
+async fn create(
+    service: &Service,
+    arguments: &CreateArguments,
+    expires: Option<SystemTime>,
+    destination: Destination,
+) -> Result<Exit, Failure> {
     let request = request(arguments, expires, service.manager.capabilities())?;
     let key = match service.manager.create(&request).await {
         Ok(key) => key,
-        Err(error) => return Err(not_made(&service, &request.name, error)),
+        Err(error) => return Err(not_made(service, &request.name, error)),
     };
     let name = printable(&key.info.name);
     let stored = match destination {

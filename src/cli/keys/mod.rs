@@ -6,8 +6,6 @@ mod revoke;
 mod rotate;
 mod time;
 
-use std::sync::Arc;
-
 use super::arguments::{KeysArguments, KeysCommand};
 use super::exit::{Exit, Failure};
 use super::mount::resolve;
@@ -15,15 +13,20 @@ use super::{given_secrets, printable};
 use crate::auth::GivenSecrets;
 use crate::config::ResolvedRemote;
 use crate::control::{Daemon, Daemons, MountReport};
-use crate::daemon::{KeyHolder, open_keys};
+use crate::daemon::{KeyHolder, OpenKeys, open_keys};
 use crate::model::{Error, ErrorKind};
 use crate::paths::Paths;
-use crate::provider::keys::{CurrentKey, KeyInfo, KeyManager};
+use crate::provider::keys::{CurrentKey, KeyInfo};
 pub use time::{Ending, parse_life};
 
 pub async fn run(arguments: &KeysArguments, paths: &Paths) -> Result<Exit, Failure> {
     match &arguments.command {
-        KeysCommand::List { source, json } => list::run(&Service::open(source, paths).await?, *json).await,
+        KeysCommand::List { source, json } => {
+            let service = Service::open(source, paths).await?;
+            let done = list::run(&service, *json).await;
+            service.manager.close().await;
+            done
+        }
         KeysCommand::Create(arguments) => create::run(arguments, paths).await,
         KeysCommand::Rotate(arguments) => rotate::run(arguments, paths).await,
         KeysCommand::Revoke(arguments) => revoke::run(arguments, paths).await,
@@ -35,7 +38,7 @@ struct Service {
     remote: ResolvedRemote,
     paths: Paths,
     given: GivenSecrets,
-    manager: Arc<dyn KeyManager>,
+    manager: OpenKeys,
 }
 
 impl Service {
@@ -62,7 +65,9 @@ impl Service {
         let own = open_keys(&self.remote, &self.paths, KeyHolder::Remote, &self.given)
             .await
             .map_err(|error| Failure::from(error).about(&self.remote.name))?;
-        own.current().await.map_err(|error| self.failed(error))
+        let current = own.current().await;
+        own.close().await;
+        current.map_err(|error| self.failed(error))
     }
 
     /// As `own_key`; a credential that isn't there or isn't accepted is no key in use.

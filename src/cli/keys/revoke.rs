@@ -11,13 +11,19 @@ use crate::provider::keys::{CurrentKey, KeyInfo};
 
 pub async fn run(arguments: &RevokeArguments, paths: &Paths) -> Result<Exit, Failure> {
     let service = Service::open(&arguments.source, paths).await?;
+    let done = revoke(&service, arguments, paths).await;
+    service.manager.close().await;
+    done
+}
+
+async fn revoke(service: &Service, arguments: &RevokeArguments, paths: &Paths) -> Result<Exit, Failure> {
     let key = service
         .manager
         .show(&arguments.key)
         .await
         .map_err(|error| service.failed(error))?;
     if !arguments.yes {
-        if let Some(user) = user_of(&service, &key, paths).await? {
+        if let Some(user) = user_of(service, &key, paths).await? {
             return Err(Failure::new(
                 Exit::Busy,
                 format!(

@@ -5,7 +5,6 @@
 
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::SystemTime;
 
 use secrecy::{ExposeSecret, SecretString};
@@ -17,10 +16,10 @@ use super::{Exit, Failure, Service, given_secrets, printable, quoted, uses};
 use crate::auth::{Existing, GivenSecrets, SecretFile, SecretSource, StoredSecret};
 use crate::config::ResolvedRemote;
 use crate::control::{Daemons, MountReport, seconds};
-use crate::daemon::{KeyHolder, open_keys};
+use crate::daemon::{KeyHolder, OpenKeys, open_keys};
 use crate::model::{Error, ErrorKind};
 use crate::paths::{Paths, absolute, private_directory};
-use crate::provider::keys::{CurrentKey, KeyInfo, KeyManager, KeyOrigin, KeyRequest, KeyStanding, NewKey};
+use crate::provider::keys::{CurrentKey, KeyInfo, KeyOrigin, KeyRequest, KeyStanding, NewKey};
 
 /// The fewest digits of a time in seconds behind a key's name: those of every second since 2001.
 const TIME_DIGITS: usize = 10;
@@ -37,27 +36,48 @@ pub async fn run(arguments: &RotateArguments, paths: &Paths) -> Result<Exit, Fai
         .prepare()
         .map_err(|error| Failure::from(error).about(&remote.name).with_repair("nothing was made"))?;
     let service = Service::of(remote, paths).await?;
-    let old = key_in_use(&service, arguments.key.as_deref()).await?;
+    let plan = Plan {
+        source,
+        place,
+        destination,
+        expires,
+    };
+    let done = rotate(&service, plan, arguments.key.as_deref(), paths).await;
+    service.manager.close().await;
+    done
+}
+
+/// What is settled before the provider is asked.
+struct Plan {
+    source: SecretSource,
+    /// The destination's name.
+    place: String,
+    destination: Prepared,
+    /// The new key's end, if it isn't to be like the old one's.
+    expires: Option<SystemTime>,
+}
+
+async fn rotate(service: &Service, plan: Plan, named: Option<&str>, paths: &Paths) -> Result<Exit, Failure> {
+    let old = key_in_use(service, named).await?;
     let mut request = successor(&old, SystemTime::now()).map_err(|why| service.refused(why))?;
-    if let Some(at) = expires {
+    if let Some(at) = plan.expires {
         if !service.manager.capabilities().expiry {
             return Err(service.refused("this provider's keys have no end".to_owned()));
         }
         request.expires = Some(at);
     }
-    find_free_name(&service, &mut request).await?;
+    find_free_name(service, &mut request).await?;
     let rotation = Rotation {
         service,
-        source,
-        place,
+        source: plan.source,
+        place: plan.place,
         old,
         request,
     };
     let new = rotation.make().await?;
-    rotation.put(destination, &new).await?;
-    rotation.switch(&new.secret, paths).await?;
-    rotation.finish(&new).await?;
-    Ok(Exit::Done)
+    let done = rotation.install(plan.destination, &new, paths).await;
+    new.manager.close().await;
+    done.map(|()| Exit::Done)
 }
 
 /// Where the new secret goes.
@@ -214,11 +234,11 @@ async fn find_free_name(service: &Service, request: &mut KeyRequest) -> Result<(
 struct Proved {
     id: String,
     secret: SecretString,
-    manager: Arc<dyn KeyManager>,
+    manager: OpenKeys,
 }
 
-struct Rotation {
-    service: Service,
+struct Rotation<'a> {
+    service: &'a Service,
     source: SecretSource,
     /// The destination's name.
     place: String,
@@ -226,9 +246,9 @@ struct Rotation {
     request: KeyRequest,
 }
 
-impl Rotation {
+impl Rotation<'_> {
     async fn make(&self) -> Result<Proved, Failure> {
-        let (service, new) = (&self.service, &self.request.name);
+        let (service, new) = (self.service, &self.request.name);
         self.say(&format!(
             "making the key {}; should this be interrupted, remove it with: {}",
             printable(new),
@@ -261,23 +281,31 @@ impl Rotation {
     }
 
     /// Uses the new key: it is accepted, is the one that was made, and may do the same as the old one.
-    async fn prove(&self, new: &NewKey) -> Result<Arc<dyn KeyManager>, Error> {
-        let service = &self.service;
+    async fn prove(&self, new: &NewKey) -> Result<OpenKeys, Error> {
+        let service = self.service;
         let holder = KeyHolder::New(&new.secret);
         let manager = open_keys(&service.remote, &service.paths, holder, &GivenSecrets::default())
             .await
             .map_err(|error| error.error)?;
-        match manager.current().await? {
+        let proved = match manager.current().await {
             // Making it included a look at its rights.
-            CurrentKey::Untold => Ok(manager),
-            CurrentKey::Told(key)
+            Ok(CurrentKey::Untold) => Ok(()),
+            Ok(CurrentKey::Told(key))
                 if key.id == new.info.id
                     && key.grants.as_ref() == Some(&self.request.grants)
                     && key.standing == KeyStanding::Usable =>
             {
-                Ok(manager)
+                Ok(())
             }
-            CurrentKey::Told(_) => Err(Error::bad_data("the server takes it for another one")),
+            Ok(CurrentKey::Told(_)) => Err(Error::bad_data("the server takes it for another one")),
+            Err(error) => Err(error),
+        };
+        match proved {
+            Ok(()) => Ok(manager),
+            Err(error) => {
+                manager.close().await;
+                Err(error)
+            }
         }
     }
 
@@ -298,6 +326,12 @@ impl Rotation {
                 self.service.removal(new)
             )),
         }
+    }
+
+    async fn install(&self, destination: Prepared, new: &Proved, paths: &Paths) -> Result<(), Failure> {
+        self.put(destination, new).await?;
+        self.switch(&new.secret, paths).await?;
+        self.finish(new).await
     }
 
     async fn put(&self, destination: Prepared, new: &Proved) -> Result<(), Failure> {

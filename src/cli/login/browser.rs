@@ -14,7 +14,8 @@ const OPENER: &str = "xdg-open";
 
 /// Opens the address in the person's browser; `false` when there is no display or nobody to open it.
 ///
-/// `hidden` names the variables that no child process may see.
+/// All users of the machine can read the address in the arguments of what opens it. `hidden` names the variables that no
+/// child process may see.
 pub fn open(address: &str, hidden: &[String]) -> bool {
     let has_display = ["WAYLAND_DISPLAY", "DISPLAY"]
         .into_iter()

@@ -25,7 +25,9 @@ pub async fn get(arguments: &LoginArguments, paths: &Paths) -> Result<Exit, Fail
         let manager = open_keys(&remote, paths, KeyHolder::NewManager(&secret), &GivenSecrets::default())
             .await
             .map_err(|error| nothing(&error.error))?;
-        let keys = manager.list().await.map_err(|error| nothing(&error))?;
+        let listed = manager.list().await;
+        manager.close().await;
+        let keys = listed.map_err(|error| nothing(&error))?;
         format!("good, there are {} keys", keys.len())
     };
     stored

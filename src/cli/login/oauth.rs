@@ -90,18 +90,17 @@ impl Login<'_> {
         let redirect = Redirect::bind().await?;
         let back = redirect.url()?;
         let consent = self.client.consent(back.clone(), &self.asked, &self.given).await?;
-        let mut waiting = redirect.wait_for(consent.expected());
-        let address = consent.url().as_str();
-        let opened = !arguments.no_browser && browser::open(address, hidden);
+        let mut waiting = redirect.wait_for(consent.url(), consent.expected())?;
+        let door = waiting.door()?;
+        let opened = !arguments.no_browser && browser::open(door.as_str(), hidden);
         if opened {
-            eprintln!(
-                "Your browser shows a page to agree to. If it doesn't, open this address in it:\n\n  {address}\n"
-            );
+            eprintln!("Your browser shows a page to agree to. If it doesn't, open this address in it:\n\n  {door}\n");
         } else {
             eprintln!(
-                "Open this address in a browser, here or elsewhere:\n\n  {address}\n\n\
+                "Open this address in a browser, here or elsewhere:\n\n  {}\n\n\
                  Elsewhere the browser ends at an address that it cannot show. It begins with {back}:\n\
-                 copy it from the address bar, paste it here, and press Enter."
+                 copy it from the address bar, paste it here, and press Enter.",
+                consent.url()
             );
         }
         let answered = answer(&mut waiting, &consent, !opened);

@@ -58,6 +58,12 @@ enum Answer {
     Exchanged,
 }
 
+impl Device {
+    pub(super) fn secret(&self) -> &str {
+        &self.secret
+    }
+}
+
 /// RFC 8628, 3.1.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -55,6 +55,8 @@ struct Code {
     user: String,
     expires: Timestamp,
     use_: CodeUse,
+    /// PKCE's verifier, once it was sent.
+    verifier: Option<String>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -156,6 +158,7 @@ impl Ledger {
             user: user.to_owned(),
             expires: later(now, CODE_LIFETIME),
             use_: CodeUse::Fresh,
+            verifier: None,
         });
         secret
     }
@@ -185,6 +188,7 @@ impl Ledger {
             }
         }
         code.use_ = CodeUse::Spoilt;
+        code.verifier = verifier.map(str::to_owned);
         if code.expires <= now {
             return Err(WRONG);
         }
@@ -369,6 +373,18 @@ impl Ledger {
             })
         };
         self.access.iter().filter_map(row).collect()
+    }
+
+    /// Every secret that was given out, and what clients proved themselves with.
+    pub(super) fn secrets(&self) -> Vec<String> {
+        let codes = self.codes.iter().flat_map(|code| {
+            let state = code.request.state.clone();
+            [Some(code.secret.clone()), code.verifier.clone(), state]
+        });
+        let access = self.access.iter().map(|token| Some(token.secret.clone()));
+        let refresh = self.refresh.iter().map(|token| Some(token.secret.clone()));
+        let devices = self.devices.iter().map(|device| Some(device.secret().to_owned()));
+        codes.chain(access).chain(refresh).chain(devices).flatten().collect()
     }
 
     pub(super) fn count(&mut self, kind: GrantKind, granted: bool) {

@@ -202,6 +202,12 @@ impl CloudSyncStore {
         self.lock().oauth.exchanges(kind)
     }
 
+    /// All that must leave no trace at a client: every code, token and device code given out so far, and the states and
+    /// verifiers of the logins.
+    pub fn secrets(&self) -> Vec<String> {
+        self.lock().oauth.secrets()
+    }
+
     /// Every access token, in order of issue.
     pub fn access_tokens(&self) -> Vec<IssuedToken> {
         let now = self.clock().now();
