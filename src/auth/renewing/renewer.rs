@@ -335,7 +335,15 @@ impl Core {
         })?;
         let held = Held::exchanged(grant, credential, asked);
         let usable = held.is_usable(self.clock.now());
-        self.book.lock().publish(held);
+        {
+            let mut book = self.book.lock();
+            let trouble = book.trouble.take();
+            book.publish(held);
+            if !usable {
+                // It goes on: the pauses must grow.
+                book.trouble = trouble;
+            }
+        }
         if usable {
             Ok(())
         } else {
