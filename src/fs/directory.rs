@@ -7,7 +7,7 @@ use super::inode::{Answer, Placement, Presence};
 use super::listing::Listing;
 use super::table::Reference;
 use super::{FileSystem, Found, Ino};
-use crate::model::{Action, Entry, Error, ErrorKind, Kind, Result};
+use crate::model::{Action, Entry, Error, ErrorKind, Kind, Name, Result};
 
 /// One line of `readdir`.
 #[derive(Clone, Debug)]
@@ -139,13 +139,14 @@ impl FileSystem {
 
     /// A listing that may be relied on, if there is one.
     pub(super) fn fresh_listing(&self, ino: Ino) -> Option<Arc<Listing>> {
-        let listing = self.known_listing(ino)?;
-        (listing.is_within(self.settings.attr_ttl) || self.provider_is_away()).then_some(listing)
+        let listing = self.table.with(ino, |node| node.listing.clone()).ok().flatten()?;
+        listing.is_within(self.settings.attr_ttl).then_some(listing)
     }
 
-    /// The last listing, however old.
-    pub(super) fn known_listing(&self, ino: Ino) -> Option<Arc<Listing>> {
-        self.table.with(ino, |node| node.listing.clone()).ok().flatten()
+    /// Whether a directory was listed, however long ago, and had no such name then.
+    pub(super) fn was_absent(&self, ino: Ino, name: &Name) -> bool {
+        let listed = self.table.with(ino, |node| node.listing.clone());
+        listed.is_ok_and(|listing| listing.is_some_and(|listing| !listing.children.contains_key(name)))
     }
 
     /// Enters a node as the provider has it now into its parent's listing.

@@ -177,10 +177,11 @@ impl FileSystem {
         }) {
             return Ok(reference);
         }
+        // From here on what this mount changes is remembered, so that an older listing or answer doesn't win over it.
+        let question = self.table.question(parent)?;
         if let Some(listing) = self.fresh_listing(parent) {
             return self.listed(parent, name, &listing, known);
         }
-        let question = self.table.question(parent)?;
         let directory = self.entry(parent).await?;
         if !directory.is_directory() {
             return Err(Error::new(
@@ -192,11 +193,16 @@ impl FileSystem {
             Ok(entry) => self.table.attach(parent, entry, None, question.answered()),
             Err(error) => {
                 if self.means_away(&error) {
-                    return match (known, self.known_listing(parent)) {
-                        (Some(known), _) => Ok(known),
-                        // What was not there when it was last listed can be made: it is sent when somebody answers.
-                        (None, Some(listing)) => self.listed(parent, name, &listing, None),
-                        (None, None) => Err(error),
+                    return match known {
+                        Some(known) => Ok(known),
+                        // What was not there when it was last listed can be made: it is sent when somebody answers. One
+                        // who answers "not now" will say so soon enough.
+                        None if !matches!(error.kind(), ErrorKind::RateLimited { .. })
+                            && self.was_absent(parent, name) =>
+                        {
+                            Err(Error::not_found(name))
+                        }
+                        None => Err(error),
                     };
                 }
                 if let Some(known) = known {
