@@ -7,7 +7,7 @@
     reason = "a test ends where its server fails"
 )]
 
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -55,7 +55,7 @@ impl Program {
             if let Ok(Some(_)) = program.child.try_wait() {
                 return None;
             }
-            if TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            if listens(program.child.id(), port) {
                 return Some(program);
             }
             std::thread::sleep(Duration::from_millis(10));
@@ -67,6 +67,28 @@ impl Program {
     pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
+}
+
+/// Whether this very process listens there: somebody else may have taken the port.
+fn listens(pid: u32, port: u16) -> bool {
+    /// `TCP_LISTEN`, as the kernel's tables write it.
+    const LISTENING: &str = "0A";
+    let own: Vec<String> = std::fs::read_dir(format!("/proc/{pid}/fd"))
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| Some(entry.path().read_link().ok()?.to_string_lossy().into_owned()))
+        .collect();
+    ["/proc/net/tcp", "/proc/net/tcp6"].iter().any(|table| {
+        let table = std::fs::read_to_string(table).unwrap_or_default();
+        table.lines().any(|line| {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            fields.len() > 9
+                && fields[1].ends_with(&format!(":{port:04X}"))
+                && fields[3] == LISTENING
+                && own.contains(&format!("socket:[{}]", fields[9]))
+        })
+    })
 }
 
 impl Drop for Program {
