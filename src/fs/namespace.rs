@@ -192,21 +192,18 @@ impl FileSystem {
         match self.provider.lookup(&directory.key, name).await {
             Ok(entry) => self.table.attach(parent, entry, None, question.answered()),
             Err(error) => {
-                if self.means_away(&error) {
-                    return match known {
-                        Some(known) => Ok(known),
-                        // What was not there when it was last listed can be made: it is sent when somebody answers. One
-                        // who answers "not now" will say so soon enough.
-                        None if !matches!(error.kind(), ErrorKind::RateLimited { .. })
-                            && self.was_absent(parent, name) =>
-                        {
-                            Err(Error::not_found(name))
-                        }
-                        None => Err(error),
-                    };
-                }
                 if let Some(known) = known {
+                    if self.means_away(&error) {
+                        return Ok(known);
+                    }
                     self.lost(known.ino(), error.clone(), &question);
+                    return Err(error);
+                }
+                // What was not there when it was last listed can be made: it is sent when somebody answers. One who answers
+                // "not now" will say so soon enough.
+                let later = matches!(error.kind(), ErrorKind::RateLimited { .. });
+                if !later && self.means_away(&error) && self.was_absent(parent, name) {
+                    return Err(Error::not_found(name));
                 }
                 Err(error)
             }
