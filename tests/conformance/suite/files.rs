@@ -160,7 +160,7 @@ pub async fn concurrent_creates_of_one_name_have_one_winner(bench: &Bench) -> Ou
     let winners: Vec<usize> = (0..6).filter(|&i| results[i].is_ok()).collect();
     assert_eq!(winners.len(), 1, "{results:?}");
     for result in results.iter().filter(|result| result.is_err()) {
-        assert_eq!(kind(result), Some(ErrorKind::AlreadyExists));
+        assert_eq!(kind(result), Some(ErrorKind::AlreadyExists), "{results:?}");
     }
     assert_eq!(bench.content(&bench.root, "one").await, contents[winners[0]]);
     assert_eq!(bench.names(&bench.root).await.len(), 1);
