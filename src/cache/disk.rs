@@ -4,34 +4,38 @@
 //! (`map`). Room is reserved, and others are evicted, before a byte is written. Nothing is synced: what a power
 //! failure tears, its checksum tells.
 //!
+//! What an earlier run left is counted beside the work, for it may be a million files. Until that is done nothing new
+//! is kept, for nobody knows yet how much room there is; what is there is found all the same.
+//!
 //! One lock guards the index; it is a leaf. Bytes are read and written without it, under a pin on their version;
 //! evictions happen under it, because room is there only once they are done. All of it runs on threads that may block.
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use lru::LruCache;
 use parking_lot::Mutex;
 use rustix::fs::FallocateFlags;
 
 use super::folder::{Folder, file_options, pages};
+use super::health::Health;
+use super::index::{Block, Blocks, Fate, Index, Kept, runs};
 use super::map::{self, Record};
 use super::{BLOCK, BlockCache, CacheUsage, ContentId, Tally};
 use crate::model::Result;
 
 /// A version that takes more than this loses its least recently used blocks one by one; a smaller one goes at once.
-const PIECEWISE_ABOVE: u64 = 16 * BLOCK;
-
-/// After a failure one in so many blocks is written, to see whether the disk works again.
-const TRY_EVERY: u32 = 64;
+const PIECEWISE_ABOVE: u64 = 16 << 20;
+/// The most blocks that are written with one reservation.
+const MOST_AT_ONCE: usize = 32;
 
 /// A cache in a folder. Clones share it.
 ///
@@ -40,12 +44,19 @@ const TRY_EVERY: u32 = 64;
 pub struct DiskCache(Arc<Disk>);
 
 impl DiskCache {
-    /// Takes over what an earlier run left, down to `cap` bytes. Blocks the thread for the time of an `ls -l`.
+    /// Takes over what an earlier run left, down to `cap` bytes, on a thread of its own. Must not be called where waiting
+    /// for the disk is a harm.
     ///
     /// # Errors
     /// When nothing can be written in the folder.
     pub fn open(folder: &Path, cap: u64) -> Result<Self> {
-        Disk::open(folder, cap, PIECEWISE_ABOVE).map(|disk| Self(Arc::new(disk)))
+        let disk = Arc::new(Disk::open(folder, cap, PIECEWISE_ABOVE)?);
+        let counting = Arc::clone(&disk);
+        let thread = std::thread::Builder::new().name("cache count".to_owned());
+        if thread.spawn(move || counting.take_over()).is_err() {
+            disk.take_over();
+        }
+        Ok(Self(disk))
     }
 
     async fn run<T: Send + 'static>(&self, work: impl FnOnce(&Disk) -> T + Send + 'static) -> Option<T> {
@@ -58,14 +69,23 @@ impl DiskCache {
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl BlockCache for DiskCache {
-    async fn get(&self, content: &ContentId, block: u64) -> Option<Bytes> {
+    async fn get(&self, content: &ContentId, blocks: Range<u64>) -> Vec<(u64, Bytes)> {
         let content = *content;
-        self.run(move |disk| disk.get(&content, block)).await?
+        self.run(move |disk| disk.get(&content, blocks))
+            .await
+            .unwrap_or_default()
     }
 
-    async fn put(&self, content: &ContentId, block: u64, bytes: Bytes) {
+    async fn missing(&self, content: &ContentId, blocks: Range<u64>) -> Vec<u64> {
         let content = *content;
-        self.run(move |disk| disk.put(&content, block, &bytes)).await;
+        self.run(move |disk| disk.missing(&content, blocks))
+            .await
+            .unwrap_or_default()
+    }
+
+    async fn put(&self, content: &ContentId, first: u64, blocks: Vec<Bytes>) {
+        let content = *content;
+        self.run(move |disk| disk.put(&content, first, &blocks)).await;
     }
 
     async fn forget(&self, content: &ContentId) {
@@ -87,144 +107,163 @@ struct Disk {
     cap: u64,
     piecewise_above: u64,
     index: Mutex<Index>,
+    /// Whether the index has all that earlier runs left.
+    counted: AtomicBool,
     /// What the index holds, to be read without its lock.
     bytes: Arc<AtomicU64>,
     tally: Tally,
     health: Health,
 }
 
-struct Index {
-    versions: LruCache<ContentId, Kept>,
-    bytes: Arc<AtomicU64>,
-    /// Counts uses, to order the blocks of one version.
-    clock: u64,
-}
-
-/// One version on disk.
-struct Kept {
-    /// What both files take, with what is reserved for blocks that are being written.
-    bytes: u64,
-    /// The part of `bytes` that is the map's.
-    map_bytes: u64,
-    blocks: Blocks,
-    /// Reads and writes going on: as long as there are any, the files stay.
-    pins: u32,
-    fate: Fate,
-}
-
-enum Blocks {
-    /// Left by an earlier run; the map wasn't read yet.
-    Unread,
-    Known(HashMap<u64, Block>),
-}
-
-enum Block {
-    /// Reserved, not to be read yet.
-    Arriving,
-    Present {
-        record: Record,
-        used: u64,
-    },
-}
-
-#[derive(PartialEq, Eq)]
-enum Fate {
-    Stays,
-    /// Goes when the last pin does.
-    Leaves,
-}
-
 impl Disk {
+    /// Finds what is there, and keeps nothing new before `take_over`.
     fn open(folder: &Path, cap: u64, piecewise_above: u64) -> Result<Self> {
-        let folder = Folder::open(folder)?;
         let bytes = Arc::new(AtomicU64::new(0));
-        let mut index = Index {
-            versions: LruCache::unbounded(),
-            bytes: Arc::clone(&bytes),
-            clock: 0,
-        };
-        for found in folder.scan()? {
-            index.grow(found.bytes);
-            let kept = Kept {
-                bytes: found.bytes,
-                map_bytes: found.map_bytes,
-                blocks: Blocks::Unread,
-                pins: 0,
-                fate: Fate::Stays,
-            };
-            index.versions.put(found.content, kept);
-        }
-        let disk = Self {
-            folder,
+        Ok(Self {
+            folder: Folder::open(folder)?,
             cap,
             piecewise_above,
-            index: Mutex::new(index),
+            index: Mutex::new(Index::new(Arc::clone(&bytes))),
+            counted: AtomicBool::new(false),
             bytes,
             tally: Tally::default(),
             health: Health::default(),
-        };
-        disk.make_room(&mut disk.index.lock(), 0);
-        Ok(disk)
+        })
+    }
+
+    fn take_over(&self) {
+        let found = self.folder.scan().unwrap_or_else(|error| {
+            self.health.failed("looked through", &error);
+            Vec::new()
+        });
+        let mut index = self.index.lock();
+        // What was used since the start is younger than all that wasn't.
+        let used: Vec<ContentId> = index.versions.iter().rev().map(|(content, _)| *content).collect();
+        for found in found {
+            if !index.versions.contains(&found.content) {
+                index.take_in(&found);
+            }
+        }
+        for content in used {
+            index.versions.promote(&content);
+        }
+        self.make_room(&mut index, 0);
+        self.counted.store(true, Ordering::Relaxed);
     }
 
     fn usage(&self) -> CacheUsage {
         self.tally.usage(self.bytes.load(Ordering::Relaxed), self.cap)
     }
 
-    fn get(&self, content: &ContentId, block: u64) -> Option<Bytes> {
-        self.tally.count(self.find(content, block))
+    fn get(&self, content: &ContentId, blocks: Range<u64>) -> Vec<(u64, Bytes)> {
+        let found = self.find(content, blocks.clone());
+        self.tally.count(&blocks, found.len());
+        found
     }
 
-    fn find(&self, content: &ContentId, block: u64) -> Option<Bytes> {
-        let record = {
+    fn find(&self, content: &ContentId, wanted: Range<u64>) -> Vec<(u64, Bytes)> {
+        let records = {
             let mut index = self.index.lock();
-            index.clock += 1;
-            let now = index.clock;
-            let Some(Block::Present { record, used }) = self.blocks(&mut index, content)?.get_mut(&block) else {
-                return None;
+            let now = index.tick();
+            let Some(blocks) = self.blocks(&mut index, content) else {
+                return Vec::new();
             };
-            *used = now;
-            let record = *record;
-            let kept = index.versions.get_mut(content)?;
-            kept.pins += 1;
-            record
-        };
-        let read = read_block(&self.folder.data(content), block, record);
-        let mut index = self.index.lock();
-        if let Err(error) = &read {
-            match error.kind() {
-                // Torn, overwritten, removed by somebody, or evicted in this moment.
-                io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof | io::ErrorKind::NotFound => {}
-                _ => self.health.failed("read", error),
+            let mut records = Vec::new();
+            for block in wanted {
+                if let Some(Block::Present { record, used }) = blocks.get_mut(&block) {
+                    *used = now;
+                    records.push((block, *record));
+                }
             }
-            let kept = index.versions.get_mut(content);
-            if kept.is_some_and(|kept| kept.holds(block, record))
-                && self.punch(&mut index, content, &[block]).is_err()
-                && let Some(kept) = index.versions.get_mut(content)
-            {
-                kept.fate = Fate::Leaves;
+            match index.versions.get_mut(content) {
+                Some(kept) if !records.is_empty() => kept.pins += 1,
+                _ => return Vec::new(),
+            }
+            records
+        };
+        let mut found = Vec::with_capacity(records.len());
+        let mut wrong = Vec::new();
+        match File::open(self.folder.data(content)) {
+            Ok(file) => {
+                for stretch in records.chunk_by(|(a, record), (b, _)| a + 1 == *b && u64::from(record.len) == BLOCK) {
+                    if let Err(error) = read_stretch(&file, stretch, &mut found, &mut wrong) {
+                        self.health.failed("read", &error);
+                    }
+                }
+            }
+            Err(error) => {
+                if error.kind() != io::ErrorKind::NotFound {
+                    self.health.failed("read", &error);
+                }
+                wrong = records;
             }
         }
+        let mut index = self.index.lock();
+        self.drop_wrong(&mut index, content, wrong);
         self.unpin(&mut index, content);
-        read.ok()
+        found
     }
 
-    fn put(&self, content: &ContentId, block: u64, bytes: &[u8]) {
-        if bytes.is_empty()
-            || bytes.len() as u64 > BLOCK
-            || !self.health.allows()
-            || !self.reserve(content, block, bytes)
+    /// Takes blocks off the disk that are not what they should be, unless they changed meanwhile.
+    fn drop_wrong(&self, index: &mut Index, content: &ContentId, wrong: Vec<(u64, Record)>) {
+        let Some(kept) = index.versions.peek(content) else {
+            return;
+        };
+        let still = wrong.into_iter().filter(|(block, record)| kept.holds(*block, *record));
+        let still: Vec<u64> = still.map(|(block, _)| block).collect();
+        if !still.is_empty()
+            && self.punch(index, content, &still).is_err()
+            && let Some(kept) = index.versions.peek_mut(content)
         {
+            kept.fate = Fate::Leaves;
+        }
+    }
+
+    fn missing(&self, content: &ContentId, wanted: Range<u64>) -> Vec<u64> {
+        let mut index = self.index.lock();
+        match self.blocks(&mut index, content) {
+            Some(blocks) => wanted.filter(|block| !blocks.contains_key(block)).collect(),
+            None => wanted.collect(),
+        }
+    }
+
+    fn put(&self, content: &ContentId, first: u64, blocks: &[Bytes]) {
+        let sound = |bytes: &Bytes| !bytes.is_empty() && bytes.len() as u64 <= BLOCK;
+        if !self.counted.load(Ordering::Relaxed) || !blocks.iter().all(sound) || !self.health.allows() {
             return;
         }
-        let record = Record::of(block, bytes);
-        let written = self.write_block(content, block, bytes, record);
+        for (part, first) in blocks.chunks(MOST_AT_ONCE).zip((first..).step_by(MOST_AT_ONCE)) {
+            self.put_part(content, first, part);
+        }
+    }
+
+    fn put_part(&self, content: &ContentId, first: u64, blocks: &[Bytes]) {
+        match self.reserve(content, first, blocks) {
+            Room::None if blocks.len() > 1 => {
+                let (one, other) = blocks.split_at(blocks.len() / 2);
+                self.put_part(content, first, one);
+                self.put_part(content, first + one.len() as u64, other);
+            }
+            Room::None => {}
+            Room::Reserved(new) if new.is_empty() => {}
+            Room::Reserved(new) => self.fill(content, first, blocks, &new),
+        }
+    }
+
+    /// Writes blocks whose room is reserved.
+    fn fill(&self, content: &ContentId, first: u64, blocks: &[Bytes], new: &[u64]) {
+        let of = |block: u64| &blocks[(block - first) as usize];
+        let records: Vec<(u64, Record)> = new.iter().map(|&block| (block, Record::of(block, of(block)))).collect();
+        let written = self.write_blocks(content, &records, of);
         let mut index = self.index.lock();
-        index.clock += 1;
-        let used = index.clock;
+        let used = index.tick();
         if let Some(kept) = index.versions.get_mut(content) {
             match &written {
-                Ok(()) => kept.arrived(block, Block::Present { record, used }),
+                Ok(()) => {
+                    for (block, record) in records {
+                        kept.arrived(block, Block::Present { record, used });
+                    }
+                }
                 Err(_) => kept.fate = Fate::Leaves,
             }
         }
@@ -235,56 +274,75 @@ impl Disk {
         }
     }
 
-    /// Makes room for a block, accounts for it and pins its version. Not if it is there or on its way
-    /// already, and not if its version is about to go.
-    fn reserve(&self, content: &ContentId, block: u64, bytes: &[u8]) -> bool {
+    /// Makes room for blocks, accounts for them and pins their version. Not for those that are there or on
+    /// their way already, and not if their version is about to go.
+    fn reserve(&self, content: &ContentId, first: u64, blocks: &[Bytes]) -> Room {
         let mut index = self.index.lock();
-        let there = self
-            .blocks(&mut index, content)
-            .map(|blocks| blocks.contains_key(&block));
-        if there.unwrap_or_else(|| index.versions.contains(content)) {
-            return false;
-        }
+        let all = first..first + blocks.len() as u64;
+        let absent = self.blocks(&mut index, content).map(|there| {
+            let absent = all.clone().filter(|block| !there.contains_key(block));
+            absent.collect::<Vec<u64>>()
+        });
+        let new = match absent {
+            Some(absent) => absent,
+            // It is about to go.
+            None if index.versions.contains(content) => Vec::new(),
+            None => all.collect(),
+        };
+        let Some(&last) = new.last() else {
+            return Room::Reserved(new);
+        };
+        let bytes: u64 = new
+            .iter()
+            .map(|block| pages(blocks[(block - first) as usize].len() as u64))
+            .sum();
         let cost = loop {
             let map_then = index.versions.peek(content).map_or(0, |kept| kept.map_bytes);
-            let map_now = pages(map::length_with(block)).max(map_then);
-            let cost = pages(bytes.len() as u64) + map_now - map_then;
+            let map_now = pages(map::length_with(last)).max(map_then);
+            let cost = bytes + map_now - map_then;
             if self.bytes.load(Ordering::Relaxed) + cost <= self.cap {
                 break cost;
             }
             // This may take the rest of the very same version, and then its map is to be paid for again.
             if !self.make_room(&mut index, cost) {
-                return false;
+                return Room::None;
             }
         };
         index.grow(cost);
-        let kept = index.versions.get_or_insert_mut(*content, || Kept {
-            bytes: 0,
-            map_bytes: 0,
-            blocks: Blocks::Known(HashMap::new()),
-            pins: 0,
-            fate: Fate::Stays,
-        });
+        let kept = index.versions.get_or_insert_mut(*content, Kept::empty);
         kept.bytes += cost;
-        kept.map_bytes = kept.map_bytes.max(pages(map::length_with(block)));
+        kept.map_bytes = kept.map_bytes.max(pages(map::length_with(last)));
         kept.pins += 1;
-        kept.arrived(block, Block::Arriving);
-        true
+        for &block in &new {
+            kept.arrived(block, Block::Arriving);
+        }
+        Room::Reserved(new)
     }
 
-    fn write_block(&self, content: &ContentId, block: u64, bytes: &[u8], record: Record) -> io::Result<()> {
-        file_options()
-            .open(self.folder.data(content))?
-            .write_all_at(bytes, block * BLOCK)?;
+    fn write_blocks<'a>(
+        &self,
+        content: &ContentId,
+        records: &[(u64, Record)],
+        of: impl Fn(u64) -> &'a Bytes,
+    ) -> io::Result<()> {
+        let data = file_options().open(self.folder.data(content))?;
+        for (block, _) in records {
+            data.write_all_at(of(*block), block * BLOCK)?;
+        }
         let map = file_options().open(self.folder.map(content))?;
         if map.metadata()?.len() == 0 {
             map::write_header(&map, content)?;
         }
-        map::write_record(&map, block, Some(record))
+        for run in records.chunk_by(|(a, _), (b, _)| a + 1 == *b) {
+            let known: Vec<Option<Record>> = run.iter().map(|(_, record)| Some(*record)).collect();
+            map::write_records(&map, run[0].0, &known)?;
+        }
+        Ok(())
     }
 
     fn forget(&self, content: &ContentId) {
         let mut index = self.index.lock();
+        self.meet(&mut index, content);
         self.condemn(&mut index, content);
     }
 
@@ -328,6 +386,7 @@ impl Disk {
 
     /// The blocks of a version that stays, after making it the most recently used one.
     fn blocks<'a>(&self, index: &'a mut Index, content: &ContentId) -> Option<&'a mut HashMap<u64, Block>> {
+        self.meet(index, content);
         let unread = matches!(index.versions.peek(content)?.blocks, Blocks::Unread);
         if !self.load(index, content) {
             return None;
@@ -343,6 +402,16 @@ impl Disk {
                 ..
             } => Some(blocks),
             _ => None,
+        }
+    }
+
+    /// Finds a version that an earlier run left and that isn't counted yet.
+    fn meet(&self, index: &mut Index, content: &ContentId) {
+        if !self.counted.load(Ordering::Relaxed)
+            && !index.versions.contains(content)
+            && let Ok(Some(found)) = self.folder.find(content)
+        {
+            index.take_in(&found);
         }
     }
 
@@ -400,18 +469,15 @@ impl Disk {
             return true;
         };
         let mut present = kept.present();
-        present.sort_unstable_by_key(|&(block, used, _)| (used, block));
+        present.sort_unstable_by_key(|present| (present.used, present.block));
         let mut freed = 0;
-        let enough = |&(_, _, bytes): &(u64, u64, u64)| {
+        present.retain(|present| {
             let more = freed < excess;
-            freed += bytes;
+            freed += present.bytes;
             more
-        };
-        let blocks: Vec<u64> = present
-            .into_iter()
-            .take_while(enough)
-            .map(|(block, ..)| block)
-            .collect();
+        });
+        let mut blocks: Vec<u64> = present.into_iter().map(|present| present.block).collect();
+        blocks.sort_unstable();
         let unpinned = kept.pins == 0;
         if blocks.is_empty() || self.punch(index, content, &blocks).is_err() {
             // The file system cannot make holes, or nothing but the map is left.
@@ -420,21 +486,21 @@ impl Disk {
         true
     }
 
-    /// Takes blocks off the disk and leaves the rest of their version.
+    /// Takes blocks, in order, off the disk and leaves the rest of their version.
     fn punch(&self, index: &mut Index, content: &ContentId, blocks: &[u64]) -> io::Result<()> {
         let map = open_map(&self.folder.map(content))?;
         let data = OpenOptions::new().write(true).open(self.folder.data(content))?;
-        for &block in blocks {
-            map::write_record(&map, block, None)?;
+        for run in runs(blocks.iter().copied()) {
+            map::write_records(&map, run.start, &vec![None; (run.end - run.start) as usize])?;
             let Some(kept) = index.versions.peek_mut(content) else {
                 return Ok(());
             };
-            let freed = kept.left(block);
+            let freed: u64 = run.clone().map(|block| kept.left(block)).sum();
             rustix::fs::fallocate(
                 &data,
                 FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE,
-                block * BLOCK,
-                BLOCK,
+                run.start * BLOCK,
+                (run.end - run.start) * BLOCK,
             )?;
             // Earlier runs are accounted for by what the disk said, which compression makes less than the blocks.
             let freed = freed.min(kept.bytes - kept.map_bytes);
@@ -445,104 +511,53 @@ impl Disk {
     }
 }
 
-impl Index {
-    fn grow(&mut self, bytes: u64) {
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    fn shrink(&mut self, bytes: u64) {
-        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
-    }
-}
-
-impl Kept {
-    /// Whether an eviction here can free anything.
-    fn has_to_give(&self) -> bool {
-        let present =
-            |blocks: &HashMap<u64, Block>| blocks.values().any(|state| matches!(state, Block::Present { .. }));
-        self.pins == 0 || matches!(&self.blocks, Blocks::Known(blocks) if present(blocks))
-    }
-
-    /// Block, last use and bytes on disk of all that can be read.
-    fn present(&self) -> Vec<(u64, u64, u64)> {
-        let Blocks::Known(blocks) = &self.blocks else {
-            return Vec::new();
-        };
-        let present = blocks.iter().filter_map(|(&block, state)| match state {
-            Block::Arriving => None,
-            Block::Present { record, used } => Some((block, *used, pages(record.len.into()))),
-        });
-        present.collect()
-    }
-
-    fn holds(&self, block: u64, wanted: Record) -> bool {
-        match &self.blocks {
-            Blocks::Known(blocks) => {
-                matches!(blocks.get(&block), Some(Block::Present { record, .. }) if *record == wanted)
-            }
-            Blocks::Unread => false,
-        }
-    }
-
-    fn arrived(&mut self, block: u64, state: Block) {
-        if let Blocks::Known(blocks) = &mut self.blocks {
-            blocks.insert(block, state);
-        }
-    }
-
-    /// Gives the bytes that the block took.
-    fn left(&mut self, block: u64) -> u64 {
-        match &mut self.blocks {
-            Blocks::Known(blocks) => match blocks.remove(&block) {
-                Some(Block::Present { record, .. }) => pages(record.len.into()),
-                _ => 0,
-            },
-            Blocks::Unread => 0,
-        }
-    }
-}
-
-/// Whether the disk does its work; one line in the log for each change.
-#[derive(Default)]
-struct Health {
-    failing: AtomicBool,
-    skipped: AtomicU32,
-}
-
-impl Health {
-    /// Whether the next block is to be written.
-    fn allows(&self) -> bool {
-        !self.failing.load(Ordering::Relaxed)
-            || self.skipped.fetch_add(1, Ordering::Relaxed) % TRY_EVERY == TRY_EVERY - 1
-    }
-
-    fn failed(&self, what: &str, error: &io::Error) {
-        if !self.failing.swap(true, Ordering::Relaxed) {
-            tracing::warn!("the disk cache cannot be {what} and is done without: {error}");
-        }
-    }
-
-    fn worked(&self) {
-        if self.failing.swap(false, Ordering::Relaxed) {
-            tracing::info!("the disk cache works again");
-        }
-    }
+/// What came of asking for room.
+enum Room {
+    /// There is none.
+    None,
+    /// For these blocks; the others need none.
+    Reserved(Vec<u64>),
 }
 
 fn open_map(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).open(path)
 }
 
+/// Reads neighbours at once, and tells those apart that are what was put there. What is missing, cut off or torn is wrong.
+///
 /// # Errors
-/// `InvalidData` when these aren't the bytes that were put there.
-fn read_block(path: &Path, block: u64, record: Record) -> io::Result<Bytes> {
-    let mut bytes = vec![0; record.len as usize];
-    File::open(path)?.read_exact_at(&mut bytes, block * BLOCK)?;
-    if Record::of(block, &bytes) == record {
-        Ok(bytes.into())
-    } else {
-        Err(io::ErrorKind::InvalidData.into())
+/// The disk's own, after which all of them count as wrong.
+fn read_stretch(
+    file: &File,
+    stretch: &[(u64, Record)],
+    found: &mut Vec<(u64, Bytes)>,
+    wrong: &mut Vec<(u64, Record)>,
+) -> io::Result<()> {
+    let len: usize = stretch.iter().map(|(_, record)| record.len as usize).sum();
+    let mut bytes = vec![0; len];
+    let mut have = 0;
+    while have < len {
+        match file.read_at(&mut bytes[have..], stretch[0].0 * BLOCK + have as u64) {
+            Ok(0) => break,
+            Ok(more) => have += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => {
+                wrong.extend_from_slice(stretch);
+                return Err(error);
+            }
+        }
     }
+    bytes.truncate(have);
+    let mut rest = Bytes::from(bytes);
+    for &(block, record) in stretch {
+        let bytes = rest.split_to(rest.len().min(record.len as usize));
+        if Record::of(block, &bytes) == record {
+            found.push((block, bytes));
+        } else {
+            wrong.push((block, record));
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -6,7 +6,8 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::super::folder::PAGE;
-use super::super::testing::{Model, Op, content, ops};
+use super::super::health::TRY_EVERY;
+use super::super::testing::{Model, Op, content, one, ops};
 use super::*;
 
 /// A version of one short block: its bytes and its map.
@@ -37,7 +38,9 @@ impl Fixture {
 
     fn reopen(&mut self) {
         self.disk = None;
-        self.disk = Some(Disk::open(self.folder.path(), self.cap, self.piecewise_above).unwrap());
+        let disk = Disk::open(self.folder.path(), self.cap, self.piecewise_above).unwrap();
+        disk.take_over();
+        self.disk = Some(disk);
     }
 
     fn disk(&self) -> &Disk {
@@ -57,11 +60,12 @@ impl Fixture {
     }
 
     fn get(&self, number: u8, block: u64) -> Option<Vec<u8>> {
-        self.disk().get(&content(number), block).map(Vec::from)
+        one(self.disk().get(&content(number), block..block + 1)).map(Vec::from)
     }
 
     fn put(&self, number: u8, block: u64, bytes: &[u8]) {
-        self.disk().put(&content(number), block, bytes);
+        self.disk()
+            .put(&content(number), block, &[Bytes::copy_from_slice(bytes)]);
     }
 
     /// What the file system says that the cache takes.
@@ -205,14 +209,60 @@ fn a_large_version_loses_its_oldest_blocks_and_keeps_the_rest() {
 #[test]
 fn what_is_being_read_or_written_stays_on_disk() {
     let cache = Fixture::new(SMALL);
-    assert!(cache.disk().reserve(&content(1), 0, b"x"));
+    let reserve = || cache.disk().reserve(&content(1), 0, &[Bytes::from_static(b"x")]);
+    assert!(matches!(reserve(), Room::Reserved(new) if new == [0]));
     cache.put(2, 0, b"x");
     assert_eq!(cache.get(2, 0), None, "there was no room beside what is being written");
-    assert!(!cache.disk().reserve(&content(1), 0, b"x"), "it is on its way");
+    assert!(
+        matches!(reserve(), Room::Reserved(new) if new.is_empty()),
+        "it is on its way"
+    );
     cache.disk().forget(&content(1));
     assert_eq!(cache.disk().usage().bytes, SMALL, "it goes when it is written");
     cache.disk().unpin(&mut cache.disk().index.lock(), &content(1));
     assert_eq!(cache.disk().usage().bytes, 0);
+}
+
+#[test]
+fn neighbours_are_written_and_read_at_once() {
+    let mut cache = Fixture::new(1 << 30);
+    let blocks: Vec<Bytes> = (0..70u8).map(|number| vec![number; BLOCK as usize].into()).collect();
+    cache.put(1, 5, &[5; BLOCK as usize]);
+    cache.disk().put(&content(1), 0, &blocks);
+    cache.put(1, 70, b"the end");
+    cache.reopen();
+    assert_eq!(cache.disk().usage().bytes, cache.on_disk());
+    let found = cache.disk().get(&content(1), 0..72);
+    assert_eq!(found.len(), 71);
+    for (block, bytes) in &found[..70] {
+        assert!(bytes == &blocks[*block as usize], "{block}");
+    }
+    assert_eq!(found[70], (70, Bytes::from_static(b"the end")));
+    assert_eq!(cache.disk().missing(&content(1), 68..73), [71, 72]);
+    assert_eq!(cache.disk().missing(&content(2), 0..2), [0, 1]);
+    // One torn block is no reason to lose its neighbours.
+    let file = OpenOptions::new().write(true).open(cache.data(1)).unwrap();
+    file.write_all_at(b"!", 3 * BLOCK + 17).unwrap();
+    assert_eq!(cache.disk().get(&content(1), 0..71).len(), 70);
+    assert_eq!(cache.disk().missing(&content(1), 0..71), [3]);
+}
+
+#[test]
+fn what_is_not_counted_yet_is_found_and_nothing_new_is_kept() {
+    let mut cache = Fixture::new(10 * SMALL);
+    for number in 0..4 {
+        cache.put(number, 0, b"x");
+    }
+    cache.disk = None;
+    let disk = Disk::open(cache.folder.path(), 2 * SMALL, PIECEWISE_ABOVE).unwrap();
+    assert_eq!(one(disk.get(&content(0), 0..1)).as_deref(), Some(&b"x"[..]));
+    disk.put(&content(9), 0, &[Bytes::from_static(b"x")]);
+    assert_eq!(disk.get(&content(9), 0..1), []);
+    disk.forget(&content(3));
+    disk.take_over();
+    assert_eq!(disk.usage().bytes, 2 * SMALL);
+    assert!(one(disk.get(&content(0), 0..1)).is_some(), "it was used last");
+    assert_eq!(disk.get(&content(3), 0..1), []);
 }
 
 #[test]
@@ -247,7 +297,8 @@ fn two_daemons_on_one_folder_do_not_meet() {
     let mut cache = Fixture::new(1 << 30);
     let other = Disk::open(cache.folder.path(), 1 << 30, PIECEWISE_ABOVE).unwrap();
     cache.put(1, 0, b"first");
-    other.put(&content(1), 0, b"first");
+    other.take_over();
+    other.put(&content(1), 0, &[Bytes::from_static(b"first")]);
     other.clear();
     assert!(cache.get(1, 0).is_some());
     drop(other);
@@ -267,8 +318,8 @@ async fn many_at_once_stay_below_the_cap_and_get_right_bytes() {
             for step in 0..100u64 {
                 let (number, block) = ((task + step as u8) % 12, step % 5);
                 let expected = vec![number ^ block as u8; 3000 + number as usize];
-                cache.put(&content(number), block, expected.clone().into()).await;
-                if let Some(found) = cache.get(&content(number), block).await {
+                cache.put(&content(number), block, vec![expected.clone().into()]).await;
+                if let Some(found) = one(cache.get(&content(number), block..block + 1).await) {
                     assert_eq!(found, expected);
                 }
                 if step % 37 == 0 {
@@ -312,7 +363,7 @@ proptest! {
                     prop_assert_eq!(cache.get(number, block), fits.then_some(Vec::from(bytes)));
                 }
                 Op::Get { content: number, block } => {
-                    let found = cache.disk().get(&content(number), block);
+                    let found = one(cache.disk().get(&content(number), block..block + 1));
                     prop_assert!(model.allows(number, block, found.as_ref()));
                 }
                 Op::Forget { content: number } => {

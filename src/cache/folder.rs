@@ -10,7 +10,7 @@
 //!
 //! What else is in the folder is left alone: it may be somebody's home.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
@@ -111,39 +111,42 @@ impl Folder {
         Ok(())
     }
 
+    /// What an earlier run left of one version.
+    pub(super) fn find(&self, content: &ContentId) -> io::Result<Option<Found>> {
+        let (data, map) = match (fs::metadata(self.data(content)), fs::metadata(self.map(content))) {
+            (Ok(data), Ok(map)) => (data, map),
+            (Err(error), _) | (_, Err(error)) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            (Err(error), _) | (_, Err(error)) => return Err(error),
+        };
+        let map_bytes = pages(map.len());
+        Ok(Some(Found {
+            content: *content,
+            bytes: pages(data.blocks() * 512) + map_bytes,
+            map_bytes,
+            used: map.modified()?,
+        }))
+    }
+
     /// What earlier runs left, least recently used first. Half a version is removed. Nothing is opened: the cost is
     /// that of `ls -l`.
     pub(super) fn scan(&self) -> io::Result<Vec<Found>> {
-        let (mut data, mut maps) = (HashMap::new(), HashMap::new());
+        let mut contents = HashSet::new();
         for entry in fs::read_dir(&self.blocks)? {
-            let entry = entry?;
-            let path = PathBuf::from(entry.file_name());
+            let path = PathBuf::from(entry?.file_name());
             let name = path.file_stem().and_then(OsStr::to_str);
-            let Some(content) = name.and_then(ContentId::from_hex) else {
-                continue;
-            };
-            match path.extension().and_then(OsStr::to_str) {
-                Some(DATA) => data.insert(content, entry.metadata()?),
-                Some(MAP) => maps.insert(content, entry.metadata()?),
-                _ => None,
-            };
+            let kind = path.extension().and_then(OsStr::to_str);
+            if let Some(content) = name.and_then(ContentId::from_hex)
+                && matches!(kind, Some(DATA | MAP))
+            {
+                contents.insert(content);
+            }
         }
-        let mut found = Vec::with_capacity(maps.len());
-        for (content, map) in maps {
-            let Some(data) = data.remove(&content) else {
-                self.remove(&content)?;
-                continue;
-            };
-            let map_bytes = pages(map.len());
-            found.push(Found {
-                content,
-                bytes: pages(data.blocks() * 512) + map_bytes,
-                map_bytes,
-                used: map.modified()?,
-            });
-        }
-        for content in data.keys() {
-            self.remove(content)?;
+        let mut found = Vec::with_capacity(contents.len());
+        for content in contents {
+            match self.find(&content)? {
+                Some(version) => found.push(version),
+                None => self.remove(&content)?,
+            }
         }
         found.sort_by_key(|found| found.used);
         Ok(found)

@@ -1,5 +1,6 @@
 //! A small fast cache before a large slow one.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -7,9 +8,10 @@ use bytes::Bytes;
 
 use super::{BlockCache, CacheUsage, ContentId};
 
-/// Memory before disk: a block that is read in many small pieces is read from disk and checked once.
+/// Memory before disk: what just arrived is read before the disk has it, and in many small pieces.
 ///
-/// What is in front is behind as well, so bytes and cap are those behind.
+/// What is in front is behind as well, so bytes and cap are those behind. What comes from behind is not put in front: the
+/// kernel keeps the disk's pages.
 pub struct Layered {
     front: Arc<dyn BlockCache>,
     back: Arc<dyn BlockCache>,
@@ -24,18 +26,30 @@ impl Layered {
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl BlockCache for Layered {
-    async fn get(&self, content: &ContentId, block: u64) -> Option<Bytes> {
-        if let Some(bytes) = self.front.get(content, block).await {
-            return Some(bytes);
+    async fn get(&self, content: &ContentId, blocks: Range<u64>) -> Vec<(u64, Bytes)> {
+        let mut found = self.front.get(content, blocks.clone()).await;
+        let wanted = (blocks.end - blocks.start) as usize;
+        if found.len() < wanted {
+            for run in gaps(&blocks, found.iter().map(|(block, _)| *block)) {
+                found.extend(self.back.get(content, run).await);
+            }
+            found.sort_unstable_by_key(|(block, _)| *block);
         }
-        let bytes = self.back.get(content, block).await?;
-        self.front.put(content, block, bytes.clone()).await;
-        Some(bytes)
+        found
     }
 
-    async fn put(&self, content: &ContentId, block: u64, bytes: Bytes) {
-        self.front.put(content, block, bytes.clone()).await;
-        self.back.put(content, block, bytes).await;
+    async fn missing(&self, content: &ContentId, blocks: Range<u64>) -> Vec<u64> {
+        let mut missing = self.front.missing(content, blocks).await;
+        if let (Some(first), Some(last)) = (missing.first(), missing.last()) {
+            let behind = self.back.missing(content, *first..last + 1).await;
+            missing.retain(|block| behind.binary_search(block).is_ok());
+        }
+        missing
+    }
+
+    async fn put(&self, content: &ContentId, first: u64, blocks: Vec<Bytes>) {
+        self.front.put(content, first, blocks.clone()).await;
+        self.back.put(content, first, blocks).await;
     }
 
     async fn forget(&self, content: &ContentId) {
@@ -57,6 +71,22 @@ impl BlockCache for Layered {
     }
 }
 
+/// The runs of blocks that are not among those, which are in order.
+fn gaps(blocks: &Range<u64>, there: impl Iterator<Item = u64>) -> Vec<Range<u64>> {
+    let mut gaps = Vec::new();
+    let mut next = blocks.start;
+    for block in there {
+        if next < block {
+            gaps.push(next..block);
+        }
+        next = block + 1;
+    }
+    if next < blocks.end {
+        gaps.push(next..blocks.end);
+    }
+    gaps
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::MemoryCache;
@@ -64,19 +94,26 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_fell_out_in_front_comes_back_from_behind_once() {
-        let (front, back) = (Arc::new(MemoryCache::new(2000)), Arc::new(MemoryCache::new(1 << 20)));
+    async fn what_fell_out_in_front_comes_from_behind() {
+        let (front, back) = (Arc::new(MemoryCache::new(2400)), Arc::new(MemoryCache::new(1 << 20)));
         let cache = Layered::new(front.clone(), back.clone());
-        for block in 0..3 {
-            cache.put(&content(0), block, vec![block as u8; 1000].into()).await;
-        }
-        for _ in 0..2 {
-            assert_eq!(cache.get(&content(0), 0).await.unwrap()[0], 0);
-        }
-        assert_eq!((back.usage().hits, front.usage().hits), (1, 1));
+        let block = |number: u8| Bytes::from(vec![number; 1000]);
+        cache.put(&content(0), 0, (0..4).map(block).collect()).await;
+        assert_eq!(front.missing(&content(0), 0..4).await, [0, 1]);
+        let all: Vec<(u64, Bytes)> = (0..4).map(|number| (u64::from(number), block(number))).collect();
+        assert_eq!(cache.get(&content(0), 0..6).await, all);
+        assert_eq!(cache.missing(&content(0), 0..6).await, [4, 5]);
+        assert_eq!((back.usage().hits, front.usage().hits), (2, 2));
         let usage = cache.usage();
-        assert_eq!((usage.hits, usage.misses, usage.cap), (2, 0, 1 << 20));
+        assert_eq!((usage.hits, usage.misses, usage.cap), (4, 2, 1 << 20));
         cache.forget(&content(0)).await;
-        assert!(cache.get(&content(0), 0).await.is_none());
+        assert!(cache.get(&content(0), 0..6).await.is_empty());
+    }
+
+    #[test]
+    fn gaps_are_what_is_between() {
+        assert_eq!(gaps(&(0..6), [1, 2, 4].into_iter()), [0..1, 3..4, 5..6]);
+        assert_eq!(gaps(&(3..5), [].into_iter()), [3..5]);
+        assert!(gaps(&(3..5), [3, 4].into_iter()).is_empty());
     }
 }

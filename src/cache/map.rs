@@ -28,7 +28,7 @@ const HEADER: usize = 64;
 const CHECKED: usize = 48;
 const RECORD: usize = 8;
 
-/// A map of more bytes is none of ours: it would describe an object of 8 TiB.
+/// A map of more bytes is none of ours: it would describe an object of 512 GiB.
 const LARGEST: u64 = 64 * 1024 * 1024;
 
 /// A block that is there.
@@ -59,13 +59,16 @@ pub(super) fn write_header(file: &File, content: &ContentId) -> io::Result<()> {
     file.write_all_at(&header(content), 0)
 }
 
-pub(super) fn write_record(file: &File, block: u64, record: Option<Record>) -> io::Result<()> {
-    let mut bytes = [0; RECORD];
-    if let Some(Record { len, crc }) = record {
-        bytes[..4].copy_from_slice(&len.to_le_bytes());
-        bytes[4..].copy_from_slice(&crc.to_le_bytes());
+/// Says what is there, of neighbours from `first` on.
+pub(super) fn write_records(file: &File, first: u64, records: &[Option<Record>]) -> io::Result<()> {
+    let mut bytes = vec![0; RECORD * records.len()];
+    for (bytes, record) in bytes.chunks_exact_mut(RECORD).zip(records) {
+        if let Some(Record { len, crc }) = record {
+            bytes[..4].copy_from_slice(&len.to_le_bytes());
+            bytes[4..].copy_from_slice(&crc.to_le_bytes());
+        }
     }
-    file.write_all_at(&bytes, HEADER as u64 + block * RECORD as u64)
+    file.write_all_at(&bytes, HEADER as u64 + first * RECORD as u64)
 }
 
 /// All blocks that are there, or nothing when this isn't the map of this content in this format.
@@ -117,10 +120,10 @@ mod tests {
     fn the_format_is_pinned_to_its_version() {
         let file = tempfile::tempfile().unwrap();
         write_header(&file, &content(7)).unwrap();
-        write_record(&file, 1, Some(Record::of(1, b"keymount"))).unwrap();
+        write_records(&file, 1, &[Some(Record::of(1, b"keymount"))]).unwrap();
         let mut bytes = vec![0; file.metadata().unwrap().len() as usize];
         file.read_exact_at(&mut bytes, 0).unwrap();
-        let mut expected = b"KMBLOCKS\x01\0\0\0\0\0\x10\0".to_vec();
+        let mut expected = b"KMBLOCKS\x01\0\0\0\0\0\x01\0".to_vec();
         expected.extend([7; 32]);
         expected.extend(GOLDEN_HEADER_CRC);
         expected.extend([0; 12 + 8]);
@@ -131,7 +134,7 @@ mod tests {
     }
 
     /// CRC-32 (IEEE 802.3) computed with Python's `zlib.crc32`.
-    const GOLDEN_HEADER_CRC: [u8; 4] = [0x0c, 0xdf, 0xc1, 0xd1];
+    const GOLDEN_HEADER_CRC: [u8; 4] = [0x99, 0x97, 0xf5, 0xd0];
     const GOLDEN_BLOCK_CRC: [u8; 4] = [0x7c, 0x54, 0x3a, 0xc6];
 
     #[test]
@@ -141,7 +144,7 @@ mod tests {
         write_header(&file, &content(1)).unwrap();
         let (a, b) = (Record::of(0, b"a"), Record::of(9, b"b"));
         for (block, record) in [(0, Some(a)), (9, Some(b)), (4, Some(a)), (4, None)] {
-            write_record(&file, block, record).unwrap();
+            write_records(&file, block, &[record]).unwrap();
         }
         assert_eq!(read(&file, &content(1)).unwrap(), Some(HashMap::from([(0, a), (9, b)])));
         assert_eq!(read(&file, &content(2)).unwrap(), None);

@@ -1,5 +1,7 @@
 //! Blocks in memory, least recently used out first.
 
+use std::ops::Range;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use lru::LruCache;
@@ -23,6 +25,20 @@ struct Held {
 }
 
 impl Held {
+    fn put(&mut self, key: (ContentId, u64), bytes: Bytes, cap: u64) {
+        let cost = cost(&bytes);
+        if cost > cap {
+            return;
+        }
+        self.remove(&key);
+        while self.bytes + cost > cap {
+            let Some((_, old)) = self.blocks.pop_lru() else { break };
+            self.bytes -= self::cost(&old);
+        }
+        self.bytes += cost;
+        self.blocks.put(key, bytes);
+    }
+
     fn remove(&mut self, key: &(ContentId, u64)) {
         if let Some(old) = self.blocks.pop(key) {
             self.bytes -= cost(&old);
@@ -51,24 +67,26 @@ impl MemoryCache {
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl BlockCache for MemoryCache {
-    async fn get(&self, content: &ContentId, block: u64) -> Option<Bytes> {
-        let found = self.held.lock().blocks.get(&(*content, block)).cloned();
-        self.tally.count(found)
+    async fn get(&self, content: &ContentId, blocks: Range<u64>) -> Vec<(u64, Bytes)> {
+        let mut held = self.held.lock();
+        let there = |block| Some((block, held.blocks.get(&(*content, block))?.clone()));
+        let found: Vec<_> = blocks.clone().filter_map(there).collect();
+        self.tally.count(&blocks, found.len());
+        found
     }
 
-    async fn put(&self, content: &ContentId, block: u64, bytes: Bytes) {
-        let cost = cost(&bytes);
-        if cost > self.cap {
-            return;
-        }
+    async fn missing(&self, content: &ContentId, blocks: Range<u64>) -> Vec<u64> {
+        let held = self.held.lock();
+        blocks
+            .filter(|&block| !held.blocks.contains(&(*content, block)))
+            .collect()
+    }
+
+    async fn put(&self, content: &ContentId, first: u64, blocks: Vec<Bytes>) {
         let mut held = self.held.lock();
-        held.remove(&(*content, block));
-        while held.bytes + cost > self.cap {
-            let Some((_, old)) = held.blocks.pop_lru() else { break };
-            held.bytes -= self::cost(&old);
+        for (block, bytes) in (first..).zip(blocks) {
+            held.put((*content, block), bytes, self.cap);
         }
-        held.bytes += cost;
-        held.blocks.put((*content, block), bytes);
     }
 
     async fn forget(&self, content: &ContentId) {
@@ -93,7 +111,7 @@ impl BlockCache for MemoryCache {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Model, Op, content, ops};
+    use super::super::testing::{Model, Op, content, one, ops};
     use super::*;
     use futures_util::FutureExt;
     use proptest::prelude::*;
@@ -102,13 +120,14 @@ mod tests {
     async fn the_least_recently_used_goes_first() {
         let cache = MemoryCache::new(2 * (1000 + OVERHEAD));
         for (block, byte) in [(0, 0u8), (1, 1)] {
-            cache.put(&content(0), block, vec![byte; 1000].into()).await;
+            cache.put(&content(0), block, vec![vec![byte; 1000].into()]).await;
         }
-        assert!(cache.get(&content(0), 0).await.is_some());
-        cache.put(&content(1), 0, vec![2; 1000].into()).await;
-        assert!(cache.get(&content(0), 0).await.is_some());
-        assert!(cache.get(&content(0), 1).await.is_none());
-        assert!(cache.get(&content(1), 0).await.is_some());
+        assert_eq!(cache.get(&content(0), 0..1).await.len(), 1);
+        cache.put(&content(1), 0, vec![vec![2; 1000].into()]).await;
+        let found = cache.get(&content(0), 0..2).await;
+        assert_eq!(found, [(0, vec![0; 1000].into())]);
+        assert_eq!(cache.missing(&content(0), 0..2).await, [1]);
+        assert_eq!(cache.get(&content(1), 0..1).await.len(), 1);
         let usage = cache.usage();
         assert_eq!((usage.hits, usage.misses, usage.bytes), (3, 1, usage.cap));
     }
@@ -122,12 +141,13 @@ mod tests {
                 match op {
                     Op::Put { content: id, block, bytes } => {
                         let bytes = model.put(id, block, bytes);
-                        cache.put(&content(id), block, bytes.clone()).now_or_never().unwrap();
+                        cache.put(&content(id), block, vec![bytes.clone()]).now_or_never().unwrap();
                         let fits = cost(&bytes) <= cap;
-                        prop_assert_eq!(cache.get(&content(id), block).now_or_never().unwrap(), fits.then_some(bytes));
+                        let found = one(cache.get(&content(id), block..block + 1).now_or_never().unwrap());
+                        prop_assert_eq!(found, fits.then_some(bytes));
                     }
                     Op::Get { content: id, block } => {
-                        let found = cache.get(&content(id), block).now_or_never().unwrap();
+                        let found = one(cache.get(&content(id), block..block + 1).now_or_never().unwrap());
                         prop_assert!(model.allows(id, block, found.as_ref()));
                     }
                     Op::Forget { content: id } => {

@@ -11,6 +11,12 @@ pub(super) fn content(number: u8) -> ContentId {
     ContentId([number; 32])
 }
 
+/// What was found where one block was asked for.
+pub(super) fn one(mut found: Vec<(u64, Bytes)>) -> Option<Bytes> {
+    assert!(found.len() <= 1);
+    found.pop().map(|(_, bytes)| bytes)
+}
+
 #[derive(Clone, Debug)]
 pub(super) enum Op {
     Put { content: u8, block: u64, bytes: usize },

@@ -80,6 +80,7 @@ impl HostedMount {
             .await
             .map_err(Stage::Mount.failed())?;
         stack.fs.start_sending();
+        stack.fs.start_fetching_ahead();
         info!(
             remote = spec.remote.label(),
             directory = %spec.directory.display(),

@@ -1,19 +1,31 @@
-//! Which blocks a read takes and which of them one request asks for: arithmetic alone.
-//!
-//! Read-ahead belongs here: a pure function from the accesses seen so far to the blocks to have.
+//! Which blocks a read takes and which of them one request asks for: arithmetic alone. What will be read next is
+//! `pattern`'s affair.
 
 use std::ops::Range;
 
 use crate::cache::BLOCK;
 
-/// The blocks that a request brings at most. It bounds the memory of one flight, and how much is asked for anew when
-/// an answer breaks off.
-pub(super) const MOST_PER_REQUEST: u64 = 8;
+/// The blocks that a request brings at most: 8 MiB. It bounds the memory of one flight, and how much is asked for anew
+/// when an answer breaks off.
+pub(super) const MOST_PER_REQUEST: u64 = (8 << 20) / BLOCK;
+
+/// What the first read at the beginning of an object brings at least, in bytes: many files have no more, and programs
+/// read the head of others before they read on.
+const HEAD: u64 = 256 * 1024;
 
 /// The part of a read that lies in the object.
 pub(super) fn clip(offset: u64, len: usize, size: u64) -> Range<u64> {
     let end = offset.saturating_add(len as u64).min(size);
     offset.min(end)..end
+}
+
+/// What is asked for when these bytes are wanted and none of the object was read before.
+pub(super) fn opening(wanted: Range<u64>, size: u64) -> Range<u64> {
+    if wanted.start == 0 && !wanted.is_empty() {
+        0..wanted.end.max(HEAD).min(size)
+    } else {
+        wanted
+    }
 }
 
 /// The blocks that hold these bytes.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
-use tokio::sync::SemaphorePermit;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::flight::Pilot;
 use super::source::Object;
@@ -42,10 +42,14 @@ impl Failure {
 
 /// Brings the pilot's blocks and serves each when it is complete, the last one when the answer ended well; then puts
 /// them into the cache.
-pub(super) async fn ranges(object: Arc<Object>, pilot: Pilot) {
+pub(super) async fn ranges(object: Arc<Object>, pilot: Pilot, held: Option<Room>) {
     let blocks = pilot.blocks();
-    let Ok(_room) = room(&object.shared, blocks.end - blocks.start).await else {
-        return;
+    let _room = match held {
+        Some(room) => room,
+        None => match room(&object.shared, blocks.end - blocks.start).await {
+            Ok(room) => room,
+            Err(_) => return,
+        },
     };
     let mut attempt = 1;
     let result = loop {
@@ -57,9 +61,8 @@ pub(super) async fn ranges(object: Arc<Object>, pilot: Pilot) {
     let good = result.is_ok();
     pilot.end(result);
     if good {
-        for (block, bytes) in pilot.delivered() {
-            object.shared.cache.put(&object.content, block, bytes).await;
-        }
+        let cache = &object.shared.cache;
+        cache.put(&object.content, blocks.start, pilot.delivered()).await;
     }
 }
 
@@ -174,11 +177,24 @@ async fn ask(object: &Object, range: std::ops::Range<u64>) -> Result<ByteStream,
     provider.read(&object.id, range).await.map_err(Failure::Final)
 }
 
+/// The right of a flight to hold blocks in memory.
+pub(super) type Room = OwnedSemaphorePermit;
+
 /// Waits until a flight may hold so many blocks in memory. Fails never: the semaphore isn't closed.
-async fn room(shared: &Shared, blocks: u64) -> Result<SemaphorePermit<'_>> {
+async fn room(shared: &Shared, blocks: u64) -> Result<Room> {
     let permits = u32::try_from(blocks).unwrap_or(u32::MAX).min(shared.permits);
-    let permit = shared.memory.acquire_many(permits).await;
+    let permit = Arc::clone(&shared.memory).acquire_many_owned(permits).await;
     permit.map_err(|_| Error::internal("the download was interrupted"))
+}
+
+/// Room for what nobody waits for yet: as long as there is plenty.
+pub(super) fn room_to_spare(shared: &Shared, blocks: u64) -> Option<Room> {
+    let permits = u32::try_from(blocks).ok()?;
+    let spare = shared.memory.available_permits().checked_sub(permits as usize)?;
+    if spare < (shared.permits / 4) as usize {
+        return None;
+    }
+    Arc::clone(&shared.memory).try_acquire_many_owned(permits).ok()
 }
 
 fn no_room(object: &Object, error: Error) -> Error {

@@ -56,6 +56,40 @@ impl Flights {
         self.0.lock().landed
     }
 
+    /// Those of the blocks that no flight brings.
+    pub(super) fn free(&self, mut blocks: Vec<u64>) -> Vec<u64> {
+        let table = self.0.lock();
+        blocks.retain(|block| !table.by_block.contains_key(block));
+        blocks
+    }
+
+    /// Joins the flights that bring some of these blocks already.
+    pub(super) fn join(self: &Arc<Self>, blocks: &Range<u64>) -> Vec<Waiter> {
+        let mut table = self.0.lock();
+        let mut joined = Vec::new();
+        let mut block = blocks.start;
+        while block < blocks.end {
+            block = match table.by_block.get(&block).cloned() {
+                Some(flight) => {
+                    let next = flight.blocks.end;
+                    joined.push(self.wait_for(&mut table, flight));
+                    next
+                }
+                None => block + 1,
+            };
+        }
+        joined
+    }
+
+    fn wait_for(self: &Arc<Self>, table: &mut Table, flight: Arc<Flight>) -> Waiter {
+        *table.waiters.entry(flight.number).or_default() += 1;
+        Waiter {
+            flights: Arc::clone(self),
+            news: flight.news.clone(),
+            flight,
+        }
+    }
+
     /// Joins the flights that bring the missing blocks, and makes those that there aren't yet. `None` when a flight
     /// landed since `seen`: what is missing may be in the cache now.
     pub(super) fn board(self: &Arc<Self>, seen: u64, missing: &[u64], most: u64) -> Option<Boarding> {
@@ -75,14 +109,7 @@ impl Flights {
                 joined.insert(flight.number, Arc::clone(flight));
             }
         }
-        let waiters = joined.into_values().map(|flight| {
-            *table.waiters.entry(flight.number).or_default() += 1;
-            Waiter {
-                flights: Arc::clone(self),
-                news: flight.news.clone(),
-                flight,
-            }
-        });
+        let waiters = joined.into_values().map(|flight| self.wait_for(&mut table, flight));
         Some(Boarding {
             waiters: waiters.collect(),
             launches,
@@ -102,7 +129,7 @@ impl Flights {
         }
         let over = waiter.news.borrow().end.is_some();
         if !over {
-            table.remove(number);
+            table.remove(&waiter.flight);
         }
         !over
     }
@@ -131,8 +158,17 @@ impl Flights {
 }
 
 impl Table {
-    fn remove(&mut self, number: u64) {
-        self.by_block.retain(|_, flight| flight.number != number);
+    fn remove(&mut self, flight: &Flight) {
+        self.release(flight.number, flight.blocks.clone());
+    }
+
+    fn release(&mut self, number: u64, blocks: Range<u64>) {
+        for block in blocks {
+            // Somebody may have asked for it anew.
+            if self.by_block.get(&block).is_some_and(|flight| flight.number == number) {
+                self.by_block.remove(&block);
+            }
+        }
     }
 }
 
@@ -174,10 +210,9 @@ impl Pilot {
         self.news.send_modify(|news| news.blocks.push(block));
     }
 
-    /// What was delivered, with its place.
-    pub(super) fn delivered(&self) -> Vec<(u64, Bytes)> {
-        let blocks = self.news.borrow().blocks.clone();
-        self.blocks.clone().zip(blocks).collect()
+    /// What was delivered, from the first block on.
+    pub(super) fn delivered(&self) -> Vec<Bytes> {
+        self.news.borrow().blocks.clone()
     }
 
     /// Nothing more comes. From here on nobody aborts the task; while it goes on, readers are served from the flight.
@@ -189,7 +224,7 @@ impl Pilot {
 impl Drop for Pilot {
     fn drop(&mut self) {
         let mut table = self.flights.0.lock();
-        table.remove(self.number);
+        table.release(self.number, self.blocks.clone());
         table.landed += 1;
     }
 }
@@ -204,6 +239,17 @@ pub(super) struct Waiter {
 impl Waiter {
     pub(super) fn brings(&self, block: u64) -> bool {
         self.flight.blocks.contains(&block)
+    }
+
+    /// Whether one of the flight's blocks is there to be taken.
+    pub(super) fn has(&self, block: u64) -> bool {
+        let place = (block - self.flight.blocks.start) as usize;
+        self.news.borrow().blocks.len() > place
+    }
+
+    /// Whether nothing more comes.
+    pub(super) fn is_over(&self) -> bool {
+        self.news.borrow().end.is_some()
     }
 
     /// One of the flight's blocks as soon as it is there.

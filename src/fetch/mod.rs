@@ -4,11 +4,13 @@
 //! `cache`; how a request is made and how long it may stand still is up to the provider.
 //!
 //! Locks, each a leaf and none held across an await: the objects that are open (here), the flights of one object
-//! (`flight`).
+//! (`flight`), the habits of one reader (`source`).
 
 mod access;
+mod ahead;
 mod download;
 mod flight;
+mod pattern;
 mod source;
 mod spill;
 
@@ -96,7 +98,16 @@ impl Fetcher {
     }
 }
 
+/// What one reader has on the way at most, in bytes: bandwidth times delay of 3 Gbit/s at 100 ms.
+const LARGEST_WINDOW: u64 = 40 << 20;
+
 impl Shared {
+    /// What one reader may have ahead. No more than the cache keeps until it is read, and memory is for others too.
+    fn largest_window(&self) -> u64 {
+        let memory = u64::from(self.permits) * BLOCK / 4 * 3;
+        LARGEST_WINDOW.min(memory).min(self.cache.usage().cap / 2)
+    }
+
     /// In blocks.
     fn most_per_request(&self) -> u64 {
         access::MOST_PER_REQUEST.min(self.permits.into())

@@ -6,17 +6,26 @@ use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use bytes::{Bytes, BytesMut};
+use parking_lot::Mutex;
 
-use super::flight::{Boarding, Flights};
+use super::ahead::Ahead;
+use super::download::Room;
+use super::flight::{Boarding, Flights, Launch, Pilot, Waiter};
 use super::spill::{self, Spill};
 use super::{Shared, access, download};
 use crate::cache::{BLOCK, ContentId};
 use crate::model::{ObjectId, Progress, Result};
 use crate::provider::Reads;
 
-/// All bytes of one version, wherever they are. Clones and whoever opens the same version share what is on the way.
-#[derive(Clone)]
-pub struct Source(pub(super) Arc<Object>);
+/// The blocks that are put into the cache at once from a local file: 1 MiB.
+const FILL: u64 = (1 << 20) / BLOCK;
+
+/// All bytes of one version, wherever they are, for one reader, whose habits it learns. Clones and whoever opens the same
+/// version share what is on the way.
+pub struct Source {
+    pub(super) object: Arc<Object>,
+    ahead: Mutex<Ahead>,
+}
 
 pub(super) struct Object {
     pub(super) id: ObjectId,
@@ -27,22 +36,32 @@ pub(super) struct Object {
     spill: OnceLock<Spill>,
 }
 
+impl Clone for Source {
+    fn clone(&self) -> Self {
+        Self::new(Arc::clone(&self.object))
+    }
+}
+
 impl Source {
     pub(super) fn new(object: Arc<Object>) -> Self {
-        Self(object)
+        Self {
+            ahead: Mutex::new(Ahead::new(object.shared.largest_window())),
+            object,
+        }
     }
 
     pub fn object(&self) -> &ObjectId {
-        &self.0.id
+        &self.object.id
     }
 
-    /// Bytes of exactly this version; fewer than asked for only at its end.
+    /// Bytes of exactly this version; fewer than asked for only at its end. What will probably be asked for next is
+    /// fetched beside it.
     ///
     /// # Errors
     /// `Changed` or `NotFound` when the provider has the version no more, `BadData` when it sends something else twice,
     /// `TooLarge` and `NoSpace` when the whole is needed and has no room here, and what the provider refuses with.
     pub async fn read(&self, offset: u64, len: usize) -> Result<Bytes> {
-        let pieces = self.0.pieces(access::clip(offset, len, self.0.id.size)).await?;
+        let pieces = self.pieces(access::clip(offset, len, self.object.id.size)).await?;
         Ok(joined(pieces))
     }
 
@@ -51,14 +70,14 @@ impl Source {
     /// # Errors
     /// As `read`, and `NoSpace`.
     pub async fn copy_to(&self, file: &Arc<File>) -> Result<()> {
-        let size = self.0.id.size;
+        let size = self.object.id.size;
         let target = Arc::clone(file);
         spill::blocking(move || target.set_len(size)).await?;
-        let window = BLOCK * self.0.shared.most_per_request();
+        let reader = self.clone();
         let mut offset = 0;
         while offset < size {
-            let end = (offset + window).min(size);
-            for piece in self.0.pieces(offset..end).await? {
+            let end = (offset + FILL * BLOCK).min(size);
+            for piece in reader.pieces(offset..end).await? {
                 let len = piece.len() as u64;
                 spill::write(file, offset, piece).await?;
                 offset += len;
@@ -68,14 +87,60 @@ impl Source {
         Ok(())
     }
 
+    /// Sends for the whole object as long as there is memory to spare. It comes for as long as this source lives.
+    pub async fn fetch_ahead(&self) {
+        let blocks = access::blocks(&(0..self.object.id.size));
+        if let Some(waiters) = self.object.send_for(blocks).await {
+            self.ahead.lock().hold(waiters);
+        }
+    }
+
     /// Fills the cache from a local file that holds this very version: it was just uploaded. A file of another length
     /// is none, and nothing that goes wrong matters.
     pub async fn prime(&self, file: &Arc<File>) {
-        let matches = file.metadata().is_ok_and(|metadata| metadata.len() == self.0.id.size);
+        let matches = file
+            .metadata()
+            .is_ok_and(|metadata| metadata.len() == self.object.id.size);
         if matches {
-            self.0.fill_cache(|range| spill::read(file, range)).await;
+            self.object.fill_cache(|range| spill::read(file, range)).await;
         }
     }
+
+    /// The bytes of a range that lies in the object, in pieces.
+    async fn pieces(&self, wanted: Range<u64>) -> Result<Vec<Bytes>> {
+        if wanted.is_empty() {
+            return Ok(Vec::new());
+        }
+        let size = self.object.id.size;
+        let (extent, plan, _of_no_use) = match self.object.shared.reads {
+            Reads::Ranges => self.ahead.lock().note(&wanted, size),
+            Reads::WholeOnly => (wanted.clone(), Vec::new(), Vec::new()),
+        };
+        // In this order: what is waited for is asked for first.
+        let reading = self.object.pieces(wanted, extent);
+        let (read, ()) = tokio::join!(biased; reading, self.fetch_ranges_ahead(plan));
+        let (pieces, waiting) = read?;
+        if waiting == Waiting::Needed {
+            self.ahead.lock().stalled();
+        }
+        Ok(pieces)
+    }
+
+    async fn fetch_ranges_ahead(&self, ranges: Vec<Range<u64>>) {
+        for range in ranges {
+            match self.object.send_for(access::blocks(&range)).await {
+                Some(waiters) => self.ahead.lock().hold(waiters),
+                None => return self.ahead.lock().give_back(range.start),
+            }
+        }
+    }
+}
+
+/// Whether a reader got its bytes at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Waiting {
+    Unneeded,
+    Needed,
 }
 
 impl Object {
@@ -105,44 +170,63 @@ impl Object {
         if size > self.shared.cache.usage().cap {
             return;
         }
-        for block in access::blocks(&(0..size)) {
-            let Ok(bytes) = read(access::bytes(&(block..block + 1), size)).await else {
-                return;
-            };
-            self.shared.cache.put(&self.content, block, bytes).await;
+        let all = access::blocks(&(0..size));
+        for first in all.clone().step_by(FILL as usize) {
+            let run = first..(first + FILL).min(all.end);
+            let mut blocks = Vec::new();
+            for block in run {
+                let Ok(bytes) = read(access::bytes(&(block..block + 1), size)).await else {
+                    return;
+                };
+                blocks.push(bytes);
+            }
+            self.shared.cache.put(&self.content, first, blocks).await;
             Progress::tick();
         }
     }
 
-    /// The bytes of a range that lies in the object, in pieces.
-    async fn pieces(self: &Arc<Self>, range: Range<u64>) -> Result<Vec<Bytes>> {
+    /// The bytes of a range that lies in the object, in pieces. If any of them must be asked for, all of `extent` is.
+    async fn pieces(self: &Arc<Self>, range: Range<u64>, extent: Range<u64>) -> Result<(Vec<Bytes>, Waiting)> {
         let wanted = access::blocks(&range);
         let mut have = BTreeMap::new();
+        let mut on_the_way: Vec<Waiter> = Vec::new();
+        let mut waiting = Waiting::Unneeded;
         while (have.len() as u64) < wanted.end - wanted.start {
             if let Some(whole) = self.spill.get() {
-                return Ok(vec![whole.read(range).await?]);
+                return Ok((vec![whole.read(range).await?], waiting));
             }
             let seen = self.flights.landed();
-            for block in wanted.clone() {
-                if !have.contains_key(&block)
-                    && let Some(bytes) = self.cached(block).await
-                {
-                    have.insert(block, bytes);
-                }
+            if self.shared.reads == Reads::Ranges {
+                on_the_way.extend(self.flights.join(&wanted));
             }
-            let missing: Vec<u64> = wanted.clone().filter(|block| !have.contains_key(block)).collect();
-            let Some(boarding) = self.board(seen, &missing) else {
-                continue;
-            };
-            for mut waiter in boarding.waiters {
-                match self.shared.reads {
-                    Reads::WholeOnly => waiter.end().await?,
-                    Reads::Ranges => {
-                        for &block in &missing {
-                            if waiter.brings(block) {
-                                have.insert(block, waiter.block(block).await?);
-                            }
+            let unknown = absent(&wanted, &have, &on_the_way);
+            for run in access::requests(&unknown, u64::MAX) {
+                have.extend(self.cached(run).await);
+            }
+            let mut missing = absent(&wanted, &have, &on_the_way);
+            if !missing.is_empty() {
+                if extent != range {
+                    let extent = access::blocks(&extent);
+                    let rest = self.shared.cache.missing(&self.content, wanted.end..extent.end);
+                    missing.extend(rest.await);
+                }
+                let Some(boarding) = self.flights.board(seen, &self.unit(missing), self.most()) else {
+                    continue;
+                };
+                on_the_way.extend(self.launched(boarding, None));
+            }
+            for mut waiter in on_the_way.drain(..) {
+                if self.shared.reads == Reads::WholeOnly {
+                    waiting = Waiting::Needed;
+                    waiter.end().await?;
+                    continue;
+                }
+                for block in wanted.clone() {
+                    if waiter.brings(block) && !have.contains_key(&block) {
+                        if !waiter.has(block) {
+                            waiting = Waiting::Needed;
                         }
+                        have.insert(block, waiter.block(block).await?);
                     }
                 }
             }
@@ -153,32 +237,75 @@ impl Object {
             let to = ((range.end - first) as usize).min(bytes.len());
             bytes.slice(from..to)
         };
-        Ok(have.into_iter().map(cut).collect())
+        Ok((have.into_iter().map(cut).collect(), waiting))
     }
 
-    async fn cached(&self, block: u64) -> Option<Bytes> {
-        let bytes = self.shared.cache.get(&self.content, block).await?;
-        (bytes.len() == access::block_len(block, self.id.size)).then_some(bytes)
+    async fn cached(&self, blocks: Range<u64>) -> Vec<(u64, Bytes)> {
+        let mut found = self.shared.cache.get(&self.content, blocks).await;
+        found.retain(|(block, bytes)| bytes.len() == access::block_len(*block, self.id.size));
+        found
     }
 
-    /// Joins what is on the way and sends for what isn't. `None` when something arrived meanwhile.
-    fn board(self: &Arc<Self>, seen: u64, missing: &[u64]) -> Option<Boarding> {
-        let (missing, most) = match self.shared.reads {
-            Reads::Ranges => (missing, self.shared.most_per_request()),
-            // The whole travels as block 0.
-            Reads::WholeOnly => (missing.first().map_or(&[][..], |_| &[0][..]), 1),
-        };
-        let mut boarding = self.flights.board(seen, missing, most)?;
-        for (launch, pilot) in boarding.launches.drain(..) {
-            let object = Arc::clone(self);
-            let task = match self.shared.reads {
-                Reads::Ranges => tokio::spawn(download::ranges(object, pilot)),
-                Reads::WholeOnly => tokio::spawn(download::whole(object, pilot)),
-            };
-            launch.run_by(task.abort_handle());
+    /// Sends for what is neither there nor on the way, for nobody who waits. `None` when there is no memory to spare.
+    async fn send_for(self: &Arc<Self>, blocks: Range<u64>) -> Option<Vec<Waiter>> {
+        loop {
+            let seen = self.flights.landed();
+            let missing = self.shared.cache.missing(&self.content, blocks.clone()).await;
+            let missing = self.flights.free(self.unit(missing));
+            if missing.is_empty() || self.spill.get().is_some() {
+                return Some(Vec::new());
+            }
+            let room = download::room_to_spare(&self.shared, missing.len() as u64)?;
+            if let Some(boarding) = self.flights.board(seen, &missing, self.most()) {
+                return Some(self.launched(boarding, Some(room)));
+            }
         }
-        Some(boarding)
     }
+
+    /// The blocks as they travel: a whole goes as block 0.
+    fn unit(&self, mut missing: Vec<u64>) -> Vec<u64> {
+        if self.shared.reads == Reads::WholeOnly && !missing.is_empty() {
+            missing = vec![0];
+        }
+        missing
+    }
+
+    fn most(&self) -> u64 {
+        match self.shared.reads {
+            Reads::Ranges => self.shared.most_per_request(),
+            Reads::WholeOnly => 1,
+        }
+    }
+
+    /// Starts the new flights, in room that is held already or that each waits for.
+    fn launched(self: &Arc<Self>, boarding: Boarding, mut room: Option<Room>) -> Vec<Waiter> {
+        for (launch, pilot) in boarding.launches {
+            let blocks = pilot.blocks();
+            let part = room
+                .as_mut()
+                .and_then(|room| room.split((blocks.end - blocks.start) as usize));
+            self.launch(launch, pilot, part);
+        }
+        boarding.waiters
+    }
+
+    fn launch(self: &Arc<Self>, launch: Launch, pilot: Pilot, room: Option<Room>) {
+        let object = Arc::clone(self);
+        let task = match self.shared.reads {
+            Reads::Ranges => tokio::spawn(download::ranges(object, pilot, room)),
+            Reads::WholeOnly => tokio::spawn(download::whole(object, pilot)),
+        };
+        launch.run_by(task.abort_handle());
+    }
+}
+
+/// Those of the blocks that are neither here nor on the way.
+fn absent(wanted: &Range<u64>, have: &BTreeMap<u64, Bytes>, on_the_way: &[Waiter]) -> Vec<u64> {
+    let coming = |block| on_the_way.iter().any(|waiter| waiter.brings(block));
+    wanted
+        .clone()
+        .filter(|block| !have.contains_key(block) && !coming(*block))
+        .collect()
 }
 
 impl Drop for Object {

@@ -114,7 +114,7 @@ async fn many_readers_of_one_block_make_one_call() {
         let bytes = pattern(MIB / 2);
         let gate = Gate::new();
         all.fault(Fault::StallAfter {
-            bytes: 100_000,
+            bytes: 10_000,
             gate: gate.clone(),
         });
         let object = all.put("f", &bytes).object();
@@ -139,15 +139,72 @@ async fn many_readers_of_one_block_make_one_call() {
 #[tokio::test]
 async fn neighbouring_blocks_share_a_request_and_known_ones_are_not_asked_for() {
     let all = Fixture::new(Reads::Ranges);
-    let bytes = pattern(5 * MIB);
+    let bytes = pattern(20 * MIB);
     let source = all.open("f", &bytes);
     assert!(source.read(0, 2 * MIB).await.unwrap() == bytes[..2 * MIB]);
     assert_eq!(all.reads(), 1);
-    source.read(3 * BLOCK, 1).await.unwrap();
+    assert!(source.clone().read(3 * BLOCK, MIB).await.unwrap() == bytes[3 * MIB..4 * MIB]);
+    assert_eq!(all.reads(), 1, "the head of the file came with it");
+    source.clone().read(12 * BLOCK, 1).await.unwrap();
     assert_eq!(all.reads(), 2);
-    // Blocks 2 and 4 lie on both sides of what is there.
-    assert!(source.read(0, 5 * MIB).await.unwrap() == bytes);
+    // Blocks 4..12 and 13..20 lie on both sides of what is there.
+    assert!(source.clone().read(0, 20 * MIB).await.unwrap() == bytes);
     assert_eq!(all.reads(), 4);
+}
+
+#[tokio::test]
+async fn whoever_reads_on_finds_it_there() {
+    let all = Fixture::new(Reads::Ranges);
+    let bytes = pattern(60 * MIB);
+    let source = all.open("f", &bytes);
+    for offset in (0..60 * MIB).step_by(2 * MIB) {
+        assert!(source.read(offset as u64, 2 * MIB).await.unwrap() == bytes[offset..offset + 2 * MIB]);
+        all.settle().await;
+        let before = all.reads();
+        assert!(source.clone().read(offset as u64, 2 * MIB).await.unwrap() == bytes[offset..offset + 2 * MIB]);
+        assert_eq!(all.reads(), before, "it is kept");
+    }
+    // One for the head, then four blocks at a time.
+    assert!(all.reads() <= 15, "{}", all.reads());
+    assert_eq!(all.fetcher.0.memory.available_permits(), 16);
+}
+
+#[tokio::test]
+async fn whoever_jumps_lets_go_of_what_was_ahead() {
+    let all = Fixture::new(Reads::Ranges);
+    let bytes = pattern(60 * MIB);
+    let source = all.open("f", &bytes);
+    source.read(0, 4 * MIB).await.unwrap();
+    let gate = Gate::new();
+    all.service
+        .inject(Operation::Read, Times::Always, Fault::Stall(gate.clone()));
+    let reader = tokio::spawn({
+        let source = Arc::new(source);
+        let same = Arc::clone(&source);
+        async move {
+            let _ = tokio::time::timeout(Duration::ZERO, source.read(4 * BLOCK, MIB)).await;
+            same
+        }
+    });
+    let source = reader.await.unwrap();
+    gate.reached(2).await;
+    let _ = tokio::time::timeout(Duration::ZERO, source.read(40 * BLOCK, 10)).await;
+    all.settle().await;
+    assert_eq!(all.fetcher.0.memory.available_permits(), 16);
+    assert_eq!(Arc::strong_count(&source.object), 1, "no task is left");
+}
+
+#[tokio::test]
+async fn a_file_that_was_fetched_ahead_is_there() {
+    for reads in [Reads::Ranges, Reads::WholeOnly] {
+        let all = Fixture::new(reads);
+        let bytes = pattern(2 * MIB);
+        let early = all.open("f", &bytes);
+        early.fetch_ahead().await;
+        let late = all.fetcher.open(early.object().clone());
+        assert!(late.read(0, 2 * MIB).await.unwrap() == bytes, "{reads:?}");
+        assert_eq!(all.reads(), 1, "{reads:?}");
+    }
 }
 
 #[tokio::test]
@@ -188,7 +245,7 @@ async fn a_download_that_nobody_waits_for_ends_and_the_next_reader_starts_anew()
         reader.abort();
         assert!(reader.await.unwrap_err().is_cancelled());
         all.settle().await;
-        assert_eq!(Arc::strong_count(&source.0), 1, "{reads:?}: the task is gone");
+        assert_eq!(Arc::strong_count(&source.object), 1, "{reads:?}: the task is gone");
         assert_eq!(all.fetcher.0.memory.available_permits(), 16);
         // The gate is still shut.
         assert_eq!(source.read(0, 1000).await.unwrap(), bytes);
@@ -225,14 +282,14 @@ async fn waiting_counts_as_progress_while_bytes_move_and_only_then() {
 async fn a_replaced_version_is_changed_and_never_mixed() {
     for reads in [Reads::Ranges, Reads::WholeOnly] {
         let all = Fixture::new(reads);
-        let old = vec![1; 2 * MIB];
+        let old = vec![1; 8 * MIB];
         let source = all.open("f", &old);
         if reads == Reads::Ranges {
             assert!(source.read(0, MIB).await.unwrap() == old[..MIB]);
         }
-        let new = all.put("f", &vec![2; 2 * MIB]);
-        assert_eq!(kind(source.read(BLOCK, 10).await), Some(ErrorKind::Changed));
-        assert_eq!(kind(source.read(BLOCK - 5, 10).await), Some(ErrorKind::Changed));
+        let new = all.put("f", &vec![2; 8 * MIB]);
+        assert_eq!(kind(source.read(6 * BLOCK, 10).await), Some(ErrorKind::Changed));
+        assert_eq!(kind(source.read(6 * BLOCK - 5, 10).await), Some(ErrorKind::Changed));
         if reads == Reads::Ranges {
             assert_eq!(
                 source.read(10, 10).await.unwrap(),
@@ -243,7 +300,7 @@ async fn a_replaced_version_is_changed_and_never_mixed() {
         let fresh = all.fetcher.open(new.object());
         assert_eq!(fresh.read(BLOCK - 5, 10).await.unwrap(), [2; 10][..]);
         all.service.inner().remove("f").unwrap();
-        assert_eq!(kind(source.read(BLOCK, 10).await), Some(ErrorKind::NotFound));
+        assert_eq!(kind(source.read(6 * BLOCK, 10).await), Some(ErrorKind::NotFound));
     }
 }
 
@@ -428,8 +485,8 @@ async fn copies_are_whole_bounded_and_say_that_they_move() {
         file.read_exact_at(&mut copy, 0).unwrap();
         assert!(copy == bytes && file.metadata().unwrap().len() == bytes.len() as u64);
         let expected = match reads {
-            // Block 2, then 0..2 and 3..8, then 8..12.
-            Reads::Ranges => 4,
+            // Block 2, then 0..2 and 3..12.
+            Reads::Ranges => 3,
             Reads::WholeOnly => 1,
         };
         assert_eq!(all.reads(), expected, "{reads:?}");

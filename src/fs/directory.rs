@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::handle::{DirectoryHandle, Handle, HandleId};
-use super::inode::{Answer, Placement, Presence};
+use super::inode::{Answer, Node, Placement, Presence};
 use super::listing::Listing;
 use super::table::Reference;
 use super::{FileSystem, Found, Ino};
@@ -82,6 +82,7 @@ impl FileSystem {
     }
 
     async fn snapshot(&self, ino: Ino) -> Result<Vec<DirEntry>> {
+        self.directory_is_listed(ino);
         let listing = self.listing(ino).await?;
         let parent = self.table.with(ino, |node| match node.placement {
             Placement::Child { parent, .. } => parent,
@@ -110,12 +111,19 @@ impl FileSystem {
     pub(super) async fn listing(&self, ino: Ino) -> Result<Arc<Listing>> {
         let entry = self.entry(ino).await?;
         self.require(&entry, Action::Read)?;
-        let known = self.table.with(ino, |node| node.listing.clone())?;
-        if let Some(listing) = &known
-            && (listing.is_within(self.settings.attr_ttl) || self.provider_is_away())
-        {
-            return Ok(Arc::clone(listing));
+        let shown = |node: &mut Node| {
+            let listing = node.listing.clone()?;
+            (listing.is_within(self.settings.attr_ttl) || self.provider_is_away()).then_some(listing)
+        };
+        if let Some(listing) = self.table.with(ino, shown)? {
+            return Ok(listing);
         }
+        let turn = self.table.with(ino, |node| Arc::clone(&node.listing_turn))?;
+        let _turn = turn.take().await;
+        if let Some(listing) = self.table.with(ino, shown)? {
+            return Ok(listing);
+        }
+        let known = self.table.with(ino, |node| node.listing.clone())?;
         let question = self.table.question(ino)?;
         let entries = match self.provider.list(&self.entry(ino).await?.key).await {
             Ok(entries) => entries,

@@ -409,8 +409,13 @@ impl FileSystem {
                 return Err(replaced());
             }
         }
-        reading.used = true;
-        Ok(Arc::clone(&reading.source))
+        let first = !std::mem::replace(&mut reading.used, true);
+        let source = Arc::clone(&reading.source);
+        drop(reading);
+        if first {
+            self.file_is_read(file.ino);
+        }
+        Ok(source)
     }
 }
 

@@ -93,6 +93,8 @@ pub struct Node {
     pub local: Option<LocalAttributes>,
     /// Whose turn it is to change this node at the provider.
     pub turn: Arc<Turn>,
+    /// Whose turn it is to list this directory: who comes meanwhile waits for that answer.
+    pub listing_turn: Arc<Turn>,
     /// The version that this mount made last: handles follow local changes but not remote ones.
     pub sent: Option<Version>,
     /// The version whose pages the kernel may hold.
@@ -126,6 +128,7 @@ impl Node {
             content: None,
             local: None,
             turn: Arc::default(),
+            listing_turn: Arc::default(),
             sent: None,
             kernel_version: None,
             last_error: None,

@@ -3,6 +3,7 @@
 //! It decides what is allowed (rights, read-only), what is fresh, and what is sent when. It knows no kernel interface:
 //! numbers and replies are its own types, which `fuse` translates.
 
+mod ahead;
 mod attributes;
 mod directory;
 mod files;
@@ -40,6 +41,7 @@ use crate::model::{Action, Entry, Error, ErrorKind, Result, Rights, Usage};
 use crate::outbox::{Queue, Spool};
 use crate::provider::Provider;
 use crate::state::StateDb;
+use ahead::Walks;
 use handle::Handles;
 use inode::{Freshness, Node, Placement};
 use maintenance::UsageCache;
@@ -89,6 +91,7 @@ pub struct FileSystem {
     kernel: OnceLock<Arc<dyn KernelCaches>>,
     /// When the provider last gave no answer to a question about something known.
     away_since: Mutex<Option<Instant>>,
+    walks: Walks,
 }
 
 impl FileSystem {
@@ -114,6 +117,7 @@ impl FileSystem {
             problems: Mutex::default(),
             kernel: OnceLock::new(),
             away_since: Mutex::default(),
+            walks: Walks::default(),
         }
     }
 

@@ -1,0 +1,171 @@
+//! What a disk cache knows of its versions: blocks, room, use. No I/O.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use lru::LruCache;
+
+use super::ContentId;
+use super::folder::{Found, pages};
+use super::map::Record;
+
+pub(super) struct Index {
+    pub(super) versions: LruCache<ContentId, Kept>,
+    /// What all versions take, to be read without the index's lock.
+    bytes: Arc<AtomicU64>,
+    /// Counts uses, to order the blocks of one version.
+    clock: u64,
+}
+
+/// One version on disk.
+pub(super) struct Kept {
+    /// What both files take, with what is reserved for blocks that are being written.
+    pub(super) bytes: u64,
+    /// The part of `bytes` that is the map's.
+    pub(super) map_bytes: u64,
+    pub(super) blocks: Blocks,
+    /// Reads and writes going on: as long as there are any, the files stay.
+    pub(super) pins: u32,
+    pub(super) fate: Fate,
+}
+
+pub(super) enum Blocks {
+    /// Left by an earlier run; the map wasn't read yet.
+    Unread,
+    Known(HashMap<u64, Block>),
+}
+
+pub(super) enum Block {
+    /// Reserved, not to be read yet.
+    Arriving,
+    Present {
+        record: Record,
+        used: u64,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    Stays,
+    /// Goes when the last pin does.
+    Leaves,
+}
+
+/// A block that can be read: what it should be, and what it takes on disk.
+pub(super) struct Present {
+    pub(super) block: u64,
+    pub(super) used: u64,
+    pub(super) bytes: u64,
+}
+
+impl Index {
+    pub(super) fn new(bytes: Arc<AtomicU64>) -> Self {
+        Self {
+            versions: LruCache::unbounded(),
+            bytes,
+            clock: 0,
+        }
+    }
+
+    /// The time of a use: later ones are larger.
+    pub(super) fn tick(&mut self) -> u64 {
+        self.clock += 1;
+        self.clock
+    }
+
+    pub(super) fn grow(&mut self, bytes: u64) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn shrink(&mut self, bytes: u64) {
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Takes in what an earlier run left, as the most recently used version.
+    pub(super) fn take_in(&mut self, found: &Found) {
+        self.grow(found.bytes);
+        let kept = Kept {
+            bytes: found.bytes,
+            map_bytes: found.map_bytes,
+            blocks: Blocks::Unread,
+            pins: 0,
+            fate: Fate::Stays,
+        };
+        self.versions.put(found.content, kept);
+    }
+}
+
+impl Kept {
+    pub(super) fn empty() -> Self {
+        Self {
+            bytes: 0,
+            map_bytes: 0,
+            blocks: Blocks::Known(HashMap::new()),
+            pins: 0,
+            fate: Fate::Stays,
+        }
+    }
+
+    /// Whether an eviction here can free anything.
+    pub(super) fn has_to_give(&self) -> bool {
+        let present =
+            |blocks: &HashMap<u64, Block>| blocks.values().any(|state| matches!(state, Block::Present { .. }));
+        self.pins == 0 || matches!(&self.blocks, Blocks::Known(blocks) if present(blocks))
+    }
+
+    /// All blocks that can be read.
+    pub(super) fn present(&self) -> Vec<Present> {
+        let Blocks::Known(blocks) = &self.blocks else {
+            return Vec::new();
+        };
+        let present = blocks.iter().filter_map(|(&block, state)| match state {
+            Block::Arriving => None,
+            Block::Present { record, used } => Some(Present {
+                block,
+                used: *used,
+                bytes: pages(record.len.into()),
+            }),
+        });
+        present.collect()
+    }
+
+    pub(super) fn holds(&self, block: u64, wanted: Record) -> bool {
+        match &self.blocks {
+            Blocks::Known(blocks) => {
+                matches!(blocks.get(&block), Some(Block::Present { record, .. }) if *record == wanted)
+            }
+            Blocks::Unread => false,
+        }
+    }
+
+    pub(super) fn arrived(&mut self, block: u64, state: Block) {
+        if let Blocks::Known(blocks) = &mut self.blocks {
+            blocks.insert(block, state);
+        }
+    }
+
+    /// Gives the bytes that the block took.
+    pub(super) fn left(&mut self, block: u64) -> u64 {
+        match &mut self.blocks {
+            Blocks::Known(blocks) => match blocks.remove(&block) {
+                Some(Block::Present { record, .. }) => pages(record.len.into()),
+                _ => 0,
+            },
+            Blocks::Unread => 0,
+        }
+    }
+}
+
+/// The runs of neighbours among blocks that are in order.
+pub(super) fn runs(blocks: impl IntoIterator<Item = u64>) -> Vec<Range<u64>> {
+    let mut runs: Vec<Range<u64>> = Vec::new();
+    for block in blocks {
+        match runs.last_mut() {
+            Some(run) if run.end == block => run.end += 1,
+            _ => runs.push(block..block + 1),
+        }
+    }
+    runs
+}

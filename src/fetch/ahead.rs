@@ -1,0 +1,50 @@
+//! What one reader has on the way before it asks.
+
+use std::ops::Range;
+
+use super::access;
+use super::flight::Waiter;
+use super::pattern::Pattern;
+
+pub(super) struct Ahead {
+    pattern: Pattern,
+    /// The downloads for which nobody but this waits; they end when it lets go of them.
+    held: Vec<Waiter>,
+}
+
+impl Ahead {
+    pub(super) fn new(largest_window: u64) -> Self {
+        Self {
+            pattern: Pattern::new(largest_window),
+            held: Vec::new(),
+        }
+    }
+
+    /// Takes note of a read. Gives what is to be asked for in its place, what is to be asked for ahead of it, and what
+    /// came or comes in vain: to be dropped without a lock.
+    pub(super) fn note(&mut self, wanted: &Range<u64>, size: u64) -> (Range<u64>, Vec<Range<u64>>, Vec<Waiter>) {
+        let extent = if self.pattern.is_new() {
+            access::opening(wanted.clone(), size)
+        } else {
+            wanted.clone()
+        };
+        let plan = self.pattern.note(wanted, size);
+        let done = self
+            .held
+            .extract_if(.., |waiter| plan.anew || waiter.is_over())
+            .collect();
+        (extent, plan.ranges, done)
+    }
+
+    pub(super) fn hold(&mut self, waiters: Vec<Waiter>) {
+        self.held.extend(waiters);
+    }
+
+    pub(super) fn stalled(&mut self) {
+        self.pattern.stalled();
+    }
+
+    pub(super) fn give_back(&mut self, from: u64) {
+        self.pattern.give_back(from);
+    }
+}
