@@ -135,6 +135,11 @@ impl Paths {
         self.state.join("state.db")
     }
 
+    /// When keys were seen for the first time that nobody else can date.
+    pub fn first_seen(&self) -> PathBuf {
+        self.state.join("first-seen.json")
+    }
+
     /// Secrets that `login` keeps.
     pub fn secrets(&self) -> PathBuf {
         self.state.join("secrets")

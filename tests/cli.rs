@@ -154,12 +154,25 @@ fn help_lists_what_works_and_nothing_else() {
     assert_eq!(
         commands,
         [
-            "mount", "umount", "refresh", "login", "logout", "status", "pending", "doctor", "remote", "keys", "demo",
+            "mount",
+            "umount",
+            "refresh",
+            "login",
+            "logout",
+            "status",
+            "pending",
+            "doctor",
+            "remote",
+            "keys",
+            "cache",
+            "demo",
+            "completions",
+            "man",
             "help"
         ],
         "{help}"
     );
-    for code in 0..=12 {
+    for code in 0..=13 {
         assert!(
             help.out.lines().any(|line| line.starts_with(&format!("  {code:>2}  "))),
             "exit code {code}: {help}"
@@ -177,11 +190,14 @@ fn help_lists_what_works_and_nothing_else() {
     assert_eq!(
         options,
         [
+            "--all",
             "--allow-other",
             "--attr-ttl",
+            "--bandwidth",
             "--cache-dir",
             "--cache-size",
             "--config",
+            "--env-file",
             "--foreground",
             "--gid",
             "--help",
@@ -208,7 +224,13 @@ fn wrong_usage_ends_with_2() {
         &["mount", "drive", "dir", "--umask", "9"],
         &["mount", "drive", "dir", "--cache-size", "much"],
         &["mount", "drive", "dir", "--op-timeout", "0"],
-        &["mount", "drive", "dir", "--bandwidth", "1M"],
+        &["mount", "drive", "dir", "--bandwidth", "fast"],
+        &["mount", "drive", "dir", "--all", "dir"],
+        &["mount", "--all"],
+        &["completions", "tcl"],
+        &["man", "mont"],
+        &["remote", "add"],
+        &["remote", "add", "--provider", "cludz"],
         &["status", "--json", "--watch"],
     ] {
         person.run(arguments).ends(2);
@@ -600,4 +622,268 @@ fn the_daemons_own_command_is_not_for_people() {
         .ends(1)
         .in_one_line()
         .saying("use: keymount mount");
+}
+
+/// The configuration file of somebody who has none yet.
+fn written(person: &Person) -> String {
+    std::fs::read_to_string(person.path(".config/keymount/config.toml")).unwrap_or_default()
+}
+
+/// Where nobody listens.
+fn nowhere() -> String {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    format!("http://127.0.0.1:{port}")
+}
+
+#[test]
+fn a_remote_is_added_shown_and_removed_without_a_terminal() {
+    let person = Person::new().with("PATH_OF_NOTHING", CANARY);
+    let storage = format!("storage={DRIVE}");
+    let endpoint = format!("endpoint={}", nowhere());
+    let add = |more: &[&str]| {
+        let common = [
+            "remote",
+            "add",
+            "drive",
+            "--provider",
+            "cludz",
+            "--set",
+            &storage,
+            "--set",
+            &endpoint,
+        ];
+        person.run_reading(CANARY, &[&common[..], more].concat())
+    };
+    add(&[]).ends(5).in_one_line().saying("drive: nothing was written");
+    assert_eq!(written(&person), "");
+    assert!(!person.path(".local/state/keymount/secrets").exists());
+
+    add(&["--no-check", "--set", "options.umask=077"])
+        .ends(0)
+        .saying("the token is kept in")
+        .saying("keymount mount drive DIR");
+    let text = written(&person);
+    assert!(
+        text.contains("token = { stored = true }") && text.contains("umask = \"077\""),
+        "{text}"
+    );
+    assert!(!text.contains(CANARY));
+    let mode = |path: &str| std::fs::metadata(person.path(path)).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(".config/keymount/config.toml"), 0o600);
+    let kept = ".local/state/keymount/secrets/drive.token.secret";
+    assert_eq!(mode(kept), 0o600);
+
+    add(&["--no-check"])
+        .ends(3)
+        .in_one_line()
+        .saying("there is a remote drive already");
+    person.run(&["remote", "list"]).ends(0).saying("keymount's store");
+    person
+        .run(&["remote", "show", "drive"])
+        .ends(0)
+        .saying(DRIVE)
+        .saying("auth.token")
+        .saying("{ stored = true }");
+    let json = person.run(&["remote", "show", "drive", "--json"]).ends(0);
+    let json: serde_json::Value = serde_json::from_str(&json.out).unwrap();
+    assert_eq!(json["written"]["auth"]["token"]["stored"], true);
+    assert_eq!((&json["provider"], &json["method"]), (&"cludz".into(), &"token".into()));
+
+    person
+        .run(&["remote", "remove", "driev", "--yes"])
+        .ends(3)
+        .saying("did you mean \"drive\"?");
+    person
+        .run(&["remote", "remove", "drive"])
+        .ends(2)
+        .in_one_line()
+        .saying("nothing was removed; say --yes");
+    assert!(person.path(kept).exists());
+    person
+        .run(&["remote", "remove", "drive", "--yes"])
+        .ends(0)
+        .saying("token is forgotten")
+        .saying("goes on accepting the token of drive");
+    assert!(!person.path(kept).exists());
+    assert!(!written(&person).contains("drive"));
+}
+
+#[test]
+fn a_secret_that_is_kept_elsewhere_is_named_and_not_read_into_the_file() {
+    let person = Person::new().with("DRIVE_TOKEN", CANARY);
+    let storage = format!("storage={DRIVE}");
+    for (option, place, in_file) in [
+        ("--secret-env", "DRIVE_TOKEN", "token = { env = \"DRIVE_TOKEN\" }"),
+        ("--secret-file", "~/token", "token = { file = \"~/token\" }"),
+        (
+            "--secret-command",
+            "pass show 'my drive'",
+            "token = { command = [\"pass\", \"show\", \"my drive\"] }",
+        ),
+        ("--secret-systemd", "drive", "token = { systemd = \"drive\" }"),
+    ] {
+        let name = option.trim_start_matches("--secret-");
+        person
+            .run(&[
+                "remote",
+                "add",
+                name,
+                "--provider=cludz",
+                "--set",
+                &storage,
+                option,
+                place,
+                "--no-check",
+            ])
+            .ends(0);
+        assert!(written(&person).contains(in_file), "{}", written(&person));
+    }
+    assert!(!written(&person).contains(CANARY));
+    person
+        .run(&[
+            "remote",
+            "add",
+            "x",
+            "--provider=cludz",
+            "--set",
+            &format!("token={CANARY}"),
+        ])
+        .ends(2)
+        .in_one_line()
+        .saying("token is a secret");
+    person
+        .run(&[
+            "remote",
+            "add",
+            "x",
+            "--provider=cludz",
+            "--set",
+            "storage=1",
+            "--secret-env=A",
+        ])
+        .ends(3)
+        .in_one_line()
+        .saying("remotes.x.storage is the drive's id");
+    person
+        .run(&["remote", "add", "x", &format!("--token={CANARY}")])
+        .ends(2)
+        .saying("takes no secret from the command line");
+}
+
+#[test]
+fn a_malformed_configuration_is_left_as_it_is() {
+    let person = Person::new().configured("[remotes.a\n");
+    let add = ["remote", "add", "--provider=storra", "--secret-env=K", "--no-check"];
+    person.run(&add).ends(3).in_one_line().saying("line 1 is not TOML");
+    person.run(&["remote", "remove", "a", "--yes"]).ends(3).in_one_line();
+    assert_eq!(written(&person), "[remotes.a\n");
+}
+
+#[test]
+fn a_file_of_variables_is_read_and_reaches_no_child() {
+    let token = "token = { env = \"DRIVE_TOKEN\" }";
+    let person = Person::new().configured(&drive(&format!("method = \"token\"\n{token}")));
+    let test = ["--env-file", "my.env", "remote", "test", "drive"];
+    person.run(&test).ends(4).in_one_line().saying("my.env");
+    std::fs::write(
+        person.path("my.env"),
+        format!("# mine\nexport DRIVE_TOKEN='{CANARY}'\n"),
+    )
+    .unwrap();
+    std::fs::set_permissions(person.path("my.env"), std::fs::Permissions::from_mode(0o640)).unwrap();
+    person.run(&test).ends(4).in_one_line().saying("chmod 600");
+    std::fs::set_permissions(person.path("my.env"), std::fs::Permissions::from_mode(0o600)).unwrap();
+    person.run(&test).ends(5).in_one_line().saying("cannot be reached");
+    let shows = "token = { command = [\"sh\", \"-c\", \"env > seen; echo x\"] }";
+    let person = person.configured(&drive(&format!("method = \"token\"\n{shows}")));
+    person.run(&test).ends(5);
+    let seen = std::fs::read_to_string(person.path("seen")).unwrap();
+    assert!(seen.contains("HOME=") && !seen.contains(CANARY), "{seen}");
+}
+
+#[test]
+fn shells_get_completions_with_the_names_of_remotes() {
+    let mut person = Person::new().configured(&drive("method = \"none\""));
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        person.run(&["completions", shell]).ends(0).saying("KEYMOUNT_COMPLETE");
+    }
+    person.variables.push(("KEYMOUNT_COMPLETE", "fish".to_owned()));
+    for (typed, offered) in [
+        (&["keymount", "m"][..], "mount"),
+        (&["keymount", "mount", ""], "drive"),
+        (&["keymount", "remote", "remove", "d"], "drive"),
+        (&["keymount", "mount", "drive", "dir", "--band"], "--bandwidth"),
+    ] {
+        let said = person.run(&[&["--"], typed].concat()).ends(0);
+        assert!(
+            said.out.lines().any(|line| line.split('\t').next() == Some(offered)),
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn manual_pages_come_from_the_same_source_as_the_help() {
+    let person = Person::new();
+    person
+        .run(&["man"])
+        .ends(0)
+        .saying(".TH keymount 1")
+        .saying("Exit codes");
+    person.run(&["man", "mount"]).ends(0).saying("bandwidth");
+    person.run(&["man", "--to", "pages"]).ends(0).saying("man -l");
+    let pages = std::fs::read_dir(person.path("pages")).unwrap().flatten();
+    let pages: Vec<_> = pages.map(|page| page.file_name().into_string().unwrap()).collect();
+    assert!(pages.contains(&"keymount-remote-add.1".to_owned()), "{pages:?}");
+    assert!(!pages.iter().any(|page| page.contains("serve-mounts")), "{pages:?}");
+}
+
+#[test]
+fn the_cache_is_shown_and_emptied_without_a_daemon() {
+    let person = Person::new();
+    person
+        .run(&["cache", "show"])
+        .ends(0)
+        .saying("nobody")
+        .saying(".cache/keymount");
+    let blocks = person.path(".cache/keymount/blocks/blocks");
+    std::fs::create_dir_all(&blocks).unwrap();
+    for kind in ["map", "data"] {
+        std::fs::write(blocks.join(format!("{}.{kind}", "ab".repeat(32))), [1; 5000]).unwrap();
+    }
+    let folders = |said: Said| -> serde_json::Value { serde_json::from_str(&said.out).unwrap() };
+    let shown = folders(person.run(&["cache", "show", "--json"]).ends(0));
+    assert_eq!((&shown[0]["versions"], &shown[0]["bytes"]), (&1.into(), &16384.into()));
+    let cleared = folders(person.run(&["cache", "clear", "--json"]).ends(0));
+    assert_eq!((&cleared[0]["freed"], &cleared[0]["kept"]), (&16384.into(), &0.into()));
+    assert_eq!(std::fs::read_dir(&blocks).unwrap().count(), 0);
+}
+
+#[test]
+fn a_login_asks_for_the_secret_by_its_name() {
+    for (provider, auth, word) in [
+        ("storra", "method = \"api-key\"\nkey = { stored = true }", "API key"),
+        (
+            "webdav\"\nendpoint = \"http://127.0.0.1:9",
+            "method = \"basic\"\nusername = \"me\"\npassword = { stored = true }",
+            "password",
+        ),
+        (
+            "s3\"\nbucket = \"b",
+            "method = \"static\"\naccess_key_id = \"A\"\nsecret_access_key = { stored = true }",
+            "secret access key",
+        ),
+    ] {
+        let text = format!("[remotes.r]\nprovider = \"{provider}\"\n[remotes.r.auth]\n{auth}\n");
+        let person = Person::new().configured(&text);
+        person
+            .run_reading("", &["login", "r"])
+            .ends(4)
+            .in_one_line()
+            .saying(&format!("no {word} was given"));
+        person
+            .run_reading(CANARY, &["login", "--no-check", "r"])
+            .ends(0)
+            .saying(&format!("the {word} is not checked"));
+    }
 }

@@ -2,6 +2,7 @@
 //!
 //! It knows no provider's endpoints; `api` joins it with `net`.
 
+pub mod env_file;
 pub mod oauth;
 pub mod renewing;
 mod scopes;
@@ -13,7 +14,7 @@ pub mod store;
 pub use scopes::Scopes;
 pub use secret_file::{Existing, SecretFile};
 pub use secret_source::{GivenSecrets, SecretSource};
-pub use static_token::{Anonymous, Rejection, StaticToken, TokenKind, TokenPlacement};
+pub use static_token::{Anonymous, Rejection, StaticToken, TokenKind, TokenPlacement, marked};
 pub use store::{SecretStore, StoreSpec, StoredSecret};
 
 use std::time::SystemTime;
@@ -104,6 +105,11 @@ pub trait Authenticator: Send + Sync + 'static {
 
     /// The credential's first characters, where its service shows them in lists to tell credentials apart.
     fn public_prefix(&self) -> Option<String>;
+
+    /// Two bytes of a hash of a key that lives until somebody replaces it, to see that it is another one than before.
+    fn mark(&self, _salt: &[u8]) -> Option<u16> {
+        None
+    }
 
     /// What the credential may do, where the service that issued it said so.
     fn scopes(&self) -> Option<Scopes>;

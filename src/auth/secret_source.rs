@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
@@ -96,6 +96,15 @@ impl SecretSource {
         }
     }
 
+    /// When it was last written, where the place tells.
+    pub fn written(&self) -> Option<SystemTime> {
+        match self {
+            Self::File(path) => std::fs::metadata(path).and_then(|file| file.modified()).ok(),
+            Self::Stored(stored) => stored.written(),
+            Self::Env(_) | Self::Command(_) | Self::Systemd(_) => None,
+        }
+    }
+
     /// The environment variable whose value the person's process must hand over to read this source, if there is one.
     pub fn variable(&self) -> Option<&str> {
         match self {
@@ -157,7 +166,7 @@ impl SecretSource {
     }
 }
 
-fn read_private(path: &Path) -> Result<String> {
+pub(super) fn read_private(path: &Path) -> Result<String> {
     let named = |error: std::io::Error| Error::from(error).context(path.display());
     let metadata = std::fs::metadata(path).map_err(named)?;
     if metadata.mode() & 0o077 != 0 {

@@ -8,6 +8,7 @@ use base64::prelude::BASE64_STANDARD;
 use parking_lot::Mutex;
 use reqwest::header::{HeaderName, HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
+use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 use tracing::info;
 
@@ -120,6 +121,15 @@ impl TokenKind {
         let shown = token.get(..self.public_chars).filter(|shown| !shown.is_empty())?;
         (token.len() >= 2 * shown.len()).then(|| shown.to_owned())
     }
+}
+
+/// So little of a hash that nothing of the secret can be found out.
+pub fn marked(secret: &SecretString, salt: &[u8]) -> u16 {
+    let hash = Sha256::new()
+        .chain_update(salt)
+        .chain_update(secret.expose_secret())
+        .finalize();
+    u16::from_be_bytes([hash[0], hash[1]])
 }
 
 /// A token from a secret source, read again when the provider refuses it.
@@ -289,6 +299,10 @@ impl Authenticator for StaticToken {
     fn public_prefix(&self) -> Option<String> {
         let current = self.current.lock();
         self.kind.public_prefix(current.token.as_ref()?)
+    }
+
+    fn mark(&self, salt: &[u8]) -> Option<u16> {
+        self.current.lock().token.as_ref().map(|token| marked(token, salt))
     }
 
     fn scopes(&self) -> Option<Scopes> {

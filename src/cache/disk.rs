@@ -10,7 +10,7 @@
 //! One lock guards the index; it is a leaf. Bytes are read and written without it, under a pin on their version;
 //! evictions happen under it, because room is there only once they are done. All of it runs on threads that may block.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::ops::Range;
@@ -59,6 +59,21 @@ impl DiskCache {
         Ok(Self(disk))
     }
 
+    /// Empties the cache in a folder that no daemon has. Gives the bytes that were freed; `None` when one has it.
+    ///
+    /// # Errors
+    /// As `open`.
+    pub fn empty(folder: &Path) -> Result<Option<u64>> {
+        let disk = Disk::open(folder, u64::MAX, PIECEWISE_ABOVE)?;
+        if disk.folder.is_private() {
+            return Ok(None);
+        }
+        disk.take_over();
+        let before = disk.usage().bytes;
+        disk.clear(&HashSet::new());
+        Ok(Some(before - disk.usage().bytes))
+    }
+
     async fn run<T: Send + 'static>(&self, work: impl FnOnce(&Disk) -> T + Send + 'static) -> Option<T> {
         let disk = Arc::clone(&self.0);
         // Fails when the runtime is going down.
@@ -93,8 +108,9 @@ impl BlockCache for DiskCache {
         self.run(move |disk| disk.forget(&content)).await;
     }
 
-    async fn clear(&self) {
-        self.run(Disk::clear).await;
+    async fn clear(&self, keep: &HashSet<ContentId>) {
+        let keep = keep.clone();
+        self.run(move |disk| disk.clear(&keep)).await;
     }
 
     fn usage(&self) -> CacheUsage {
@@ -137,6 +153,9 @@ impl Disk {
             Vec::new()
         });
         let mut index = self.index.lock();
+        if self.counted.load(Ordering::Relaxed) {
+            return;
+        }
         // What was used since the start is younger than all that wasn't.
         let used: Vec<ContentId> = index.versions.iter().rev().map(|(content, _)| *content).collect();
         for found in found {
@@ -346,10 +365,14 @@ impl Disk {
         self.condemn(&mut index, content);
     }
 
-    fn clear(&self) {
+    fn clear(&self, keep: &HashSet<ContentId>) {
+        if !self.counted.load(Ordering::Relaxed) {
+            self.take_over();
+        }
         let mut index = self.index.lock();
-        let all: Vec<_> = index.versions.iter().map(|(content, _)| *content).collect();
-        for content in all {
+        let all = index.versions.iter().map(|(content, _)| *content);
+        let gone: Vec<_> = all.filter(|content| !keep.contains(content)).collect();
+        for content in gone {
             self.condemn(&mut index, &content);
         }
     }

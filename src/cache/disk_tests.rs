@@ -299,11 +299,30 @@ fn two_daemons_on_one_folder_do_not_meet() {
     cache.put(1, 0, b"first");
     other.take_over();
     other.put(&content(1), 0, &[Bytes::from_static(b"first")]);
-    other.clear();
+    other.clear(&HashSet::new());
     assert!(cache.get(1, 0).is_some());
     drop(other);
     cache.reopen();
     assert!(cache.get(1, 0).is_some());
+}
+
+#[test]
+fn what_is_kept_survives_an_emptying_and_a_folder_in_use_is_left_alone() {
+    let mut cache = Fixture::new(1 << 30);
+    cache.put(1, 0, b"open");
+    cache.put(2, 0, b"closed");
+    cache.disk().clear(&HashSet::from([content(1)]));
+    assert_eq!(cache.get(1, 0), Some(b"open".to_vec()));
+    assert_eq!(cache.get(2, 0), None);
+    let folder = cache.folder.path().to_owned();
+    let survey = crate::cache::survey(&folder).unwrap();
+    assert_eq!((survey.versions, survey.bytes > 0), (1, true));
+    assert_eq!(DiskCache::empty(&folder).unwrap(), None, "a daemon has it");
+    assert!(cache.get(1, 0).is_some());
+    cache.disk = None;
+    assert!(DiskCache::empty(&folder).unwrap().is_some_and(|bytes| bytes > 0));
+    assert_eq!(crate::cache::survey(&folder).unwrap(), crate::cache::Survey::default());
+    assert_eq!(crate::cache::survey(&folder.join("none")).unwrap().versions, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -339,7 +358,7 @@ async fn many_at_once_stay_below_the_cap_and_get_right_bytes() {
         let sum: u64 = index.versions.iter().map(|(_, kept)| kept.bytes).sum();
         assert_eq!(cache.usage().bytes, sum);
     }
-    cache.clear().await;
+    cache.clear(&HashSet::new()).await;
     assert_eq!(cache.usage().bytes, 0);
     drop(folder);
 }
@@ -372,7 +391,7 @@ proptest! {
                 }
                 Op::Clear => {
                     model.clear();
-                    cache.disk().clear();
+                    cache.disk().clear(&HashSet::new());
                     prop_assert_eq!(cache.on_disk(), 0);
                 }
                 Op::Reopen => {

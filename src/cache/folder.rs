@@ -88,6 +88,11 @@ impl Folder {
         }
     }
 
+    /// Whether another daemon has the folder's blocks.
+    pub(super) fn is_private(&self) -> bool {
+        self.private.is_some()
+    }
+
     pub(super) fn data(&self, content: &ContentId) -> PathBuf {
         self.file(content, DATA)
     }
@@ -150,6 +155,49 @@ impl Folder {
         }
         found.sort_by_key(|found| found.used);
         Ok(found)
+    }
+}
+
+/// What a cache holds, daemons' private sets included.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Survey {
+    /// What it takes on disk.
+    pub bytes: u64,
+    /// Versions of objects of which at least a part is there.
+    pub versions: u64,
+}
+
+/// Looks at a cache's folder, whoever uses it; one that isn't there is empty.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn survey(folder: &Path) -> Result<Survey> {
+    let named = |error: io::Error| Error::from(error).context(folder.display());
+    let mut survey = Survey::default();
+    for entry in children(folder).map_err(named)? {
+        let name = entry.file_name();
+        let is_set = name
+            .to_str()
+            .is_some_and(|name| name == "blocks" || name.starts_with("private-"));
+        if !is_set || !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            continue;
+        }
+        for file in children(&entry.path()).map_err(named)? {
+            // One that was evicted in this moment takes nothing.
+            let Ok(metadata) = file.metadata() else { continue };
+            survey.bytes += metadata.blocks() * 512;
+            survey.versions += u64::from(file.path().extension() == Some(OsStr::new(MAP)));
+        }
+    }
+    Ok(survey)
+}
+
+/// None for what isn't there.
+fn children(folder: &Path) -> io::Result<Vec<fs::DirEntry>> {
+    match fs::read_dir(folder) {
+        Ok(entries) => entries.collect(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error),
     }
 }
 

@@ -1,5 +1,6 @@
 //! A small fast cache before a large slow one.
 
+use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -57,9 +58,9 @@ impl BlockCache for Layered {
         self.back.forget(content).await;
     }
 
-    async fn clear(&self) {
-        self.front.clear().await;
-        self.back.clear().await;
+    async fn clear(&self, keep: &HashSet<ContentId>) {
+        self.front.clear(keep).await;
+        self.back.clear(keep).await;
     }
 
     fn usage(&self) -> CacheUsage {

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use lru::LruCache;
 use parking_lot::Mutex;
+use std::collections::HashSet;
 
 use super::{BlockCache, CacheUsage, ContentId, Tally};
 
@@ -98,10 +99,13 @@ impl BlockCache for MemoryCache {
         }
     }
 
-    async fn clear(&self) {
+    async fn clear(&self, keep: &HashSet<ContentId>) {
         let mut held = self.held.lock();
-        held.blocks.clear();
-        held.bytes = 0;
+        let blocks = held.blocks.iter().map(|(key, _)| *key);
+        let gone: Vec<_> = blocks.filter(|(of, _)| !keep.contains(of)).collect();
+        for key in gone {
+            held.remove(&key);
+        }
     }
 
     fn usage(&self) -> CacheUsage {
@@ -156,7 +160,7 @@ mod tests {
                     }
                     Op::Clear | Op::Reopen => {
                         model.clear();
-                        cache.clear().now_or_never().unwrap();
+                        cache.clear(&HashSet::new()).now_or_never().unwrap();
                         prop_assert_eq!(cache.usage().bytes, 0);
                     }
                 }

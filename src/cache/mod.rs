@@ -13,6 +13,7 @@ mod memory;
 #[cfg(test)]
 mod testing;
 
+use std::collections::HashSet;
 use std::fmt;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,6 +23,7 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
 pub use disk::DiskCache;
+pub use folder::{Survey, survey};
 pub use layered::Layered;
 pub use memory::MemoryCache;
 
@@ -118,8 +120,8 @@ pub trait BlockCache: Send + Sync + 'static {
     /// Drops all blocks of one version.
     async fn forget(&self, content: &ContentId);
 
-    /// Drops everything that nobody is reading at this moment.
-    async fn clear(&self);
+    /// Drops everything but these versions and what somebody is reading at this moment.
+    async fn clear(&self, keep: &HashSet<ContentId>);
 
     /// Never waits.
     fn usage(&self) -> CacheUsage;

@@ -5,12 +5,17 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
+use super::completions::remotes;
 use super::exit::{Exit, Failure};
 use super::keys::{Ending, parse_life};
-use super::mount::{MountRequest, Voice};
-use crate::config::OptionLayer;
-use crate::config::options::{parse_duration, parse_size, parse_timeout, parse_umask};
+use super::mount::{MountRequest, Target, Voice};
+use super::remote::arguments::RemoteArguments;
+use crate::config::options::{parse_bandwidth, parse_duration, parse_size, parse_timeout, parse_umask};
+use crate::config::{Bandwidth, OptionLayer};
 use crate::daemon::Verbosity;
+
+/// How long a login waits for the answer in the browser, as `--wait` says when it isn't given.
+const LOGIN_WAIT: Duration = Duration::from_secs(300);
 
 /// Mount a cloud provider's storage as a local directory, and the keys keep working.
 #[derive(Debug, Parser)]
@@ -19,6 +24,9 @@ pub struct Arguments {
     /// Read this configuration instead of ~/.config/keymount/config.toml
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// Read variables from this file first: lines of NAME=value; only you may read it
+    #[arg(long, global = true, value_name = "FILE")]
+    pub env_file: Option<PathBuf>,
     /// Say more in the log; twice says everything
     #[arg(short, long, global = true, action = ArgAction::Count)]
     pub verbose: u8,
@@ -45,12 +53,21 @@ pub enum Command {
     Pending(PendingArguments),
     /// Check FUSE, permissions, configuration, secrets, clock and connections, and say the repair
     Doctor,
-    /// Show or try the configured remotes
+    /// Configure, show, try and remove remotes
     Remote(RemoteArguments),
     /// List, make, replace and revoke the provider's keys
     Keys(KeysArguments),
+    /// Show or empty the cache of what was read
+    Cache(CacheArguments),
     /// Start built-in stand-ins of the providers, mount them, and say what to try
     Demo(DemoArguments),
+    /// Print the script with which a shell completes keymount's arguments
+    ///
+    /// bash: put into ~/.bashrc: source <(keymount completions bash). zsh: the same in ~/.zshrc. fish: put into
+    /// ~/.config/fish/completions/keymount.fish: keymount completions fish | source
+    Completions(CompletionsArguments),
+    /// Print the manual page, or write all of them into a folder
+    Man(ManArguments),
     /// The process that serves mounts; started by `mount`
     #[command(name = "serve-mounts", hide = true)]
     Daemon(DaemonArguments),
@@ -59,11 +76,14 @@ pub enum Command {
 #[derive(Debug, Args)]
 pub struct MountArguments {
     /// A configured remote, or an address: cludz://UUID, storra://FOLDER, reductstore://HOST:PORT/BUCKET, reductstores://HOST
-    #[arg(value_name = "REMOTE[:PATH]|URL")]
-    source: String,
+    #[arg(value_name = "REMOTE[:PATH]|URL", required_unless_present = "all", add = remotes())]
+    source: Option<String>,
     /// An empty directory
-    #[arg(value_name = "DIR")]
-    directory: PathBuf,
+    #[arg(value_name = "DIR", required_unless_present = "all")]
+    directory: Option<PathBuf>,
+    /// Mount every configured remote, each below this directory under its name; what is missing is made and removed again
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["source", "directory"])]
+    all: Option<PathBuf>,
     /// Refuse every change (EROFS)
     #[arg(long)]
     read_only: bool,
@@ -94,6 +114,9 @@ pub struct MountArguments {
     /// Give an operation up after this long without progress [default: 30s]
     #[arg(long, value_name = "TIME", value_parser = parse_timeout)]
     op_timeout: Option<Duration>,
+    /// Transfer at most so many bytes a second, such as 1M, or uploads:downloads, such as 500K:4M or 500K:off
+    #[arg(long, value_name = "RATE[:RATE]", value_parser = parse_bandwidth)]
+    bandwidth: Option<Bandwidth>,
     /// Let close wait until the provider has the file, and say whether it took it
     #[arg(long)]
     sync: bool,
@@ -127,14 +150,14 @@ pub struct UmountArguments {
 #[derive(Debug, Args)]
 pub struct RefreshArguments {
     /// A mounted directory, or a remote: then all its mounts
-    #[arg(value_name = "DIR|REMOTE")]
+    #[arg(value_name = "DIR|REMOTE", add = remotes())]
     pub target: String,
 }
 
 #[derive(Debug, Args)]
 pub struct LoginArguments {
     /// A configured remote with method = "oauth", or whose token is { stored = true } or { keyring = true }
-    #[arg(value_name = "REMOTE")]
+    #[arg(value_name = "REMOTE", add = remotes())]
     pub remote: String,
     /// Keep the token without asking the provider whether it is good
     #[arg(long)]
@@ -153,10 +176,24 @@ pub struct LoginArguments {
     pub keys: bool,
 }
 
+impl LoginArguments {
+    /// As typed without options.
+    pub fn of(remote: &str) -> Self {
+        Self {
+            remote: remote.to_owned(),
+            no_check: false,
+            no_browser: false,
+            device: false,
+            wait: LOGIN_WAIT,
+            keys: false,
+        }
+    }
+}
+
 #[derive(Debug, Args)]
 pub struct LogoutArguments {
     /// A configured remote with method = "oauth", or whose token is { stored = true } or { keyring = true }
-    #[arg(value_name = "REMOTE")]
+    #[arg(value_name = "REMOTE", add = remotes())]
     pub remote: String,
 }
 
@@ -205,24 +242,6 @@ pub enum PendingCommand {
 }
 
 #[derive(Debug, Args)]
-pub struct RemoteArguments {
-    #[command(subcommand)]
-    pub command: RemoteCommand,
-}
-
-#[derive(Debug, Subcommand)]
-pub enum RemoteCommand {
-    /// List the configured remotes
-    List,
-    /// Ask a remote whether the credential is good and what it may do
-    Test {
-        /// A configured remote, or an address
-        #[arg(value_name = "REMOTE[:PATH]|URL")]
-        source: String,
-    },
-}
-
-#[derive(Debug, Args)]
 pub struct KeysArguments {
     #[command(subcommand)]
     pub command: KeysCommand,
@@ -237,7 +256,7 @@ pub enum KeysCommand {
     /// List the keys: names, rights and ends, never the secrets
     List {
         /// A configured remote, or an address
-        #[arg(value_name = "REMOTE|URL")]
+        #[arg(value_name = "REMOTE|URL", add = remotes())]
         source: String,
         /// For programs
         #[arg(long)]
@@ -263,7 +282,7 @@ pub enum KeysCommand {
 #[derive(Debug, Args)]
 pub struct CreateArguments {
     /// A configured remote, or an address
-    #[arg(value_name = "REMOTE|URL")]
+    #[arg(value_name = "REMOTE|URL", add = remotes())]
     pub source: String,
     /// The new key's name
     pub name: String,
@@ -299,7 +318,7 @@ pub struct CreateArguments {
 #[derive(Debug, Args)]
 pub struct RotateArguments {
     /// A configured remote, or an address
-    #[arg(value_name = "REMOTE|URL")]
+    #[arg(value_name = "REMOTE|URL", add = remotes())]
     pub source: String,
     /// Write the new secret to this file instead of the one that the remote reads
     #[arg(long, value_name = "FILE")]
@@ -315,13 +334,51 @@ pub struct RotateArguments {
 #[derive(Debug, Args)]
 pub struct RevokeArguments {
     /// A configured remote, or an address
-    #[arg(value_name = "REMOTE|URL")]
+    #[arg(value_name = "REMOTE|URL", add = remotes())]
     pub source: String,
     /// The key's name, or its id where several have that name
     pub key: String,
     /// Don't ask, and revoke it even if it is in use
     #[arg(long, short)]
     pub yes: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct CacheArguments {
+    #[command(subcommand)]
+    pub command: CacheCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum CacheCommand {
+    /// Show where it is, how much it holds and who uses it
+    Show {
+        /// For programs
+        #[arg(long)]
+        json: bool,
+    },
+    /// Forget what was read. What open files need stays, and so does what isn't at its provider yet
+    Clear {
+        /// For programs
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct CompletionsArguments {
+    #[arg(value_enum)]
+    pub shell: clap_complete::Shell,
+}
+
+#[derive(Debug, Args)]
+pub struct ManArguments {
+    /// Only the page of this command
+    #[arg(value_name = "COMMAND")]
+    pub command: Option<String>,
+    /// Write all pages into this folder, which is made if need be
+    #[arg(long, value_name = "FOLDER", conflicts_with = "command")]
+    pub to: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -367,12 +424,17 @@ impl MountArguments {
             wait_for_login: flag(self.wait_for_login),
             attr_ttl: self.attr_ttl,
             op_timeout: self.op_timeout,
+            bandwidth: self.bandwidth,
             sync: flag(self.sync),
             log_file: self.log_file.map(|path| crate::paths::absolute(&path)),
         };
+        let target = match (self.all, self.source, self.directory) {
+            (Some(below), ..) => Target::All { below },
+            (None, Some(source), Some(directory)) => Target::One { source, directory },
+            (None, ..) => return Err(Failure::new(Exit::Usage, "mount needs a remote and a directory")),
+        };
         Ok(MountRequest {
-            source: self.source,
-            directory: self.directory,
+            target,
             options: list.under(typed),
             mode: if self.foreground {
                 DaemonMode::Foreground

@@ -4,9 +4,9 @@ use std::io::Write;
 
 use super::arguments::DaemonMode;
 use super::exit::{Exit, Failure};
-use super::mount::Readiness;
+use super::mount::{FailedMount, Readiness, exit_of};
 use crate::control::MountReport;
-use crate::daemon::{self, Handoff, LogTarget};
+use crate::daemon::{self, Handoff, LogTarget, NotMounted};
 
 pub fn run(mode: DaemonMode) -> Result<Exit, Failure> {
     daemon::take_name();
@@ -25,12 +25,8 @@ pub fn run(mode: DaemonMode) -> Result<Exit, Failure> {
 
 fn serve(mode: DaemonMode) -> Result<Exit, Failure> {
     let Handoff { spec, verbosity, given } = Handoff::read(std::io::stdin().lock())?;
-    let about = spec
-        .mounts
-        .iter()
-        .map(|mount| mount.remote.label())
-        .collect::<Vec<_>>()
-        .join(", ");
+    let about: Vec<_> = spec.mounts.iter().map(|mount| mount.remote.label()).collect();
+    let about = about.join(", ");
     let mut for_streams = None;
     let log = match &spec.log_file {
         Some(path) => {
@@ -44,9 +40,18 @@ fn serve(mode: DaemonMode) -> Result<Exit, Failure> {
     };
     daemon::start_logging(log, verbosity);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let ready = |mounts: &[MountReport]| {
-        if mode == DaemonMode::Background {
-            tell(&Readiness::Mounted(mounts.to_vec()));
+    let mut failed = Vec::new();
+    let ready = |mounts: &[MountReport], not_mounted: &[NotMounted]| {
+        failed = not_mounted.iter().map(FailedMount::from).collect();
+        if mode == DaemonMode::Foreground {
+            for FailedMount { remote, message, .. } in &failed {
+                eprintln!("keymount: {remote} is not mounted: {message}");
+            }
+        } else {
+            tell(&Readiness::Mounted {
+                mounts: mounts.to_vec(),
+                failed: failed.clone(),
+            });
             if let Err(error) = daemon::leave_terminal(for_streams.as_ref()) {
                 tracing::warn!(%error, "the terminal could not be left");
             }
@@ -56,10 +61,10 @@ fn serve(mode: DaemonMode) -> Result<Exit, Failure> {
         .block_on(daemon::run(spec, given, ready))
         .map_err(|error| Failure::from(error).about(about))?;
     runtime.shutdown_background();
-    Ok(if ended.pending.is_empty() {
-        Exit::Done
-    } else {
-        Exit::PendingLeft
+    Ok(match (ended.mounted, ended.pending.is_empty()) {
+        (0, _) => exit_of(0, &failed),
+        (_, true) => Exit::Done,
+        (_, false) => Exit::PendingLeft,
     })
 }
 

@@ -24,10 +24,11 @@ pub enum Exit {
     FuseUnavailable = 10,
     NotFound = 11,
     Denied = 12,
+    PartlyMounted = 13,
 }
 
 impl Exit {
-    pub const ALL: [(Exit, &str); 13] = [
+    pub const ALL: [(Exit, &str); 14] = [
         (Exit::Done, "done"),
         (Exit::Other, "another failure, or something that doctor found"),
         (Exit::Usage, "the command line is wrong"),
@@ -44,6 +45,7 @@ impl Exit {
         (Exit::FuseUnavailable, "FUSE is not available here"),
         (Exit::NotFound, "the provider has no such storage or directory"),
         (Exit::Denied, "the credential is good but not for this"),
+        (Exit::PartlyMounted, "some remotes are mounted, others could not be"),
     ];
 
     /// The table at the end of `--help`.

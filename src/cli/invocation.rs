@@ -8,7 +8,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use super::arguments::{Arguments, DaemonMode};
 use super::exit::{Exit, Failure};
-use super::mount::{MountRequest, Voice};
+use super::mount::{MountRequest, Target, Voice};
 use crate::config::OptionLayer;
 use crate::daemon::Verbosity;
 
@@ -26,6 +26,7 @@ pub enum Invocation {
 pub struct HelperRequest {
     pub mount: MountRequest,
     pub config: Option<PathBuf>,
+    pub env_file: Option<PathBuf>,
     /// `-f`: check everything but don't mount.
     pub only_check: bool,
 }
@@ -71,7 +72,7 @@ fn with_flag_forms(mut arguments: Vec<OsString>) -> Vec<OsString> {
             break;
         }
         match argument {
-            "--config" => index += 2,
+            "--config" | "--env-file" => index += 2,
             option if option.starts_with('-') => index += 1,
             _ => break,
         }
@@ -141,10 +142,14 @@ fn helper(arguments: impl Iterator<Item = OsString>) -> Result<HelperRequest, Fa
         .into_string()
         .map_err(|_| usage("the remote's name is not UTF-8".to_owned()))?;
     let mut options = OptionLayer::default();
-    let mut config = None;
+    let (mut config, mut env_file) = (None, None);
     for word in lists.iter().flat_map(|list| list.split(',')) {
         if let Some(file) = word.strip_prefix("config=") {
             config = Some(PathBuf::from(file));
+            continue;
+        }
+        if let Some(file) = word.strip_prefix("env_file=") {
+            env_file = Some(PathBuf::from(file));
             continue;
         }
         match options.set_list(word) {
@@ -158,14 +163,17 @@ fn helper(arguments: impl Iterator<Item = OsString>) -> Result<HelperRequest, Fa
     }
     Ok(HelperRequest {
         mount: MountRequest {
-            source,
-            directory: directory.into(),
+            target: Target::One {
+                source,
+                directory: directory.into(),
+            },
             options,
             mode: DaemonMode::Background,
             verbosity: Verbosity::from_count(verbose),
             voice: Voice::Silent,
         },
         config,
+        env_file,
         only_check,
     })
 }
@@ -193,15 +201,19 @@ mod tests {
     #[test]
     fn mount_calls_by_either_name() {
         let request = helper_request(
-            "/sbin/mount.keymount drive:photos /mnt/drive -o rw,_netdev,user,noexec,nosuid,nodev,allow_other,uid=1000,config=/etc/k.toml",
+            "/sbin/mount.keymount drive:photos /mnt/drive -o rw,_netdev,user,noexec,nosuid,nodev,allow_other,uid=1000,config=/etc/k.toml,env_file=/etc/k.env",
         )
         .unwrap();
-        assert_eq!(request.mount.source, "drive:photos");
-        assert_eq!(request.mount.directory, Path::new("/mnt/drive"));
+        let target = Target::One {
+            source: "drive:photos".into(),
+            directory: "/mnt/drive".into(),
+        };
+        assert_eq!(request.mount.target, target);
         assert_eq!(request.mount.options.uid, Some(1000));
         assert_eq!(request.mount.options.allow_other, Some(true));
         assert_eq!(request.mount.options.read_only, None);
         assert_eq!(request.config.as_deref(), Some(Path::new("/etc/k.toml")));
+        assert_eq!(request.env_file.as_deref(), Some(Path::new("/etc/k.env")));
         let request = helper_request("mount.fuse.keymount drive /mnt -fnv -oro,umask=077 -t fuse.keymount").unwrap();
         assert!(request.only_check);
         assert_eq!(request.mount.verbosity, Verbosity::Debug);

@@ -16,15 +16,12 @@ pub async fn run(arguments: &LogoutArguments, paths: &Paths) -> Result<Exit, Fai
     let (_, remote, keepable) = keepable(&arguments.remote, paths)?;
     let name = &remote.name;
     let mut failure = None;
-    let forgotten = match keepable {
-        Keepable::Token(stored) => forget_token(&remote, &stored).await?,
-        Keepable::Grant(oauth) => match forget_grant(&remote, &oauth, paths).await? {
-            Ok(forgotten) => forgotten,
-            Err(untold) => {
-                failure = Some(untold);
-                "forgotten here".to_owned()
-            }
-        },
+    let forgotten = match forget(&remote, keepable, paths).await? {
+        Ok(forgotten) => forgotten,
+        Err(untold) => {
+            failure = Some(untold);
+            "forgotten here".to_owned()
+        }
     };
     println!("{name}: {forgotten}");
     if let Some(manager) = remote.provider.keys_identity()
@@ -53,6 +50,18 @@ pub async fn run(arguments: &LogoutArguments, paths: &Paths) -> Result<Exit, Fai
         }
     }
     failure.map_or(Ok(Exit::Done), Err)
+}
+
+/// Forgets what `login` kept. The inner failure: it is forgotten, and the authorization server could not be told.
+pub async fn forget(
+    remote: &ResolvedRemote,
+    keepable: Keepable,
+    paths: &Paths,
+) -> Result<Result<String, Failure>, Failure> {
+    match keepable {
+        Keepable::Token(stored) => forget_token(remote, &stored).await.map(Ok),
+        Keepable::Grant(oauth) => forget_grant(remote, &oauth, paths).await,
+    }
 }
 
 async fn forget_token(remote: &ResolvedRemote, stored: &StoredSecret) -> Result<String, Failure> {

@@ -3,6 +3,9 @@
 //! It asks daemons and starts them; it knows no provider's protocol and no kernel interface.
 
 mod arguments;
+mod below;
+mod cache;
+mod completions;
 mod daemon;
 mod demo;
 mod doctor;
@@ -13,6 +16,7 @@ mod keys;
 mod locate;
 mod login;
 mod logout;
+mod man;
 mod mount;
 mod pending;
 mod refresh;
@@ -22,9 +26,13 @@ mod terminal;
 mod umount;
 
 use std::ffi::OsString;
+use std::path::Path;
 use std::process::ExitCode;
+use std::sync::OnceLock;
 
-use crate::auth::GivenSecrets;
+use secrecy::ExposeSecret;
+
+use crate::auth::{GivenSecrets, env_file};
 use crate::config::{Config, ResolvedRemote};
 use arguments::{Arguments, Command};
 use exit::{Exit, Failure};
@@ -32,6 +40,14 @@ use invocation::Invocation;
 
 /// Runs the command that these arguments say, and prints at most one sentence about its failure.
 pub fn run(arguments: Vec<OsString>) -> ExitCode {
+    match completions::answer(&arguments) {
+        Ok(false) => {}
+        Ok(true) => return Exit::Done.into(),
+        Err(failure) => {
+            eprintln!("keymount: {failure}");
+            return failure.exit.into();
+        }
+    }
     let outcome = match invocation::read(arguments) {
         Ok(Invocation::Command(arguments)) => dispatch(*arguments),
         Ok(Invocation::MountHelper(request)) => mount::run_as_helper(*request),
@@ -50,9 +66,13 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
 fn dispatch(arguments: Arguments) -> Result<Exit, Failure> {
     let Arguments {
         config,
+        env_file,
         verbose,
         command,
     } = arguments;
+    if let Some(file) = env_file {
+        read_env_file(&file)?;
+    }
     let paths = crate::paths::Paths::from_environment(config.as_deref())?;
     match command {
         Command::Mount(mount) => mount::run(mount.into_request(verbose)?, paths),
@@ -65,6 +85,9 @@ fn dispatch(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Doctor => block_on(doctor::run(&paths)),
         Command::Remote(arguments) => block_on(remote::run(&arguments, &paths)),
         Command::Keys(arguments) => block_on(keys::run(&arguments, &paths)),
+        Command::Cache(arguments) => block_on(cache::run(&arguments, &paths)),
+        Command::Completions(arguments) => completions::run(&arguments),
+        Command::Man(arguments) => man::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments, &paths, verbose),
         Command::Daemon(arguments) => daemon::run(arguments.mode),
     }
@@ -79,8 +102,23 @@ fn block_on(work: impl Future<Output = Result<Exit, Failure>>) -> Result<Exit, F
     outcome
 }
 
+/// Variables of `--env-file`, which never get into this process's environment: its children would have them.
+static ENV_FILE: OnceLock<GivenSecrets> = OnceLock::new();
+
+fn read_env_file(file: &Path) -> Result<(), Failure> {
+    let given = env_file::read(file).map_err(|error| Failure::new(Exit::Credentials, error.message()))?;
+    // A command has one, and it is read before anything else.
+    let _ = ENV_FILE.set(given);
+    Ok(())
+}
+
+/// A variable's value: the file that was named has the first word.
 fn environment(name: &str) -> Option<String> {
-    std::env::var(name).ok()
+    let given = ENV_FILE.get().and_then(|given| given.get(name));
+    match given {
+        Some(value) => Some(value.expose_secret().to_owned()),
+        None => std::env::var(name).ok(),
+    }
 }
 
 /// The values of this process's variables that a remote's secret is kept in.

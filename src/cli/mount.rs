@@ -5,16 +5,22 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use comfy_table::{ContentArrangement, Table, presets};
 use serde::{Deserialize, Serialize};
 
 use super::arguments::DaemonMode;
+use super::below::Below;
 use super::exit::{Exit, Failure};
 use super::invocation::HelperRequest;
-use super::{environment, secret_variables, secrets_of};
-use crate::config::{Config, OptionLayer, ResolvedRemote};
+use super::{environment, read_env_file, secret_variables, secrets_of};
+use crate::auth::GivenSecrets;
+use crate::config::{Config, MountOptions, OptionLayer, ResolvedRemote};
 use crate::control::MountReport;
-use crate::daemon::{DaemonSpec, Handoff, MountPointState, MountSpec, Verbosity, detach_dead, mount_point_state};
+use crate::daemon::{
+    DaemonSpec, Handoff, MountPointState, MountSpec, NotMounted, OnFailure, Verbosity, detach_dead, mount_point_state,
+};
 use crate::paths::{Paths, own_uid};
+use crate::provider::registry::RemotePath;
 
 /// This program, whatever became of its file.
 const SELF: &str = "/proc/self/exe";
@@ -25,12 +31,24 @@ pub const FUSE_CONFIGURATION: &str = "/etc/fuse.conf";
 /// What to mount and how, whoever asked.
 #[derive(Debug)]
 pub struct MountRequest {
-    pub source: String,
-    pub directory: PathBuf,
+    pub target: Target,
     pub options: OptionLayer,
     pub mode: DaemonMode,
     pub verbosity: Verbosity,
     pub voice: Voice,
+}
+
+/// What goes where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    One {
+        source: String,
+        directory: PathBuf,
+    },
+    /// Every configured remote, below this directory.
+    All {
+        below: PathBuf,
+    },
 }
 
 /// Whether success is told.
@@ -44,34 +62,106 @@ pub enum Voice {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Readiness {
-    Mounted(Vec<MountReport>),
-    Failed { exit: u8, message: String },
+    Mounted {
+        mounts: Vec<MountReport>,
+        failed: Vec<FailedMount>,
+    },
+    Failed {
+        exit: u8,
+        message: String,
+    },
+}
+
+/// A remote that isn't mounted while others are.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct FailedMount {
+    pub remote: String,
+    pub exit: u8,
+    pub message: String,
+}
+
+impl FailedMount {
+    pub fn new(remote: impl Into<String>, failure: &Failure) -> Self {
+        Self {
+            remote: remote.into(),
+            exit: failure.exit as u8,
+            message: failure.message().to_owned(),
+        }
+    }
+}
+
+impl From<&NotMounted> for FailedMount {
+    fn from(failed: &NotMounted) -> Self {
+        Self::new(&failed.remote, &Failure::from(failed.error.clone()))
+    }
+}
+
+/// The code for some mounts and some failures.
+pub fn exit_of(mounted: usize, failed: &[FailedMount]) -> Exit {
+    match (mounted, failed) {
+        (_, []) => Exit::Done,
+        (0, [first, rest @ ..]) if rest.iter().all(|other| other.exit == first.exit) => Exit::from_number(first.exit),
+        (0, _) => Exit::Other,
+        _ => Exit::PartlyMounted,
+    }
 }
 
 pub fn run(request: MountRequest, paths: Paths) -> Result<Exit, Failure> {
     let prepared = Prepared::new(&request, paths)?;
     match request.mode {
-        DaemonMode::Foreground => Err(prepared.become_daemon()),
+        DaemonMode::Foreground => {
+            for FailedMount { remote, message, .. } in &prepared.failed {
+                eprintln!("keymount: {remote} is not mounted: {message}");
+            }
+            Err(prepared.become_daemon())
+        }
         DaemonMode::Background => {
-            let mounted = prepared.start_daemon()?;
+            let (mounts, started) = prepared.start_daemon()?;
+            let failed = [prepared.failed, started].concat();
             if request.voice == Voice::SayWhatHappened {
-                for mount in mounted {
-                    println!(
-                        "{} is mounted on {} (rights {})",
-                        mount.remote,
-                        mount.directory.display(),
-                        mount.rights
-                    );
+                match &request.target {
+                    Target::One { .. } => tell_each(&mounts),
+                    Target::All { .. } => println!("{}", table(&mounts, &failed)),
                 }
             }
-            Ok(Exit::Done)
+            Ok(exit_of(mounts.len(), &failed))
         }
     }
+}
+
+fn tell_each(mounts: &[MountReport]) {
+    for mount in mounts {
+        println!(
+            "{} is mounted on {} (rights {})",
+            mount.remote,
+            mount.directory.display(),
+            mount.rights
+        );
+    }
+}
+
+fn table(mounts: &[MountReport], failed: &[FailedMount]) -> Table {
+    let mut table = Table::new();
+    table
+        .load_preset(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Dynamic)
+        .set_header(["REMOTE", "DIRECTORY", "RIGHTS", "STATE"]);
+    for mount in mounts {
+        let directory = mount.directory.display().to_string();
+        table.add_row([mount.remote.as_str(), &directory, &mount.rights, "mounted"]);
+    }
+    for FailedMount { remote, message, .. } in failed {
+        table.add_row([remote.as_str(), "-", "-", &format!("not mounted: {message}")]);
+    }
+    table
 }
 
 /// As `mount(8)` asks.
 pub fn run_as_helper(request: HelperRequest) -> Result<Exit, Failure> {
     let paths = Paths::from_environment(request.config.as_deref())?;
+    if let Some(file) = &request.env_file {
+        read_env_file(file)?;
+    }
     if request.only_check {
         Prepared::new(&request.mount, paths)?;
         return Ok(Exit::Done);
@@ -84,41 +174,96 @@ struct Prepared {
     handoff: Handoff,
     /// Variables that the daemon's environment must not have.
     secret_variables: Vec<String>,
+    /// Remotes that cannot be mounted, whatever the daemon does.
+    failed: Vec<FailedMount>,
+    below: Option<Below>,
 }
 
 impl Prepared {
     fn new(request: &MountRequest, paths: Paths) -> Result<Self, Failure> {
-        let (config, remote) = resolve(&request.source, &paths)?;
-        let gid = rustix::process::getgid().as_raw();
-        let options = remote.mount_options(request.options.clone(), own_uid(), gid);
-        let directory = mount_point(&request.directory)?;
+        match &request.target {
+            Target::One { source, directory } => Self::one(request, source, directory, paths),
+            Target::All { below } => Self::all(request, below, paths),
+        }
+    }
+
+    fn one(request: &MountRequest, source: &str, directory: &Path, paths: Paths) -> Result<Self, Failure> {
+        let (config, remote) = resolve(source, &paths)?;
+        let options = options(&remote, request);
+        let directory = mount_point(directory)?;
         fuse_available(options.allow_other)?;
-        let paths = match &options.cache_dir {
-            Some(folder) => paths.with_cache(folder),
-            None => paths,
-        };
-        let log_file = match request.mode {
-            DaemonMode::Foreground => options.log_file.clone(),
-            DaemonMode::Background => Some(options.log_file.clone().unwrap_or_else(|| paths.log_file())),
-        };
+        let log_file = options.log_file.clone();
         let secret_variables = secret_variables(config.as_ref(), Some(&remote));
         let given = secrets_of(&remote);
         let mount = MountSpec {
             remote,
             directory,
             options,
+            made: Vec::new(),
         };
         Ok(Self {
-            handoff: Handoff {
-                spec: DaemonSpec {
-                    paths,
-                    mounts: vec![mount],
-                    log_file,
-                },
-                verbosity: request.verbosity,
+            handoff: handoff(
+                request,
+                paths,
+                vec![mount],
+                OnFailure::NothingIsMounted,
+                log_file,
                 given,
-            },
+            ),
             secret_variables,
+            failed: Vec::new(),
+            below: None,
+        })
+    }
+
+    fn all(request: &MountRequest, below: &Path, paths: Paths) -> Result<Self, Failure> {
+        let config = Config::load(&paths)?;
+        let remotes: Vec<ResolvedRemote> = config
+            .remotes()
+            .map(|(name, remote)| remote.resolve(name, RemotePath::default()))
+            .collect();
+        if remotes.is_empty() {
+            return Err(Failure::new(
+                Exit::Configuration,
+                format!(
+                    "{} has no remotes to mount; run: keymount remote add",
+                    config.path().display()
+                ),
+            ));
+        }
+        let options: Vec<MountOptions> = remotes.iter().map(|remote| options(remote, request)).collect();
+        fuse_available(options.iter().any(|options| options.allow_other))?;
+        let mut given = GivenSecrets::default();
+        let secret_variables = secret_variables(Some(&config), None);
+        let (mut mounts, mut failed) = (Vec::new(), Vec::new());
+        let mut below = Below::make(below)?;
+        for (remote, options) in remotes.into_iter().zip(options) {
+            let directory = below.directory(&remote.name);
+            match directory.and_then(|directory| mount_point(&directory)) {
+                Ok(directory) => {
+                    given.merge(&secrets_of(&remote));
+                    mounts.push(MountSpec {
+                        made: below.made_for(&directory),
+                        remote,
+                        directory,
+                        options,
+                    });
+                }
+                Err(failure) => failed.push(FailedMount::new(&remote.name, &failure)),
+            }
+        }
+        if mounts.is_empty() {
+            below.remove();
+            let failures: Vec<String> = failed.iter().map(|failed| failed.message.clone()).collect();
+            return Err(Failure::new(exit_of(0, &failed), failures.join("; ")));
+        }
+        // One daemon has one log; those of single remotes are for when they are mounted alone.
+        let log_file = request.options.log_file.clone();
+        Ok(Self {
+            handoff: handoff(request, paths, mounts, OnFailure::OthersGoOn, log_file, given),
+            secret_variables,
+            failed,
+            below: Some(below),
         })
     }
 
@@ -140,14 +285,22 @@ impl Prepared {
         }
     }
 
-    fn start_daemon(&self) -> Result<Vec<MountReport>, Failure> {
+    fn start_daemon(&self) -> Result<(Vec<MountReport>, Vec<FailedMount>), Failure> {
+        let started = self.wait_for_daemon();
+        if let (Err(_), Some(below)) = (&started, &self.below) {
+            below.remove();
+        }
+        started
+    }
+
+    fn wait_for_daemon(&self) -> Result<(Vec<MountReport>, Vec<FailedMount>), Failure> {
         let mut child = self.command("background")?.stdout(Stdio::piped()).spawn()?;
         let mut line = String::new();
         if let Some(stdout) = child.stdout.take() {
             BufReader::new(stdout).read_line(&mut line)?;
         }
         match serde_json::from_str(&line) {
-            Ok(Readiness::Mounted(mounts)) => Ok(mounts),
+            Ok(Readiness::Mounted { mounts, failed }) => Ok((mounts, failed)),
             Ok(Readiness::Failed { exit, message }) => {
                 let _ = child.wait();
                 Err(Failure::new(Exit::from_number(exit), message))
@@ -161,6 +314,35 @@ impl Prepared {
                 ))
             }
         }
+    }
+}
+
+fn options(remote: &ResolvedRemote, request: &MountRequest) -> MountOptions {
+    let gid = rustix::process::getgid().as_raw();
+    remote.mount_options(request.options.clone(), own_uid(), gid)
+}
+
+fn handoff(
+    request: &MountRequest,
+    paths: Paths,
+    mounts: Vec<MountSpec>,
+    on_failure: OnFailure,
+    log_file: Option<PathBuf>,
+    given: GivenSecrets,
+) -> Handoff {
+    let log_file = match request.mode {
+        DaemonMode::Foreground => log_file,
+        DaemonMode::Background => Some(log_file.unwrap_or_else(|| paths.log_file())),
+    };
+    Handoff {
+        spec: DaemonSpec {
+            paths,
+            mounts,
+            on_failure,
+            log_file,
+        },
+        verbosity: request.verbosity,
+        given,
     }
 }
 
@@ -274,5 +456,18 @@ mod tests {
             serde_json::from_str(&line).unwrap(),
             Readiness::Failed { exit: 4, .. }
         ));
+    }
+
+    #[test]
+    fn the_code_says_whether_all_some_or_none_is_mounted() {
+        let failed = |exit: Exit| FailedMount::new("r", &Failure::new(exit, "why"));
+        let (credentials, unreachable) = (failed(Exit::Credentials), failed(Exit::Unreachable));
+        assert_eq!(exit_of(2, &[]), Exit::Done);
+        assert_eq!(exit_of(1, std::slice::from_ref(&credentials)), Exit::PartlyMounted);
+        assert_eq!(
+            exit_of(0, &[credentials.clone(), credentials.clone()]),
+            Exit::Credentials
+        );
+        assert_eq!(exit_of(0, &[credentials, unreachable]), Exit::Other);
     }
 }

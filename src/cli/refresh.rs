@@ -22,9 +22,14 @@ pub async fn run(arguments: &RefreshArguments, paths: &Paths) -> Result<Exit, Fa
         ));
     }
     let mut failure = None;
-    for (daemon, mount) in mounts {
+    let refreshing = mounts.iter().map(|(daemon, mount)| async move {
         let given = given_secrets(mount.credential.variables.iter().map(String::as_str));
-        match daemon.refresh(mount.id, &given).await {
+        daemon.refresh(mount.id, &given).await
+    });
+    // At once: one that doesn't answer holds nobody up.
+    let outcomes = futures_util::future::join_all(refreshing).await;
+    for ((_, mount), outcome) in mounts.into_iter().zip(outcomes) {
+        match outcome {
             Ok(now) => println!(
                 "{}: rights {}, credential {}",
                 now.directory.display(),

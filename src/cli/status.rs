@@ -10,13 +10,15 @@ use serde::Serialize;
 use super::arguments::StatusArguments;
 use super::exit::{Exit, Failure};
 use super::{locate, printable};
-use crate::control::{DaemonReport, Daemons, ErrorReport, MountReport, MountState, seconds};
+use crate::control::{DaemonReport, Daemons, ErrorReport, Known, MountReport, MountState, seconds};
 use crate::daemon::{MountPointState, keymount_mounts, mount_point_state};
 use crate::paths::Paths;
 
 const WATCH_EVERY: Duration = Duration::from_secs(1);
 /// How long a mount without a daemon has to say whether it is alive.
 const LOOK: Duration = Duration::from_secs(2);
+/// A key that isn't replaced for so long is worth a word: 90 days.
+const OLD_KEY: Duration = Duration::from_secs(90 * 86_400);
 /// How many of the latest errors the table shows.
 const ERRORS: usize = 5;
 
@@ -133,11 +135,37 @@ fn render(status: &Status, json: bool) -> Result<String, Failure> {
     }
     let now = seconds(SystemTime::now());
     for mount in &mounts {
+        text.push_str(&old_key(mount, now).unwrap_or_default());
+    }
+    for mount in &mounts {
         for error in mount.last_errors.iter().rev().take(ERRORS) {
             text.push_str(&error_line(mount, error, now));
         }
     }
     Ok(text)
+}
+
+/// A warning about a key that nobody replaced for long, with how that is known.
+fn old_key(mount: &MountReport, now: u64) -> Option<String> {
+    let since = mount.credential.since?;
+    let age = Duration::from_secs(now.checked_sub(since.at)?);
+    if age < OLD_KEY {
+        return None;
+    }
+    let date = jiff::Timestamp::from_second(i64::try_from(since.at).ok()?).ok()?;
+    let date = date.strftime("%Y-%m-%d");
+    let known = match since.known {
+        Known::Made => format!("made on {date}, as the provider says"),
+        Known::Stored => format!("stored on {date}"),
+        Known::Changed => format!("its file was last changed on {date}"),
+        Known::Seen => format!("seen here for the first time on {date}"),
+    };
+    Some(format!(
+        "{}: the key of {} is {} days old ({known}); think of replacing it\n",
+        mount.directory.display(),
+        mount.remote_name(),
+        age.as_secs() / 86_400
+    ))
 }
 
 fn error_line(mount: &MountReport, error: &ErrorReport, now: u64) -> String {
@@ -235,7 +263,7 @@ fn pending(mount: &MountReport) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::{CacheReport, CredentialReport, KeyReport, PendingReport, RenewalReport};
+    use crate::control::{CacheReport, CredentialReport, KeyReport, PendingReport, RenewalReport, SinceReport};
 
     fn mount() -> MountReport {
         MountReport {
@@ -256,6 +284,7 @@ mod tests {
                 scopes: None,
                 renewals: RenewalReport::default(),
                 key: None,
+                since: None,
                 source: Some("env".into()),
             },
             cache: CacheReport::default(),
@@ -363,6 +392,31 @@ mod tests {
             credential(&mount),
             "oauth (sandbox), rejected, scopes files:read files:write"
         );
+    }
+
+    #[test]
+    fn an_old_key_is_named_with_how_its_age_is_known() {
+        const DAY: u64 = 86_400;
+        let mut mount = mount();
+        let mut shown = |days: u64, known| {
+            mount.credential.since = Some(SinceReport { at: 1000 * DAY, known });
+            old_key(&mount, (1000 + days) * DAY)
+        };
+        assert_eq!(shown(89, Known::Stored), None);
+        let said = shown(90, Known::Stored).unwrap();
+        assert_eq!(
+            said,
+            "/mnt/drive: the key of drive is 90 days old (stored on 1972-09-27); think of replacing it\n"
+        );
+        for (known, part) in [
+            (Known::Made, "as the provider says"),
+            (Known::Changed, "its file was last changed"),
+            (Known::Seen, "seen here for the first time"),
+        ] {
+            assert!(shown(400, known).is_some_and(|said| said.contains(part)));
+        }
+        mount.credential.since = None;
+        assert_eq!(old_key(&mount, u64::MAX), None);
     }
 
     #[test]

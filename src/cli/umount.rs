@@ -23,68 +23,85 @@ pub async fn run(arguments: &UmountArguments, paths: &Paths) -> Result<Exit, Fai
     if mounts.is_empty() {
         return without_daemon(directory, arguments.lazy);
     }
-    let mut exit = Exit::Done;
-    for (daemon, mount) in mounts {
-        let mode = if arguments.lazy {
-            UnmountMode::Lazy
-        } else if arguments.no_wait {
-            UnmountMode::NoWait
-        } else {
-            UnmountMode::IfUnused
-        };
-        match unmount(daemon, mount, mode).await {
-            Ok(unmounted) if unmounted.pending.is_empty() => {}
+    let mode = if arguments.lazy {
+        UnmountMode::Lazy
+    } else if arguments.no_wait {
+        UnmountMode::NoWait
+    } else {
+        UnmountMode::IfUnused
+    };
+    let (mut exit, mut failure) = (Exit::Done, None);
+    for ((_, mount), outcome) in mounts.iter().zip(unmount(&mounts, mode).await) {
+        let failed = match outcome {
+            Ok(unmounted) if unmounted.pending.is_empty() => continue,
             Ok(unmounted) => {
                 tell_pending(mount, mode, &unmounted);
                 exit = Exit::PendingLeft;
+                continue;
             }
-            Err(error) if error.kind() == ErrorKind::Busy => return Err(busy(&mount.directory)),
+            Err(error) if error.kind() == ErrorKind::Busy => busy(&mount.directory),
             // The daemon ended after its last mount, before its answer was through.
-            Err(error) if error.kind() == ErrorKind::Unreachable && is_gone(&mount.directory) => {}
-            Err(error) => return Err(Failure::from(error).about(mount.directory.display())),
+            Err(error) if error.kind() == ErrorKind::Unreachable && is_gone(&mount.directory) => continue,
+            Err(error) => Failure::from(error).about(mount.directory.display()),
+        };
+        match failure {
+            None => failure = Some(failed),
+            Some(_) => eprintln!("keymount: {failed}"),
         }
     }
-    Ok(exit)
+    failure.map_or(Ok(exit), Err)
 }
 
-async fn unmount(daemon: &Daemon, mount: &MountReport, mode: UnmountMode) -> Result<Unmounted, Error> {
-    let bar = bar(mount);
-    let mut unmounting = std::pin::pin!(daemon.unmount(mount.id, mode));
-    let outcome = loop {
+/// All at once, with one bar: none waits for the uploads of another.
+async fn unmount(mounts: &[(&Daemon, &MountReport)], mode: UnmountMode) -> Vec<Result<Unmounted, Error>> {
+    let bar = bar(mounts.iter().map(|(_, mount)| *mount));
+    let all = mounts.iter().map(|(daemon, mount)| daemon.unmount(mount.id, mode));
+    let mut unmounting = std::pin::pin!(futures_util::future::join_all(all));
+    let mut daemons: Vec<&Daemon> = mounts.iter().map(|(daemon, _)| *daemon).collect();
+    daemons.dedup_by_key(|daemon| daemon.report.pid);
+    let outcomes = loop {
         match tokio::time::timeout(LOOK_EVERY, unmounting.as_mut()).await {
-            Ok(outcome) => break outcome,
+            Ok(outcomes) => break outcomes,
             Err(_) => {
-                if let Ok(report) = daemon.status().await
-                    && let Some(now) = report.mounts.iter().find(|now| now.id == mount.id)
-                {
-                    move_bar(&bar, now);
+                let mut now = Vec::new();
+                for daemon in &daemons {
+                    // One that is gone has nothing left.
+                    if let Ok(report) = daemon.status().await {
+                        let of = |mount: &MountReport| {
+                            mounts
+                                .iter()
+                                .any(|(its, known)| its.report.pid == report.pid && known.id == mount.id)
+                        };
+                        now.extend(report.mounts.iter().filter(|mount| of(mount)).cloned());
+                    }
                 }
+                move_bar(&bar, now.iter());
             }
         }
     };
     bar.finish_and_clear();
-    outcome
+    outcomes
 }
 
 /// Shown on a terminal only, and only when there is something to wait for.
-fn bar(mount: &MountReport) -> ProgressBar {
-    if mount.pending.is_empty() {
+fn bar<'a>(mounts: impl Iterator<Item = &'a MountReport> + Clone) -> ProgressBar {
+    if mounts.clone().all(|mount| mount.pending.is_empty()) {
         return ProgressBar::hidden();
     }
-    let bar = ProgressBar::new(mount.pending_bytes());
+    let bar = ProgressBar::new(mounts.clone().map(MountReport::pending_bytes).sum());
     if let Ok(style) = ProgressStyle::with_template("uploading {bar:30} {bytes}/{total_bytes} {msg}") {
         bar.set_style(style);
     }
-    move_bar(&bar, mount);
+    move_bar(&bar, mounts);
     bar
 }
 
-fn move_bar(bar: &ProgressBar, mount: &MountReport) {
-    let left = mount.pending_bytes();
+fn move_bar<'a>(bar: &ProgressBar, mounts: impl Iterator<Item = &'a MountReport> + Clone) {
+    let left = mounts.clone().map(MountReport::pending_bytes).sum();
     let total = bar.length().unwrap_or_default().max(left);
     bar.set_length(total);
     bar.set_position(total - left);
-    bar.set_message(match mount.pending.len() {
+    bar.set_message(match mounts.map(|mount| mount.pending.len()).sum() {
         1 => "1 file left".to_owned(),
         files => format!("{files} files left"),
     });

@@ -19,6 +19,7 @@ use crate::provider::registry::{ProviderSpec, RemotePath};
 #[derive(Debug)]
 pub struct Config {
     path: PathBuf,
+    files: StoreSpec,
     remotes: BTreeMap<String, ConfiguredRemote>,
 }
 
@@ -42,10 +43,7 @@ impl Config {
         let text = match std::fs::read_to_string(path) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && origin == ConfigOrigin::Default => {
-                return Ok(Self {
-                    path: path.to_path_buf(),
-                    remotes: BTreeMap::new(),
-                });
+                return Self::parse(path, "", &paths.secrets());
             }
             Err(error) => {
                 return Err(ConfigError::new(format!(
@@ -59,7 +57,7 @@ impl Config {
             .map_err(|error| ConfigError::new(format!("{}: {error}", path.display())))
     }
 
-    fn parse(path: &Path, text: &str, secrets: &Path) -> Result<Self, ConfigError> {
+    pub(super) fn parse(path: &Path, text: &str, secrets: &Path) -> Result<Self, ConfigError> {
         let table: Table = text.parse().map_err(|error| syntax(text, &error))?;
         let mut top = Keys::new("", table);
         let files = store(&mut top, secrets)?;
@@ -76,12 +74,18 @@ impl Config {
         top.finish()?;
         Ok(Self {
             path: path.to_path_buf(),
+            files,
             remotes,
         })
     }
 
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The files that keep secrets.
+    pub fn files(&self) -> &StoreSpec {
+        &self.files
     }
 
     pub fn remotes(&self) -> impl Iterator<Item = (&str, &ConfiguredRemote)> {
@@ -110,11 +114,11 @@ impl Config {
         }
     }
 
-    fn no_such_remote(&self, name: &str) -> ConfigError {
+    pub(super) fn no_such_remote(&self, name: &str) -> ConfigError {
         let known: Vec<&str> = self.remotes.keys().map(String::as_str).collect();
         let there = if known.is_empty() {
             format!(
-                "{} has none; write one there or give an address such as cludz://UUID",
+                "{} has none; run: keymount remote add, or give an address such as cludz://UUID",
                 self.path.display()
             )
         } else {
@@ -191,7 +195,8 @@ fn remote(
 ) -> Result<(String, ConfiguredRemote), ConfigError> {
     let place = format!("{above}.{name}");
     let usable = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.');
-    if name.is_empty() || !name.chars().all(usable) {
+    // A remote's name is a directory's, too: `mount --all`.
+    if name.trim_matches('.').is_empty() || !name.chars().all(usable) {
         return Err(ConfigError::new(format!(
             "a remote's name has letters, digits, '-', '_' and '.' only, unlike {name:?}"
         )));

@@ -3,6 +3,7 @@
 //! It reads and checks; it fetches no secret and calls no provider. Its results hold no secret, so they may be written
 //! anywhere.
 
+mod edit;
 mod file;
 mod keys;
 pub mod options;
@@ -10,12 +11,14 @@ mod providers;
 mod source;
 mod url;
 
+pub use edit::{NewRemote, Place, Setting, Written};
 pub use file::{Config, ConfiguredRemote};
 pub use options::{DiskCacheUse, MountOptions, OPTIONS, OptionLayer, OptionSpec, WithoutLogin};
 
 use ::url::Url;
 use serde::{Deserialize, Serialize};
 
+pub use crate::model::Bandwidth;
 use crate::model::Rights;
 use crate::provider::registry::{ProviderSpec, RemotePath};
 

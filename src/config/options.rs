@@ -2,6 +2,7 @@
 //!
 //! Layers are laid over each other, and the last word is the command line's.
 
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::source::expand_home;
 use super::{ConfigError, suggestion};
+use crate::model::Bandwidth;
 use crate::provider::registry::ProviderSpec;
 
 /// How long one operation may go without progress unless told otherwise.
@@ -62,7 +64,7 @@ pub struct OptionSpec {
 }
 
 /// All options, by the names used in `-o` and in the configuration; the command line writes them with hyphens.
-pub const OPTIONS: [OptionSpec; 13] = [
+pub const OPTIONS: [OptionSpec; 14] = [
     OptionSpec {
         name: "read_only",
         set: |layer, value| truth(value).map(|value| layer.read_only = Some(value)),
@@ -104,6 +106,10 @@ pub const OPTIONS: [OptionSpec; 13] = [
         set: |layer, value| parse_timeout(needed(value)?).map(|value| layer.op_timeout = Some(value)),
     },
     OptionSpec {
+        name: "bandwidth",
+        set: |layer, value| parse_bandwidth(needed(value)?).map(|value| layer.bandwidth = Some(value)),
+    },
+    OptionSpec {
         name: "sync",
         set: |layer, value| truth(value).map(|value| layer.sync = Some(value)),
     },
@@ -131,6 +137,8 @@ pub struct OptionLayer {
     pub no_disk_cache: Option<bool>,
     pub attr_ttl: Option<Duration>,
     pub op_timeout: Option<Duration>,
+    #[serde(default)]
+    pub bandwidth: Option<Bandwidth>,
     pub sync: Option<bool>,
     pub wait_for_login: Option<bool>,
     pub log_file: Option<PathBuf>,
@@ -150,6 +158,9 @@ pub struct MountOptions {
     pub attr_ttl: Duration,
     /// How long an operation may go without progress.
     pub op_timeout: Duration,
+    /// How fast content may move, of this mount alone.
+    #[serde(default)]
+    pub bandwidth: Bandwidth,
     /// Whether `close` waits until the provider has the file.
     pub sync: bool,
     pub without_login: WithoutLogin,
@@ -245,6 +256,7 @@ impl OptionLayer {
             no_disk_cache: over.no_disk_cache.or(self.no_disk_cache),
             attr_ttl: over.attr_ttl.or(self.attr_ttl),
             op_timeout: over.op_timeout.or(self.op_timeout),
+            bandwidth: over.bandwidth.or(self.bandwidth),
             sync: over.sync.or(self.sync),
             wait_for_login: over.wait_for_login.or(self.wait_for_login),
             log_file: over.log_file.or(self.log_file),
@@ -267,6 +279,7 @@ impl OptionLayer {
             },
             attr_ttl: self.attr_ttl.unwrap_or(DEFAULT_ATTR_TTL),
             op_timeout: self.op_timeout.unwrap_or(DEFAULT_OP_TIMEOUT),
+            bandwidth: self.bandwidth.unwrap_or_default(),
             sync: self.sync.unwrap_or(false),
             without_login: if self.wait_for_login.unwrap_or(false) {
                 WithoutLogin::Wait
@@ -339,6 +352,28 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
     } else {
         Err(malformed())
     }
+}
+
+/// Bytes a second in both directions, or `uploads:downloads`; `off` is no limit.
+pub fn parse_bandwidth(text: &str) -> Result<Bandwidth, String> {
+    let rate = |text: &str| match text {
+        "off" => Ok(None),
+        text => match parse_size(text).map(NonZeroU64::new) {
+            Ok(Some(rate)) => Ok(Some(rate)),
+            Ok(None) => Err("nothing moves at no bytes a second; off is no limit".to_owned()),
+            Err(_) => Err(format!("{text:?} is no rate, such as 500K or 2M, or off")),
+        },
+    };
+    Ok(match text.split_once(':') {
+        Some((up, down)) => Bandwidth {
+            up: rate(up)?,
+            down: rate(down)?,
+        },
+        None => Bandwidth {
+            up: rate(text)?,
+            down: rate(text)?,
+        },
+    })
 }
 
 /// Seconds, or with a unit: `500ms`, `10s`, `5m`, `2h`.
@@ -458,6 +493,18 @@ mod tests {
         }
         for text in ["", "G", "-1", "1X", "1.2.3", "99999999T"] {
             assert!(parse_size(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn bandwidths_are_for_both_directions_or_for_each() {
+        let read = |text| parse_bandwidth(text).map(|rates| (rates.up.map(u64::from), rates.down.map(u64::from)));
+        assert_eq!(read("2M"), Ok((Some(2 << 20), Some(2 << 20))));
+        assert_eq!(read("500K:1MB"), Ok((Some(500 << 10), Some(1_000_000))));
+        assert_eq!(read("off:1K"), Ok((None, Some(1024))));
+        assert_eq!(read("off"), Ok((None, None)));
+        for text in ["0", "1K:0", "fast", "", "1K:", "1K:2K:3K"] {
+            assert!(read(text).is_err(), "{text}");
         }
     }
 

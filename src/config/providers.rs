@@ -10,32 +10,37 @@ use super::{ConfigError, listed, suggestion};
 use crate::auth::oauth::{AuthorizationServer, OauthSpec};
 use crate::model::Error;
 use crate::provider::registry::{
-    CloudSyncAuth, CloudSyncSpec, CludzAuth, CludzSpec, DEFAULT_REGION, DstorAuth, DstorSpec, KeyId, Network, OnUnlink,
-    PROVIDERS, ProviderSpec, RecordNames, ReductstoreAuth, ReductstoreSpec, RemotePath, S3Auth, S3Spec, StaticKey,
-    StorraSpec, TokenSending, WebdavAuth, WebdavSpec, check_username, cloudsync_server,
+    CloudSyncAuth, CloudSyncSpec, CludzAuth, CludzSpec, DEFAULT_REGION, DstorAuth, DstorSpec, FORMS, Form, KeyId,
+    Network, OnUnlink, ProviderSpec, RecordNames, ReductstoreAuth, ReductstoreSpec, RemotePath, S3Auth, S3Spec,
+    StaticKey, StorraSpec, TokenSending, WebdavAuth, WebdavSpec, check_username, cloudsync_server, form,
 };
 
 /// Reads the provider's own keys and its `auth` tables.
 pub fn read(keys: &mut Keys, keeper: Keeper<'_>) -> Result<ProviderSpec, ConfigError> {
     let kind = keys.required_text("provider")?;
-    match kind.as_str() {
-        "cludz" => cludz(keys, keeper),
-        "cloudsync" => cloudsync(keys, keeper),
-        "storra" => storra(keys, keeper),
-        "dstor" => dstor(keys, keeper),
-        "reductstore" => reductstore(keys, keeper),
-        "s3" => s3(keys, keeper),
-        "webdav" => webdav(keys, keeper),
-        unknown => Err(ConfigError::new(format!(
-            "{} = {unknown:?} is not a provider (there are {}){}",
+    let unknown = || {
+        let words = FORMS.map(|form| form.kind);
+        ConfigError::new(format!(
+            "{} = {kind:?} is not a provider (there are {}){}",
             keys.name("provider"),
-            listed(&PROVIDERS),
-            suggestion(unknown, PROVIDERS)
-        ))),
+            listed(&words),
+            suggestion(&kind, words)
+        ))
+    };
+    let form = form(&kind).ok_or_else(unknown)?;
+    match form.kind {
+        "cludz" => cludz(keys, form, keeper),
+        "cloudsync" => cloudsync(keys, form, keeper),
+        "storra" => storra(keys, form, keeper),
+        "dstor" => dstor(keys, form, keeper),
+        "reductstore" => reductstore(keys, form, keeper),
+        "s3" => s3(keys, form, keeper),
+        "webdav" => webdav(keys, form, keeper),
+        other => Err(ConfigError::new(format!("{other} cannot be configured"))),
     }
 }
 
-fn cludz(keys: &mut Keys, keeper: Keeper<'_>) -> Result<ProviderSpec, ConfigError> {
+fn cludz(keys: &mut Keys, form: &Form, keeper: Keeper<'_>) -> Result<ProviderSpec, ConfigError> {
     let storage = keys.required_text("storage")?;
     let storage = Uuid::parse_str(&storage).map_err(|_| {
         ConfigError::new(format!(
@@ -43,7 +48,7 @@ fn cludz(keys: &mut Keys, keeper: Keeper<'_>) -> Result<ProviderSpec, ConfigErro
             keys.name("storage")
         ))
     })?;
-    let auth = match authentication(keys, &["token", "none"])? {
+    let auth = match authentication(keys, form)? {
         (mut auth, "token") => {
             let token = source::required(&mut auth, "token", keeper)?;
             let send = match auth.text("send")?.as_deref() {
@@ -67,7 +72,7 @@ fn cludz(keys: &mut Keys, keeper: Keeper<'_>) -> Result<ProviderSpec, ConfigErro
     Ok(ProviderSpec::Cludz(CludzSpec { storage, auth }))
 }
 
-fn reductstore(keys: &mut Keys, keeper: Keeper<'_>) -> Result<ProviderSpec, ConfigError> {
+fn reductstore(keys: &mut Keys, form: &Form, keeper: Keeper<'_>) -> Result<ProviderSpec, ConfigError> {
     let bucket = keys.text("bucket")?.filter(|bucket| !bucket.is_empty());
     let names = match keys.text("names")?.as_deref() {
         None | Some("label") => RecordNames::Label,
@@ -79,7 +84,7 @@ fn reductstore(keys: &mut Keys, keeper: Keeper<'_>) -> Result<ProviderSpec, Conf
             )));
         }
     };
-    let auth = match authentication(keys, &["token", "none"])? {
+    let auth = match authentication(keys, form)? {
         (mut auth, "token") => {
             let token = source::required(&mut auth, "token", keeper)?;
             auth.finish()?;
@@ -107,12 +112,12 @@ fn reductstore(keys: &mut Keys, keeper: Keeper<'_>) -> Result<ProviderSpec, Conf
     }))
 }
 
-fn s3(keys: &mut Keys, keeper: Keeper<'_>) -> Result<ProviderSpec, ConfigError> {
+fn s3(keys: &mut Keys, form: &Form, keeper: Keeper<'_>) -> Result<ProviderSpec, ConfigError> {
     let bucket = keys.required_text("bucket")?;
     check_bucket(&keys.name("bucket"), &bucket)?;
     let region = keys.text("region")?.filter(|region| !region.is_empty());
     let prefix = folder(keys, "prefix")?;
-    let auth = match authentication(keys, &["static", "chain", "none"])? {
+    let auth = match authentication(keys, form)? {
         (mut auth, "static") => {
             let access_key_id = if auth.has_text("access_key_id") {
                 KeyId::Text(auth.required_text("access_key_id")?)
@@ -158,9 +163,9 @@ pub fn check_bucket(name: &str, bucket: &str) -> Result<(), ConfigError> {
     Ok(())
 }
 
-fn webdav(keys: &mut Keys, keeper: Keeper<'_>) -> Result<ProviderSpec, ConfigError> {
+fn webdav(keys: &mut Keys, form: &Form, keeper: Keeper<'_>) -> Result<ProviderSpec, ConfigError> {
     let root = folder(keys, "root")?;
-    let auth = match authentication(keys, &["basic", "bearer", "none"])? {
+    let auth = match authentication(keys, form)? {
         (mut auth, "basic") => {
             let username = auth.required_text("username")?;
             check_username(&username)
@@ -189,10 +194,10 @@ fn folder(keys: &mut Keys, key: &'static str) -> Result<RemotePath, ConfigError>
         .map_err(|error: Error| ConfigError::new(format!("{}: {}", keys.name(key), error.message())))
 }
 
-fn cloudsync(keys: &mut Keys, keeper: Keeper<'_>) -> Result<ProviderSpec, ConfigError> {
+fn cloudsync(keys: &mut Keys, form: &Form, keeper: Keeper<'_>) -> Result<ProviderSpec, ConfigError> {
     let workspace = keys.text("workspace")?.filter(|workspace| !workspace.is_empty());
     let auth_endpoint = optional_address(keys, "auth_endpoint")?;
-    let auth = match authentication(keys, &["api-key", "oauth", "access-token"])? {
+    let auth = match authentication(keys, form)? {
         (mut auth, "api-key") => {
             let key = source::required(&mut auth, "key", keeper)?;
             auth.finish()?;
@@ -241,9 +246,9 @@ fn oauth(mut auth: Keys, server: AuthorizationServer, keeper: Keeper<'_>) -> Res
     })
 }
 
-fn storra(keys: &mut Keys, keeper: Keeper<'_>) -> Result<ProviderSpec, ConfigError> {
+fn storra(keys: &mut Keys, form: &Form, keeper: Keeper<'_>) -> Result<ProviderSpec, ConfigError> {
     let chmod_publishes = keys.truth("chmod_publishes")?;
-    let (mut auth, _) = authentication(keys, &["api-key"])?;
+    let (mut auth, _) = authentication(keys, form)?;
     let key = source::required(&mut auth, "key", keeper)?;
     auth.finish()?;
     let keys_auth = match keys.section("keys_auth")? {
@@ -262,7 +267,7 @@ fn storra(keys: &mut Keys, keeper: Keeper<'_>) -> Result<ProviderSpec, ConfigErr
     }))
 }
 
-fn dstor(keys: &mut Keys, keeper: Keeper<'_>) -> Result<ProviderSpec, ConfigError> {
+fn dstor(keys: &mut Keys, form: &Form, keeper: Keeper<'_>) -> Result<ProviderSpec, ConfigError> {
     let network = match keys.text("network")?.as_deref() {
         None | Some("production") => Network::Production,
         Some("testnet") => Network::Testnet,
@@ -310,7 +315,7 @@ fn dstor(keys: &mut Keys, keeper: Keeper<'_>) -> Result<ProviderSpec, ConfigErro
             Some(path)
         }
     };
-    let (auth, kept) = match authentication(keys, &["temp-token", "login"])? {
+    let (auth, kept) = match authentication(keys, form)? {
         (mut auth, "temp-token") => {
             let api_key = source::required(&mut auth, "api_key", keeper)?;
             let lifetime = match auth.text("lifetime")? {
@@ -369,9 +374,9 @@ pub fn address(name: &str, text: &str) -> Result<Url, ConfigError> {
 }
 
 /// The `auth` table and the method it names, one of those that the provider has.
-fn authentication(keys: &mut Keys, methods: &[&'static str]) -> Result<(Keys, &'static str), ConfigError> {
+fn authentication(keys: &mut Keys, form: &Form) -> Result<(Keys, &'static str), ConfigError> {
     match keys.section("auth")? {
-        Some(auth) => method(auth, methods),
+        Some(auth) => method(auth, &form.method_words()),
         None => Err(keys.missing("auth")),
     }
 }
@@ -396,6 +401,7 @@ mod tests {
 
     use super::*;
     use crate::auth::StoreSpec;
+    use crate::provider::registry::{Answer, Field};
 
     fn dstor_spec(own: &str, auth: &str) -> Result<DstorSpec, String> {
         let text = format!("provider = \"dstor\"\n{own}\n[auth]\n{auth}");
@@ -412,6 +418,54 @@ mod tests {
             Ok(ProviderSpec::Dstor(spec)) => Ok(spec),
             Ok(other) => panic!("{other:?} is no remote at dStor"),
             Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// What a form offers is what is read, and the other way round as far as a form can know.
+    #[test]
+    fn every_form_filled_in_is_a_remote() {
+        let said = |field: &Field| match field.answer {
+            Answer::Text { example } => format!("{} = \"{example}\"\n", field.key),
+            Answer::Choice(words) => format!("{} = \"{}\"\n", field.key, words[words.len() - 1]),
+            Answer::Truth => format!("{} = true\n", field.key),
+        };
+        for form in FORMS {
+            for method in form.methods {
+                let own: String = form.fields.iter().map(said).collect();
+                // The two name the same server.
+                let fields = method.fields.iter().filter(|field| field.key != "issuer");
+                let auth: String = fields.map(said).collect();
+                let secrets = method.secrets.iter();
+                let secrets: String = secrets
+                    .map(|secret| format!("{} = {{ stored = true }}\n", secret.key))
+                    .collect();
+                let text = format!(
+                    "provider = \"{}\"\n{own}[auth]\nmethod = \"{}\"\n{auth}{secrets}",
+                    form.kind, method.word
+                );
+                let mut keys = Keys::new("remotes.r", text.parse().unwrap());
+                let files = StoreSpec::Files {
+                    folder: "/secrets".into(),
+                    passphrase: None,
+                };
+                let keeper = Keeper {
+                    remote: "r",
+                    files: &files,
+                };
+                let spec = read(&mut keys, keeper).unwrap_or_else(|error| panic!("{text}\n{error}"));
+                assert!(keys.text("endpoint").is_ok());
+                keys.finish().unwrap_or_else(|error| panic!("{text}\n{error}"));
+                assert_eq!((spec.kind(), spec.method()), (form.kind, method.word));
+                let words = method.secrets.iter().map(|secret| secret.word);
+                if let Some(main) = method.main_secret() {
+                    assert_eq!(spec.secret_word(), main.word);
+                    assert!(words.clone().any(|word| word == main.word));
+                }
+                let stored: Vec<&str> = spec.stored_secrets().map(|stored| stored.field.as_str()).collect();
+                for secret in method.secrets {
+                    assert!(stored.contains(&secret.key), "{stored:?}");
+                }
+            }
         }
     }
 

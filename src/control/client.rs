@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use secrecy::ExposeSecret;
 
-use super::{DaemonReport, MountReport, UnmountMode, UnmountRequest, Unmounted};
+use super::{DaemonReport, Emptied, MountReport, UnmountMode, UnmountRequest, Unmounted};
 use crate::auth::GivenSecrets;
 use crate::model::{Error, ErrorKind, Result};
 use crate::net::{LocalAnswer, LocalClient};
@@ -14,6 +14,9 @@ use crate::paths::{Paths, SocketFile, own_uid};
 
 /// How long a daemon has to say how it is; it needs no network for that.
 const STATUS_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long emptying a cache may take: many files are removed.
+const EMPTYING: Duration = Duration::from_secs(120);
 
 /// A running daemon.
 #[derive(Clone, Debug)]
@@ -112,6 +115,15 @@ impl Daemon {
                 .post(&format!("/mounts/{mount}/retry"), &nothing, Some(STATUS_PATIENCE))
                 .await?,
         )
+    }
+
+    /// Empties its caches, but for what open files need.
+    ///
+    /// # Errors
+    /// When the daemon is gone.
+    pub async fn empty_caches(&self) -> Result<Emptied> {
+        let nothing: BTreeMap<&str, &str> = BTreeMap::new();
+        done(self.client.post("/cache/clear", &nothing, Some(EMPTYING)).await?)
     }
 
     /// Waits until the mount is gone, as long as uploads get on.

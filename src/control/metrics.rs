@@ -141,12 +141,14 @@ mod tests {
                     waits: 6,
                 },
                 key: None,
+                since: None,
                 source: Some("env".into()),
             },
             cache: CacheReport {
                 memory: 1,
                 disk: 2,
                 disk_limit: None,
+                folder: None,
             },
             pending: vec![PendingReport {
                 path: "/a".into(),

@@ -13,10 +13,10 @@ mod tests;
 pub use client::{Daemon, Daemons};
 pub use listener::{GuardedListener, bind};
 pub use report::{
-    CacheReport, CredentialReport, DaemonReport, ErrorReport, KeyReport, MountReport, MountState, PendingReport,
-    RenewalReport, Unmounted, seconds,
+    CacheReport, CredentialReport, DaemonReport, Emptied, ErrorReport, KeyReport, Known, MountReport, MountState,
+    PendingReport, RenewalReport, SinceReport, Unmounted, seconds,
 };
-pub use server::{Facts, Mounted, UnmountError, serve};
+pub use server::{Caches, Facts, Mounted, UnmountError, serve};
 
 use serde::{Deserialize, Serialize};
 

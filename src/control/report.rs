@@ -78,6 +78,31 @@ pub struct CredentialReport {
     /// What the provider tells about the key in use, if it does.
     #[serde(default)]
     pub key: Option<KeyReport>,
+    /// Since when a key that doesn't renew itself is in use.
+    #[serde(default)]
+    pub since: Option<SinceReport>,
+}
+
+/// The age of a key, and who says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SinceReport {
+    /// Seconds since 1970.
+    pub at: u64,
+    pub known: Known,
+}
+
+/// How it is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Known {
+    /// The provider says when it made the key.
+    Made,
+    /// keymount put it into its store then.
+    Stored,
+    /// The file that it is read from was last changed then.
+    Changed,
+    /// keymount saw it then for the first time.
+    Seen,
 }
 
 /// What renewing a credential took.
@@ -107,12 +132,23 @@ pub struct KeyReport {
 }
 
 /// In bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CacheReport {
     pub memory: u64,
     pub disk: u64,
     /// `None` without a cache on disk.
     pub disk_limit: Option<u64>,
+    /// The folder of the cache on disk.
+    #[serde(default)]
+    pub folder: Option<PathBuf>,
+}
+
+/// What emptying a daemon's caches came to, in bytes, in memory and on disk together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Emptied {
+    pub freed: u64,
+    /// What open files need.
+    pub kept: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -167,6 +203,7 @@ impl CredentialReport {
                 waits: counts.waits,
             },
             key: None,
+            since: None,
         }
     }
 
@@ -186,6 +223,10 @@ impl CredentialReport {
 }
 
 impl CredentialReport {
+    pub fn in_use_since(self, since: Option<SinceReport>) -> Self {
+        Self { since, ..self }
+    }
+
     pub fn with_key(self, key: Option<KeyReport>) -> Self {
         Self { key, ..self }
     }

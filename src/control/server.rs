@@ -16,7 +16,9 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use super::report::seconds;
-use super::{DaemonReport, GuardedListener, MountReport, MountState, UnmountMode, UnmountRequest, Unmounted, metrics};
+use super::{
+    DaemonReport, Emptied, GuardedListener, MountReport, MountState, UnmountMode, UnmountRequest, Unmounted, metrics,
+};
 use crate::auth::GivenSecrets;
 use crate::model::{Error, ErrorKind, Result};
 
@@ -42,6 +44,13 @@ pub trait Mounted: Send + Sync + 'static {
     async fn unmount(&self, mode: UnmountMode) -> Result<Unmounted, UnmountError>;
 }
 
+/// What the mounts of a daemon share of what was read.
+#[async_trait]
+pub trait Caches: Send + Sync + 'static {
+    /// Drops everything that no open file needs.
+    async fn empty(&self) -> Emptied;
+}
+
 /// Why a directory is still mounted.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum UnmountError {
@@ -61,6 +70,7 @@ pub struct Facts {
 struct Shared {
     facts: Facts,
     mounts: Vec<Arc<dyn Mounted>>,
+    caches: Arc<dyn Caches>,
 }
 
 /// Answers on the socket until told to stop, then finishes the answers under way.
@@ -71,12 +81,14 @@ pub async fn serve(
     listener: GuardedListener,
     facts: Facts,
     mounts: Vec<Arc<dyn Mounted>>,
+    caches: Arc<dyn Caches>,
     stop: CancellationToken,
 ) -> std::io::Result<()> {
-    let shared = Arc::new(Shared { facts, mounts });
+    let shared = Arc::new(Shared { facts, mounts, caches });
     let router = Router::new()
         .route("/status", get(status))
         .route("/metrics", get(measures))
+        .route("/cache/clear", post(empty_caches))
         .route("/mounts/{id}/refresh", post(refresh))
         .route("/mounts/{id}/retry", post(retry))
         .route("/mounts/{id}/unmount", post(unmount))
@@ -142,6 +154,10 @@ async fn measures(State(shared): State<Arc<Shared>>) -> Response {
     // The exposition format's own content type.
     let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
     (kind, metrics::render(&shared.report())).into_response()
+}
+
+async fn empty_caches(State(shared): State<Arc<Shared>>) -> Json<Emptied> {
+    Json(shared.caches.empty().await)
 }
 
 async fn refresh(

@@ -20,6 +20,15 @@ struct FakeMount {
     busy: bool,
 }
 
+struct FakeCaches;
+
+#[async_trait]
+impl Caches for FakeCaches {
+    async fn empty(&self) -> Emptied {
+        Emptied { freed: 5, kept: 7 }
+    }
+}
+
 #[async_trait]
 impl Mounted for FakeMount {
     fn report(&self) -> MountReport {
@@ -41,6 +50,7 @@ impl Mounted for FakeMount {
                 scopes: None,
                 renewals: RenewalReport::default(),
                 key: None,
+                since: None,
                 source: Some("env".into()),
             },
             cache: CacheReport::default(),
@@ -94,7 +104,7 @@ impl Served {
             started: SystemTime::UNIX_EPOCH,
             log_file: None,
         };
-        tokio::spawn(serve(listener, facts, mounts, stop.clone()));
+        tokio::spawn(serve(listener, facts, mounts, Arc::new(FakeCaches), stop.clone()));
         Self {
             paths,
             stop,

@@ -82,7 +82,7 @@ impl Handoff {
 mod tests {
     use super::*;
     use crate::config::{OptionLayer, ResolvedRemote};
-    use crate::daemon::MountSpec;
+    use crate::daemon::{MountSpec, OnFailure};
     use crate::paths::Paths;
     use crate::provider::registry::{CludzAuth, CludzSpec, ProviderSpec, RemotePath, TokenSending};
 
@@ -111,7 +111,9 @@ mod tests {
                     remote,
                     directory: "/mnt".into(),
                     options: OptionLayer::default().resolve(1, 2),
+                    made: vec!["/mnt".into()],
                 }],
+                on_failure: OnFailure::OthersGoOn,
                 log_file: None,
             },
             verbosity: Verbosity::Normal,

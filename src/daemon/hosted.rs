@@ -1,9 +1,10 @@
 //! One mount of this daemon, from the kernel's "mounted" to the last upload after its end.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -11,12 +12,14 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::drain::{Drains, drain};
+use super::first_seen::first_seen;
 use super::stack::{RootAtStart, Stack};
 use super::{Detach, MountSpec, Stage, StartError};
 use crate::auth::{GivenSecrets, Vitals};
+use crate::cache::ContentId;
 use crate::control::{
-    CredentialReport, ErrorReport, KeyReport, MountReport, MountState, Mounted, PendingReport, UnmountError,
-    UnmountMode, Unmounted, seconds,
+    CredentialReport, ErrorReport, KeyReport, Known, MountReport, MountState, Mounted, PendingReport, SinceReport,
+    UnmountError, UnmountMode, Unmounted, seconds,
 };
 use crate::fuse::{self, MountSettings, Session};
 use crate::model::{ErrorKind, Result};
@@ -57,6 +60,9 @@ pub struct HostedMount {
     saved: Mutex<Vec<PendingReport>>,
     /// Whether `unsent` has copies.
     exported: AtomicBool,
+    /// When this key was first seen, if nothing else dates it.
+    seen: Mutex<Option<SystemTime>>,
+    first_seen: PathBuf,
     /// Whether what earlier daemons left was taken over; it can't be before the root is known.
     resumed: AtomicBool,
 }
@@ -97,7 +103,10 @@ impl HostedMount {
             saved: Mutex::default(),
             exported: AtomicBool::new(false),
             resumed: AtomicBool::new(known),
+            seen: Mutex::default(),
+            first_seen: paths.first_seen(),
         });
+        hosted.date_key();
         tokio::spawn(Arc::clone(&hosted).outlive());
         tokio::spawn(Arc::clone(&hosted).follow_credential());
         Ok(hosted)
@@ -106,6 +115,7 @@ impl HostedMount {
     /// Waits for the end of the mount, then for its uploads.
     async fn outlive(self: Arc<Self>) {
         self.session.ended().await;
+        self.tidy();
         if self.waiting() > 0 {
             info!(files = self.waiting(), "unmounted; uploads go on");
             self.advance(Phase::Finishing);
@@ -162,6 +172,33 @@ impl HostedMount {
         }
     }
 
+    /// Notes since when the key is known here, where its place doesn't say how old it is.
+    fn date_key(&self) {
+        let source = self.spec.remote.provider.secret_source();
+        if source.is_none_or(|source| source.written().is_some()) {
+            return;
+        }
+        let credential = self.stack.authenticator.as_ref();
+        match first_seen(&self.first_seen, &self.spec.remote.name, credential, SystemTime::now()) {
+            Ok(seen) => *self.seen.lock() = seen,
+            Err(error) => warn!(%error, "since when the key is in use isn't known"),
+        }
+    }
+
+    /// Since when a key is in use that somebody has to replace; by the best witness.
+    fn key_since(&self, made: Option<SystemTime>) -> Option<SinceReport> {
+        let source = self.spec.remote.provider.secret_source()?;
+        let known = if source.stored().is_some() {
+            Known::Stored
+        } else {
+            Known::Changed
+        };
+        let since = made.map(|at| (at, Known::Made));
+        let since = since.or_else(|| source.written().map(|at| (at, known)));
+        let (at, known) = since.or_else(|| self.seen.lock().map(|at| (at, Known::Seen)))?;
+        Some(SinceReport { at: seconds(at), known })
+    }
+
     /// Takes over what earlier daemons of this remote left, once.
     async fn resume(&self) {
         if self.spec.options.read_only || self.resumed.swap(true, Ordering::AcqRel) {
@@ -181,6 +218,12 @@ impl HostedMount {
             }
         }
         self.session.detach(how).await
+    }
+
+    /// Removes the directories that were made for this mount and are empty. Those for others may be among them; the last
+    /// one that goes takes them along.
+    fn tidy(&self) {
+        remove_made(&self.spec);
     }
 
     /// Never back.
@@ -219,9 +262,15 @@ impl HostedMount {
                 Err(error) if error.kind() != ErrorKind::NotFound => warn!(%error, "the directory stays mounted"),
                 _ => {}
             }
+            self.tidy();
         }
         self.save_unsent();
         self.advance(Phase::Finished);
+    }
+
+    /// Content that open files of this mount need.
+    pub fn content_in_use(&self) -> HashSet<ContentId> {
+        self.stack.fs.content_in_use()
     }
 
     /// Finishes what the credential has begun.
@@ -263,6 +312,14 @@ impl HostedMount {
             error: file.error,
         };
         self.stack.fs.pending().into_iter().map(describe).collect()
+    }
+}
+
+/// As far as they are empty.
+pub fn remove_made(spec: &MountSpec) {
+    for directory in &spec.made {
+        // One that holds something stays.
+        let _ = std::fs::remove_dir(directory);
     }
 }
 
@@ -313,9 +370,10 @@ impl Mounted for HostedMount {
             read_only: self.spec.options.read_only,
             rights: self.stack.fs.root_rights().to_string(),
             credential: CredentialReport::new(authenticator.as_ref(), key.as_ref().and_then(|key| key.expires))
+                .in_use_since(self.key_since(key.as_ref().and_then(|key| key.created)))
                 .kept_in(self.spec.remote.provider.place_word(), self.spec.remote.variables())
                 .with_key(key.map(key_report)),
-            cache: self.stack.cache_report(),
+            cache: self.stack.cache_report(&self.spec.options),
             pending: self.pending(),
             last_errors: last_errors.collect(),
         }
@@ -323,6 +381,7 @@ impl Mounted for HostedMount {
 
     async fn refresh(&self, given: &GivenSecrets) -> Result<()> {
         self.stack.authenticator.refresh(given).await?;
+        self.date_key();
         self.stack.fs.refresh().await?;
         self.resume().await;
         info!(
@@ -353,6 +412,7 @@ impl Mounted for HostedMount {
                 Err(error) if error.kind() == ErrorKind::Busy => return Err(UnmountError::Busy),
                 Err(error) => return Err(UnmountError::Failed(error)),
             }
+            self.tidy();
             if mode == UnmountMode::Lazy {
                 self.advance(Phase::Detached);
             } else if tokio::time::timeout(LETTING_GO, self.session.ended()).await.is_err() {

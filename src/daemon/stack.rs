@@ -1,5 +1,7 @@
 //! Puts one remote's rooms together, from the credential up to the file system.
 
+use std::collections::{BTreeMap, HashSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use tracing::warn;
@@ -10,12 +12,12 @@ use crate::api::{Api, PlainHttp};
 use crate::auth::oauth::{OauthClient, OauthSpec};
 use crate::auth::renewing::{Exchange, Keeper, Renewing, Settings, SystemClock};
 use crate::auth::{Anonymous, Authenticator, GivenSecrets, StaticToken, StoredSecret, TokenPlacement};
-use crate::cache::{BlockCache, DiskCache, Layered, MemoryCache};
-use crate::config::{DiskCacheUse, ResolvedRemote, WithoutLogin};
-use crate::control::CacheReport;
+use crate::cache::{BlockCache, ContentId, DiskCache, Layered, MemoryCache};
+use crate::config::{DiskCacheUse, MountOptions, ResolvedRemote, WithoutLogin};
+use crate::control::{CacheReport, Emptied};
 use crate::fetch::{FetchSettings, Fetcher};
 use crate::fs::{CloseMeans, FileSystem, FsSettings};
-use crate::model::{Entry, Error, ErrorKind, Result};
+use crate::model::{Bandwidth, Entry, Error, ErrorKind, Result};
 use crate::net::{Dialect, Transport, TransportSettings};
 use crate::outbox::{Spool, sweep};
 use crate::paths::{Paths, private_directory};
@@ -41,37 +43,45 @@ const LARGEST_WHOLE: u64 = 64 << 30;
 pub struct Common {
     state: Arc<StateDb>,
     memory: Arc<MemoryCache>,
-    /// The cache on disk with its cap in bytes.
-    disk: Option<(Arc<DiskCache>, u64)>,
+    disks: Vec<Disk>,
     paths: Paths,
 }
 
+/// A cache on disk.
+struct Disk {
+    folder: PathBuf,
+    cache: Arc<DiskCache>,
+    /// In bytes.
+    cap: u64,
+}
+
 impl Common {
-    /// Opens the state and the caches; the disk cache's cap is the largest that a mount asks for.
+    /// Opens the state and the caches; a disk cache's cap is the largest that a mount asks for in its folder.
     pub async fn open(paths: &Paths, mounts: &[MountSpec]) -> Result<Self> {
-        let cap = mounts
-            .iter()
-            .filter_map(|mount| match mount.options.disk_cache {
-                DiskCacheUse::Limited(cap) => Some(cap),
-                DiskCacheUse::Off => None,
-            })
-            .max();
+        let mut caps = BTreeMap::new();
+        for mount in mounts {
+            if let DiskCacheUse::Limited(cap) = mount.options.disk_cache {
+                let paths = cache_paths(paths, &mount.options);
+                let (_, largest) = caps.entry(paths.blocks()).or_insert((paths, cap));
+                *largest = cap.max(*largest);
+            }
+        }
         let owned = paths.clone();
         let opening = tokio::task::spawn_blocking(move || -> Result<Self> {
-            for directory in [owned.state(), owned.cache()] {
-                private_directory(directory)?;
-            }
-            let disk = match cap {
+            private_directory(owned.state())?;
+            let mut disks = Vec::new();
+            for (folder, (paths, cap)) in caps {
+                private_directory(paths.cache())?;
                 // Without it everything works, only less fast.
-                Some(cap) => match DiskCache::open(&owned.blocks(), cap) {
-                    Ok(disk) => Some((Arc::new(disk), cap)),
-                    Err(error) => {
-                        warn!(%error, "there is no cache on disk; what was read is kept in memory only");
-                        None
-                    }
-                },
-                None => None,
-            };
+                match DiskCache::open(&folder, cap) {
+                    Ok(cache) => disks.push(Disk {
+                        folder,
+                        cache: Arc::new(cache),
+                        cap,
+                    }),
+                    Err(error) => warn!(%error, "there is no cache on disk; what was read is kept in memory only"),
+                }
+            }
             let state = StateDb::open(&owned.state_database())?;
             match state.journaled(None) {
                 Ok(rows) => sweep(&owned.staging(), |spool| rows.iter().any(|row| row.spool == spool)),
@@ -80,7 +90,7 @@ impl Common {
             Ok(Self {
                 state: Arc::new(state),
                 memory: Arc::new(MemoryCache::new(MEMORY_CACHE)),
-                disk,
+                disks,
                 paths: owned,
             })
         });
@@ -89,22 +99,59 @@ impl Common {
             .unwrap_or_else(|_| Err(Error::internal("opening the state was interrupted")))
     }
 
-    fn cache(&self, wanted: DiskCacheUse) -> Arc<dyn BlockCache> {
+    fn disk(&self, options: &MountOptions) -> Option<&Disk> {
+        let DiskCacheUse::Limited(_) = options.disk_cache else {
+            return None;
+        };
+        let folder = cache_paths(&self.paths, options).blocks();
+        self.disks.iter().find(|disk| disk.folder == folder)
+    }
+
+    fn cache(&self, options: &MountOptions) -> Arc<dyn BlockCache> {
         let memory = Arc::clone(&self.memory);
-        match (&self.disk, wanted) {
-            (Some((disk, _)), DiskCacheUse::Limited(_)) => {
-                Arc::new(Layered::new(memory, Arc::clone(disk) as Arc<dyn BlockCache>))
-            }
-            _ => memory,
+        match self.disk(options) {
+            Some(disk) => Arc::new(Layered::new(memory, Arc::clone(&disk.cache) as Arc<dyn BlockCache>)),
+            None => memory,
         }
     }
 
-    fn report(&self) -> CacheReport {
+    /// Of the caches that a mount with these options uses; others may use them, too.
+    pub fn report(&self, options: &MountOptions) -> CacheReport {
+        let disk = self.disk(options);
         CacheReport {
             memory: self.memory.usage().bytes,
-            disk: self.disk.as_ref().map_or(0, |(disk, _)| disk.usage().bytes),
-            disk_limit: self.disk.as_ref().map(|(_, cap)| *cap),
+            disk: disk.map_or(0, |disk| disk.cache.usage().bytes),
+            disk_limit: disk.map(|disk| disk.cap),
+            folder: disk.map(|disk| disk.folder.clone()),
         }
+    }
+
+    /// Drops what was read, but for these versions.
+    pub async fn empty(&self, keep: &HashSet<ContentId>) -> Emptied {
+        let before = self.held();
+        self.memory.clear(keep).await;
+        for disk in &self.disks {
+            disk.cache.clear(keep).await;
+        }
+        let kept = self.held();
+        Emptied {
+            freed: before.saturating_sub(kept),
+            kept,
+        }
+    }
+
+    /// In bytes.
+    fn held(&self) -> u64 {
+        let disks = self.disks.iter().map(|disk| disk.cache.usage().bytes);
+        self.memory.usage().bytes + disks.sum::<u64>()
+    }
+}
+
+/// Where a mount's cache is.
+fn cache_paths(paths: &Paths, options: &MountOptions) -> Paths {
+    match &options.cache_dir {
+        Some(folder) => paths.with_cache(folder),
+        None => paths.clone(),
     }
 }
 
@@ -133,7 +180,10 @@ impl Stack {
         let remote = Remote::open(
             &mount.remote,
             &common.paths,
-            patience,
+            Reach {
+                patience,
+                bandwidth: options.bandwidth,
+            },
             options.without_login,
             given,
             state,
@@ -148,7 +198,7 @@ impl Stack {
             spill_limit: LARGEST_WHOLE,
             memory: IN_FLIGHT,
         };
-        let cache = common.cache(options.disk_cache);
+        let cache = common.cache(options);
         let fetcher = Arc::new(Fetcher::new(Arc::clone(&provider), cache, fetching));
         let settings = FsSettings {
             read_only: options.read_only,
@@ -173,9 +223,16 @@ impl Stack {
         })
     }
 
-    pub fn cache_report(&self) -> CacheReport {
-        self.common.report()
+    pub fn cache_report(&self, options: &MountOptions) -> CacheReport {
+        self.common.report(options)
     }
+}
+
+/// How patiently a provider is asked, and how fast content moves.
+#[derive(Clone, Copy, Debug)]
+pub struct Reach {
+    pub patience: TransportSettings,
+    pub bandwidth: Bandwidth,
 }
 
 /// A provider and who asks it.
@@ -189,11 +246,12 @@ impl Remote {
     pub async fn open(
         remote: &ResolvedRemote,
         paths: &Paths,
-        patience: TransportSettings,
+        reach: Reach,
         without_login: WithoutLogin,
         given: &GivenSecrets,
         state: impl FnOnce() -> Result<Arc<StateDb>>,
     ) -> Result<Self, StartError> {
+        let Reach { patience, bandwidth } = reach;
         let holder = Holder::open(remote, paths, patience, without_login, given)
             .await
             .map_err(Stage::Credential.failed())?;
@@ -202,7 +260,7 @@ impl Remote {
             let api = Arc::new(Api::new(
                 remote.endpoint.clone(),
                 plain_http(remote),
-                Transport::new(patience)?,
+                Transport::new(patience)?.limited(bandwidth),
                 Arc::clone(&authenticator),
                 dialect(&remote.provider),
             )?);

@@ -7,12 +7,13 @@ use secrecy::SecretString;
 
 use super::Stage;
 use super::StartError;
-use super::stack::Remote;
+use super::stack::{Reach, Remote};
 use crate::auth::{GivenSecrets, SecretSource};
 use crate::config::{ResolvedRemote, WithoutLogin};
-use crate::model::{Result, Rights};
+use crate::model::{Bandwidth, Result, Rights};
 use crate::net::{TransportSettings, reach};
 use crate::paths::{Paths, private_directory};
+use crate::provider::keys::KeyInfo;
 use crate::provider::registry::ProviderSpec;
 use crate::state::StateDb;
 
@@ -27,6 +28,10 @@ const CANDIDATE: &str = "(given)";
 pub struct Trial {
     /// On the directory that would be mounted.
     pub rights: Rights,
+    /// The environment that the credential is for, where it says so itself: `sandbox`.
+    pub environment: Option<&'static str>,
+    /// The key in use, where the provider tells it.
+    pub key: Option<KeyInfo>,
 }
 
 /// The provider's clock beside this machine's.
@@ -49,7 +54,10 @@ pub async fn try_remote(remote: &ResolvedRemote, paths: &Paths, given: &GivenSec
     let opened = Remote::open(
         remote,
         paths,
-        TransportSettings::within(PATIENCE),
+        Reach {
+            patience: TransportSettings::within(PATIENCE),
+            bandwidth: Bandwidth::default(),
+        },
         WithoutLogin::Fail,
         given,
         state,
@@ -58,15 +66,26 @@ pub async fn try_remote(remote: &ResolvedRemote, paths: &Paths, given: &GivenSec
     let root = opened.provider.probe().await;
     opened.authenticator.close().await;
     let root = root.map_err(Stage::Probe.failed())?;
-    Ok(Trial { rights: root.rights })
+    Ok(Trial {
+        rights: root.rights,
+        environment: opened.authenticator.environment(),
+        key: opened.provider.current_key(),
+    })
 }
 
 /// Like `try_remote`, with a token that is kept nowhere yet.
 ///
 /// # Errors
 /// With the step that failed.
-pub async fn try_token(remote: &ResolvedRemote, paths: &Paths, token: &SecretString) -> Result<Trial, StartError> {
-    let (candidate, given) = with_token(remote, token);
+pub async fn try_token(
+    remote: &ResolvedRemote,
+    paths: &Paths,
+    token: &SecretString,
+    given: &GivenSecrets,
+) -> Result<Trial, StartError> {
+    let (candidate, candidates_secret) = with_token(remote, token);
+    let mut given = given.clone();
+    given.merge(&candidates_secret);
     try_remote(&candidate, paths, &given).await
 }
 

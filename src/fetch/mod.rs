@@ -14,7 +14,7 @@ mod pattern;
 mod source;
 mod spill;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 
@@ -87,6 +87,13 @@ impl Fetcher {
     /// Drops what is cached of a version.
     pub async fn forget(&self, object: &ObjectId) {
         self.0.cache.forget(&self.content(object)).await;
+    }
+
+    /// The versions that somebody has open or is reading.
+    pub fn in_use(&self) -> HashSet<ContentId> {
+        let open = self.0.open.lock();
+        let used = open.iter().filter(|(_, object)| object.strong_count() > 0);
+        used.map(|(content, _)| *content).collect()
     }
 
     pub fn cache(&self) -> &Arc<dyn BlockCache> {

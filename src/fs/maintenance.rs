@@ -1,5 +1,6 @@
 //! What the daemon asks of a mount beside the kernel: refresh, pending files, errors in words, `df`.
 
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::{FileSystem, Ino, KernelCaches};
+use crate::cache::ContentId;
 use crate::model::{Entry, Error, ErrorKind, Result, Usage};
 use crate::outbox::save_copy;
 
@@ -101,6 +103,11 @@ impl FileSystem {
             })
         };
         self.table.dirty().into_iter().filter_map(describe).collect()
+    }
+
+    /// Content that somebody has open or is reading: emptying a cache must leave it.
+    pub fn content_in_use(&self) -> HashSet<ContentId> {
+        self.fetcher.in_use()
     }
 
     /// Tries once to send everything that is pending; several at once where the queue runs.

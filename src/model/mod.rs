@@ -2,6 +2,7 @@
 //!
 //! Validated types without I/O. It knows no provider, no kernel and no clock beyond `SystemTime`.
 
+mod bandwidth;
 mod entry;
 mod error;
 mod indexed;
@@ -9,6 +10,7 @@ mod name;
 mod progress;
 mod rights;
 
+pub use bandwidth::Bandwidth;
 pub use entry::{Entry, Kind, ObjectId, ObjectKey, Usage, Version};
 pub use error::{Error, ErrorKind, Result};
 pub use indexed::{ContentAddress, IndexId, Indexed, IndexedContent, IndexedFile};

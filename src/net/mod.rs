@@ -10,6 +10,7 @@ mod redirect;
 mod request;
 mod retry;
 mod status;
+mod throttle;
 mod transport;
 
 pub use local::{LocalAnswer, LocalClient};

@@ -17,8 +17,9 @@ use tracing::debug;
 use super::redirect::{self, MAX_REDIRECTS};
 use super::request::FilePart;
 use super::retry::Reach;
+use super::throttle::Throttle;
 use super::{Body, Credential, Dialect, Metering, RateBucket, Replay, Request, RetryPolicy, error_for};
-use crate::model::{Error, ErrorKind, Progress, Result};
+use crate::model::{Bandwidth, Error, ErrorKind, Progress, Result};
 
 /// The longest error body that is read for its message, in bytes.
 const MAX_REFUSAL: usize = 64 * 1024;
@@ -28,6 +29,9 @@ const MAX_DOCUMENT: usize = 64 * 1024 * 1024;
 /// The headers of one HTTP/2 answer, in bytes: ReductStore describes its records in headers, and 16 KiB, the client's own
 /// limit, are soon full.
 const MAX_HEADERS: u32 = 1024 * 1024;
+
+/// A body of at most so many bytes, such as a question in JSON, is sent in one piece and not slowed.
+const SMALL: usize = 16 * 1024;
 
 /// How often an upload is looked at for progress.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -55,6 +59,7 @@ impl TransportSettings {
 pub struct Transport {
     client: reqwest::Client,
     settings: TransportSettings,
+    throttle: Option<Arc<Throttle>>,
 }
 
 struct Failure {
@@ -82,7 +87,19 @@ impl Transport {
             .http2_max_header_list_size(MAX_HEADERS)
             .build()
             .map_err(|error| Error::internal("the HTTP client cannot be set up").with_source(error))?;
-        Ok(Self { client, settings })
+        Ok(Self {
+            client,
+            settings,
+            throttle: None,
+        })
+    }
+
+    /// The same connections with a limit on how fast content moves; clones share it.
+    pub fn limited(self, bandwidth: Bandwidth) -> Self {
+        Self {
+            throttle: Throttle::new(bandwidth).map(Arc::new),
+            ..self
+        }
     }
 
     /// Sends until an answer in 2xx came or the failure is final.
@@ -126,7 +143,7 @@ impl Transport {
                 .exchange(request, request.url.clone(), &Credential::None, true)
                 .await
                 .map_err(|failure| failure.error)?;
-            let response = Response::new(response, self.settings.stall);
+            let response = Response::new(response, self.settings.stall, None);
             let (status, headers) = (response.status, response.headers.clone());
             match response.up_to(limit, request.purpose).await? {
                 (body, true) => Ok(Answer { status, headers, body }),
@@ -190,7 +207,7 @@ impl Transport {
             let is_home = url.origin() == origin;
             let response = self.exchange(request, url.clone(), &carried, is_home).await?;
             if !is_redirect(response.status()) {
-                return Ok(Response::new(response, self.settings.stall));
+                return Ok(Response::new(response, self.settings.stall, self.throttle.clone()));
             }
             let location = response
                 .headers()
@@ -236,10 +253,16 @@ impl Transport {
         let builder = self.client.request(request.method.clone(), url).headers(headers);
         let builder = match &request.body {
             Body::Empty => builder,
+            Body::Bytes(bytes) if bytes.len() > SMALL && self.limits_uploads() => {
+                let body = stream::iter([Ok(bytes.clone())]).boxed();
+                builder
+                    .header(reqwest::header::CONTENT_LENGTH, HeaderValue::from(bytes.len()))
+                    .body(reqwest::Body::wrap_stream(self.watched(body, Arc::clone(&moved))))
+            }
             Body::Bytes(bytes) => builder.body(bytes.clone()),
             Body::Stream { len, open } => builder
                 .header(reqwest::header::CONTENT_LENGTH, HeaderValue::from(*len))
-                .body(reqwest::Body::wrap_stream(watched(open(), Arc::clone(&moved)))),
+                .body(reqwest::Body::wrap_stream(self.watched(open(), Arc::clone(&moved)))),
             Body::Multipart { fields, file } => {
                 let form = fields
                     .iter()
@@ -248,7 +271,7 @@ impl Transport {
                     });
                 builder.multipart(form.part(
                     file.field.clone(),
-                    part(file, Arc::clone(&moved)).map_err(|error| Failure {
+                    self.part(file, Arc::clone(&moved)).map_err(|error| Failure {
                         error,
                         reach: Reach::NotSent,
                     })?,
@@ -278,6 +301,36 @@ impl Transport {
                 }
             }
         }
+    }
+}
+
+impl Transport {
+    fn limits_uploads(&self) -> bool {
+        self.throttle.as_ref().is_some_and(|throttle| throttle.limits_uploads())
+    }
+
+    /// Counts a body's chunks as they are taken for sending, no faster than they may go.
+    fn watched(
+        &self,
+        body: BoxStream<'static, Result<Bytes>>,
+        moved: Arc<AtomicU64>,
+    ) -> impl Stream<Item = Result<Bytes>> + Send + 'static {
+        let body = match &self.throttle {
+            Some(throttle) => Arc::clone(throttle).upload(body),
+            None => body,
+        };
+        // The stream is polled by the connection's task, so the operation's own counter is looked up at the receiving end.
+        body.inspect(move |_| {
+            moved.fetch_add(1, Ordering::Relaxed);
+        })
+    }
+
+    fn part(&self, file: &FilePart, moved: Arc<AtomicU64>) -> Result<reqwest::multipart::Part> {
+        let body = reqwest::Body::wrap_stream(self.watched((file.open)(), moved));
+        reqwest::multipart::Part::stream_with_length(body, file.len)
+            .file_name(file.file_name.clone())
+            .mime_str(&file.content_type)
+            .map_err(|error| Error::internal("a content type is malformed").with_source(error))
     }
 }
 
@@ -337,40 +390,23 @@ fn root_cause(error: &dyn std::error::Error) -> String {
     cause.to_string()
 }
 
-fn part(file: &FilePart, moved: Arc<AtomicU64>) -> Result<reqwest::multipart::Part> {
-    let body = reqwest::Body::wrap_stream(watched((file.open)(), moved));
-    reqwest::multipart::Part::stream_with_length(body, file.len)
-        .file_name(file.file_name.clone())
-        .mime_str(&file.content_type)
-        .map_err(|error| Error::internal("a content type is malformed").with_source(error))
-}
-
-/// Counts a body's chunks as they are taken for sending.
-fn watched(
-    body: BoxStream<'static, Result<Bytes>>,
-    moved: Arc<AtomicU64>,
-) -> impl Stream<Item = Result<Bytes>> + Send + 'static {
-    // The stream is polled by the connection's task, so the operation's own counter is looked up at the receiving end.
-    body.inspect(move |_| {
-        moved.fetch_add(1, Ordering::Relaxed);
-    })
-}
-
 /// An answer whose body hasn't been read yet.
 pub struct Response {
     pub status: StatusCode,
     pub headers: HeaderMap,
     inner: reqwest::Response,
     stall: Duration,
+    throttle: Option<Arc<Throttle>>,
 }
 
 impl Response {
-    fn new(inner: reqwest::Response, stall: Duration) -> Self {
+    fn new(inner: reqwest::Response, stall: Duration, throttle: Option<Arc<Throttle>>) -> Self {
         Self {
             status: inner.status(),
             headers: inner.headers().clone(),
             inner,
             stall,
+            throttle,
         }
     }
 
@@ -382,11 +418,14 @@ impl Response {
     /// The body as it arrives; an early end is `Unreachable`, a pause longer than the deadline `TimedOut`.
     pub fn stream(self, purpose: &'static str) -> BoxStream<'static, Result<Bytes>> {
         let stall = self.stall;
-        stream::try_unfold(self.inner, move |mut inner| async move {
+        stream::try_unfold((self.inner, self.throttle), move |(mut inner, throttle)| async move {
             match tokio::time::timeout(stall, inner.chunk()).await {
                 Ok(Ok(Some(chunk))) => {
                     Progress::tick();
-                    Ok(Some((chunk, inner)))
+                    if let Some(throttle) = &throttle {
+                        throttle.downloaded(chunk.len()).await;
+                    }
+                    Ok(Some((chunk, (inner, throttle))))
                 }
                 Ok(Ok(None)) => Ok(None),
                 Ok(Err(error)) => {

@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod all;
 mod cloudsync;
 mod cludz;
 mod demo;
@@ -21,6 +22,7 @@ mod outbox;
 #[path = "../support/program.rs"]
 mod program;
 mod reductstore;
+mod remotes;
 #[path = "../support/s3.rs"]
 mod s3_server;
 mod sandbox;

@@ -723,3 +723,52 @@ fn a_login_of_somebody_else_opens_nothing() {
         it.person.unmount();
     }
 }
+
+/// `remote add` with a grant: the answers, the client's secret, the browser, and what the grant may do.
+#[test]
+fn adding_a_remote_leads_into_the_login() {
+    let mut it = Account::new(Who::me());
+    it.person.configure("");
+    let folder = it.person.path("work").display().to_string();
+    // A browser that agrees to everything, and keeps cookies as browsers do.
+    let browser = "#!/bin/sh\ncurl --silent --location --cookie '' --output /dev/null \"$1\" &\n";
+    it.person.file("work/xdg-open", browser, 0o755);
+    it.person.variable("PATH", &format!("{folder}:/usr/bin:/bin"));
+    it.person.variable("DISPLAY", ":99");
+    let endpoint = format!("{}v1\n", it.api.url());
+    let add = format!(
+        "\"$KEYMOUNT\" remote add --set auth_endpoint={}; echo \"code $?\"",
+        it.auth.url()
+    );
+    let secret = format!("{CLIENT_SECRET}\n");
+    let shown = it.person.on_a_terminal(
+        &add,
+        &[
+            ("Where is your storage?", "cloudsync\n"),
+            ("How do you prove who you are?", "oauth\n"),
+            ("called [cloudsync]: ", "work\n"),
+            ("Which workspace", "project\n"),
+            ("[https://api.cloudsync.io/v1]: ", endpoint.as_str()),
+            ("client id", "keymount\n"),
+            ("What to ask for", "\n"),
+            (
+                "Client secret [the application has none] (not shown): ",
+                secret.as_str(),
+            ),
+        ],
+    );
+    assert!(shown.contains("the client secret is kept in"), "{shown}");
+    assert!(
+        shown.contains("access is granted") && shown.contains("code 0"),
+        "{shown}"
+    );
+    assert!(shown.contains("it may read, write and delete"), "{shown}");
+    assert!(!shown.contains(CLIENT_SECRET), "{shown}");
+    it.person.mount("work", &[]);
+    it.person.sh("echo text > file && cat file").ok();
+    it.person.unmount();
+    let said = it.person.keymount(["remote", "remove", "work", "--yes"]).ok();
+    assert!(said.contains("client_secret is forgotten"), "{said}");
+    let kept = std::fs::read_dir(it.person.path("state/keymount/secrets")).unwrap();
+    assert_eq!(kept.count(), 0, "nothing is left in the store");
+}

@@ -4,6 +4,7 @@ use std::fs::{DirBuilder, File, Metadata, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use async_trait::async_trait;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -116,6 +117,12 @@ pub(super) fn stamp(folder: &Path, remote: &str, field: &str) -> Stamp {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Stamp::Missing,
         Err(_) => Stamp::Unknown,
     }
+}
+
+/// When a secret was put there.
+pub(super) fn written(folder: &Path, remote: &str, field: &str) -> Option<SystemTime> {
+    let metadata = std::fs::symlink_metadata(folder.join(file_name(remote, field)));
+    metadata.and_then(|file| file.modified()).ok()
 }
 
 /// Files and key derivation keep a thread busy for up to some hundred milliseconds.

@@ -7,6 +7,7 @@ mod keyring;
 mod sealed;
 
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 use async_trait::async_trait;
 use secrecy::{ExposeSecret, SecretString};
@@ -143,6 +144,14 @@ impl StoredSecret {
     pub fn variable(&self) -> Option<&str> {
         match &self.store {
             StoreSpec::Files { passphrase, .. } => passphrase.as_ref()?.variable(),
+            StoreSpec::Keyring => None,
+        }
+    }
+
+    /// When it was put there, if the store is made of files.
+    pub fn written(&self) -> Option<SystemTime> {
+        match &self.store {
+            StoreSpec::Files { folder, .. } => files::written(folder, &self.remote, &self.field),
             StoreSpec::Keyring => None,
         }
     }

@@ -8,7 +8,7 @@ use super::arguments::DemoArguments;
 use super::exit::{Exit, Failure};
 use super::mount::{fuse_available, mount_point};
 use crate::control::MountReport;
-use crate::daemon::{self, DaemonSpec, LogTarget, MountSpec, Verbosity};
+use crate::daemon::{self, DaemonSpec, LogTarget, MountSpec, OnFailure, Verbosity};
 use crate::paths::{Paths, absolute, own_uid};
 use content::{Exhibit, Exhibition, NAMES};
 
@@ -27,10 +27,11 @@ pub fn run(arguments: &DemoArguments, paths: &Paths, verbose: u8) -> Result<Exit
         let spec = DaemonSpec {
             paths: paths.below(leftovers.path()),
             mounts: mounts(&exhibition.exhibits, &directories)?,
+            on_failure: OnFailure::NothingIsMounted,
             log_file: Some(log_file),
         };
         let root = directories.root.clone();
-        let ready = |mounts: &[MountReport]| print!("{}", guide(&root, mounts, &exhibition.exhibits));
+        let ready = |mounts: &[MountReport], _: &[_]| print!("{}", guide(&root, mounts, &exhibition.exhibits));
         let ended = daemon::run(spec, exhibition.tokens.clone(), ready).await?;
         if !ended.pending.is_empty() {
             println!("{} files were still on their way and are gone.", ended.pending.len());
@@ -103,6 +104,8 @@ fn mounts(exhibits: &[Exhibit], directories: &Directories) -> Result<Vec<MountSp
                 remote: exhibit.remote.clone(),
                 directory: mount_point(&directories.root.join(exhibit.name))?,
                 options: content::options(&exhibit.remote, own_uid(), gid),
+                // The demo's own hands remove them, also those that an earlier demo left.
+                made: Vec::new(),
             })
         })
         .collect()

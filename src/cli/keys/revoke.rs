@@ -1,8 +1,7 @@
 //! `keys revoke`: takes a key away, unless somebody here would miss it.
 
-use std::io::{BufRead, IsTerminal, Write};
-
 use super::super::arguments::RevokeArguments;
+use super::super::terminal::ask_whether;
 use super::{Exit, Failure, Service, printable, uses};
 use crate::control::Daemons;
 use crate::model::ErrorKind;
@@ -37,7 +36,10 @@ async fn revoke(service: &Service, arguments: &RevokeArguments, paths: &Paths) -
             .grants
             .as_ref()
             .map_or_else(|| "?".to_owned(), |grants| printable(&grants.to_string()));
-        if !confirmed(&format!("Revoke the key {} ({grants})?", printable(&key.name)))? {
+        if !ask_whether(
+            &format!("Revoke the key {} ({grants})", printable(&key.name)),
+            "revoked",
+        )? {
             eprintln!("nothing was revoked");
             return Ok(Exit::Other);
         }
@@ -78,21 +80,4 @@ async fn user_of(service: &Service, wanted: &KeyInfo, paths: &Paths) -> Result<O
     }
     Ok((has_own && own == CurrentKey::Untold)
         .then(|| format!("it cannot be told whether {key} is the key that the remote {remote} uses")))
-}
-
-/// # Errors
-/// Without a terminal nobody can be asked.
-fn confirmed(question: &str) -> Result<bool, Failure> {
-    let stdin = std::io::stdin();
-    if !stdin.is_terminal() {
-        return Err(Failure::new(
-            Exit::Usage,
-            "there is no terminal to ask on, so nothing was revoked; say --yes",
-        ));
-    }
-    eprint!("{question} [y/N] ");
-    std::io::stderr().flush()?;
-    let mut answer = String::new();
-    stdin.lock().read_line(&mut answer)?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }

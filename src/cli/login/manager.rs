@@ -14,7 +14,7 @@ use crate::paths::Paths;
 pub async fn get(arguments: &LoginArguments, paths: &Paths) -> Result<Exit, Failure> {
     let (remote, stored, word) = stored_manager(&arguments.remote, paths)?;
     let name = &remote.name;
-    let secret = read_secret(&format!("The {word} that manages the keys of {name}"))?;
+    let secret = read_secret(&format!("The {word} that manages the keys of {name}"), word)?;
     let checked = if arguments.no_check {
         "not checked".to_owned()
     } else {

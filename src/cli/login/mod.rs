@@ -77,8 +77,7 @@ pub fn keepable(typed: &str, paths: &Paths) -> Result<(Config, ResolvedRemote, K
     let config = Config::load(paths)?;
     let remote = config.resolve(typed, &environment)?;
     let name = remote.name.clone();
-    if let Identity::Oauth(oauth) = remote.provider.identity() {
-        let oauth = Box::new(oauth.clone());
+    if let Some(oauth) = oauth_of(&remote) {
         return Ok((config, remote, Keepable::Grant(oauth)));
     }
     let source = match remote.provider.secret_source() {
@@ -94,6 +93,14 @@ pub fn keepable(typed: &str, paths: &Paths) -> Result<(Config, ResolvedRemote, K
          write token = {{ stored = true }} or {{ keyring = true }} in {})",
         config.path().display()
     ))
+}
+
+/// How the remote's access is granted, if a person grants it at an authorization server.
+pub fn oauth_of(remote: &ResolvedRemote) -> Option<Box<OauthSpec>> {
+    match remote.provider.identity() {
+        Identity::Oauth(oauth) => Some(Box::new(oauth.clone())),
+        _ => None,
+    }
 }
 
 /// The mounts of a remote, by one's own daemons: others have stores of their own.

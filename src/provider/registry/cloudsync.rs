@@ -3,7 +3,7 @@
 use reqwest::Url;
 use serde::{Deserialize, Serialize};
 
-use super::{Access, COMMON_TOKEN_VARIABLE, Identity, first_set};
+use super::{Access, Answer, COMMON_TOKEN_VARIABLE, Field, Form, Identity, Method, Need, Secret, first_set};
 use crate::auth::oauth::{AuthorizationServer, OFFLINE, OauthSpec, TokenBodies};
 use crate::auth::{Scopes, SecretSource, TokenKind, TokenPlacement};
 use crate::model::{Error, ErrorKind, Result};
@@ -14,6 +14,74 @@ const AUTH_ENDPOINT: &str = "https://auth.cloudsync.io";
 pub(super) const TOKEN_VARIABLES: &[&str] = &[API_KEY_VARIABLE, ACCESS_TOKEN_VARIABLE];
 const API_KEY_VARIABLE: &str = "CLOUDSYNC_API_KEY";
 const ACCESS_TOKEN_VARIABLE: &str = "CLOUDSYNC_ACCESS_TOKEN";
+
+pub(super) const FORM: Form = Form {
+    kind: "cloudsync",
+    title: "CloudSync",
+    about: "an account's workspaces, or one of them",
+    fields: &[
+        Field {
+            key: "workspace",
+            question: "Which workspace (its id or short name)",
+            answer: Answer::Text { example: "my-project" },
+            need: Need::Optional("all of them"),
+        },
+        Field::endpoint(ENDPOINT),
+        Field {
+            key: "auth_endpoint",
+            question: "Address of the authorization server",
+            answer: Answer::Text { example: AUTH_ENDPOINT },
+            need: Need::Unasked,
+        },
+    ],
+    methods: &[
+        Method {
+            word: "api-key",
+            about: "an API key (Account Settings → API Keys)",
+            fields: &[],
+            secrets: &[Secret::required("key", "API key")],
+        },
+        Method {
+            word: "oauth",
+            about: "you agree in your browser, and access is renewed by itself",
+            fields: &[
+                Field {
+                    key: "client_id",
+                    question: "The application's client id",
+                    answer: Answer::Text { example: "app_abc123" },
+                    need: Need::Required,
+                },
+                Field {
+                    key: "scopes",
+                    question: "What to ask for",
+                    answer: Answer::Text {
+                        example: "files:read workspaces:read",
+                    },
+                    need: Need::Optional("what a mount needs"),
+                },
+                Field {
+                    key: "issuer",
+                    question: "Address of another authorization server",
+                    answer: Answer::Text {
+                        example: "https://login.example.org",
+                    },
+                    need: Need::Unasked,
+                },
+            ],
+            secrets: &[Secret {
+                key: "client_secret",
+                word: "client secret",
+                need: Need::Optional("the application has none"),
+            }],
+        },
+        Method {
+            word: "access-token",
+            about: "an access token that somebody else got; it works until it ends",
+            fields: &[],
+            secrets: &[Secret::required("token", "access token")],
+        },
+    ],
+};
 
 /// How many of a key's first characters the list of keys shows (CloudSync documentation, "List API Keys").
 const SHOWN_CHARS: usize = 12;

@@ -4,12 +4,43 @@ use reqwest::header::HeaderName;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{Identity, first_set};
+use super::{Answer, Field, Form, Identity, Method, Need, Secret, first_set};
 use crate::auth::{SecretSource, TokenKind, TokenPlacement};
 
 /// Cludz documentation.
 pub(super) const ENDPOINT: &str = "https://storage.cludz.net";
 pub(super) const TOKEN_VARIABLES: &[&str] = &["CLUDZ_STORAGE_TOKEN"];
+
+pub(super) const FORM: Form = Form {
+    kind: "cludz",
+    title: "Cludz",
+    about: "a drive, or what is public in one",
+    fields: &[
+        Field {
+            key: "storage",
+            question: "The drive's id (dashboard → Drive → Settings)",
+            answer: Answer::Text {
+                example: "3f0c1f6e-9d2b-4a57-8c64-0e5b7a1d2c3f",
+            },
+            need: Need::Required,
+        },
+        Field::endpoint(ENDPOINT),
+    ],
+    methods: &[
+        Method {
+            word: "token",
+            about: "a storage token (dashboard → Drive → Settings → Storage Token)",
+            fields: &[Field {
+                key: "send",
+                question: "Where the token travels",
+                answer: Answer::Choice(&["header", "query"]),
+                need: Need::Unasked,
+            }],
+            secrets: &[Secret::required("token", "token")],
+        },
+        Method::NONE,
+    ],
+};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CludzSpec {

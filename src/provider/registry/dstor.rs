@@ -5,12 +5,74 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{COMMON_TOKEN_VARIABLE, first_set};
+use super::{Answer, COMMON_TOKEN_VARIABLE, Field, Form, Method, Need, Secret, first_set};
 use crate::auth::{SecretSource, StoredSecret};
 use crate::model::{Error, ErrorKind, Result};
 use crate::provider::dstor::Endpoint;
 
 pub(super) const TOKEN_VARIABLES: &[&str] = &["DSTOR_API_KEY"];
+
+pub(super) const FORM: Form = Form {
+    kind: "dstor",
+    title: "dStor",
+    about: "an account's contents, under names that are kept on this machine",
+    fields: &[
+        Field {
+            key: "network",
+            question: "Which network",
+            answer: Answer::Choice(&["production", "testnet"]),
+            need: Need::Optional("production"),
+        },
+        Field {
+            key: "endpoint",
+            question: "Address of the service",
+            answer: Answer::Text {
+                example: "https://api.dstor.cloud",
+            },
+            need: Need::Optional("the network's own"),
+        },
+        Field {
+            key: "on_unlink",
+            question: "What removing a file means",
+            answer: Answer::Choice(&["forget", "deny"]),
+            need: Need::Unasked,
+        },
+        Field {
+            key: "index",
+            question: "A list of contents that were stored elsewhere",
+            answer: Answer::Text {
+                example: "~/contents.json",
+            },
+            need: Need::Unasked,
+        },
+    ],
+    methods: &[
+        Method {
+            word: "temp-token",
+            about: "an API key, with which tokens are got",
+            fields: &[Field {
+                key: "lifetime",
+                question: "How long a token lives",
+                answer: Answer::Text { example: "12h" },
+                need: Need::Unasked,
+            }],
+            secrets: &[Secret::required("api_key", "API key")],
+        },
+        Method {
+            word: "login",
+            about: "email and password",
+            fields: &[Field {
+                key: "email",
+                question: "Your email address at dStor",
+                answer: Answer::Text {
+                    example: "me@example.org",
+                },
+                need: Need::Required,
+            }],
+            secrets: &[Secret::required("password", "password")],
+        },
+    ],
+};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DstorSpec {

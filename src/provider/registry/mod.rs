@@ -6,6 +6,7 @@
 mod cloudsync;
 mod cludz;
 mod dstor;
+mod form;
 mod path;
 mod reductstore;
 mod s3;
@@ -21,14 +22,28 @@ use crate::auth::{Scopes, SecretSource, StoredSecret, TokenKind, TokenPlacement}
 pub use cloudsync::{CloudSyncAuth, CloudSyncSpec, cloudsync_server};
 pub use cludz::{CludzAuth, CludzSpec, TokenSending};
 pub use dstor::{DstorAuth, DstorSpec, Network, OnUnlink};
+pub use form::{Answer, Field, Form, Method, Need, Secret};
 pub use path::RemotePath;
 pub use reductstore::{REDUCTSTORE_PORT, RecordNames, ReductstoreAuth, ReductstoreSpec};
 pub use s3::{DEFAULT_REGION, KeyId, S3Auth, S3Spec, StaticKey};
 pub use storra::StorraSpec;
 pub use webdav::{WebdavAuth, WebdavSpec, check_username};
 
-/// The words for `provider = "…"`, in the order in which they are offered.
-pub const PROVIDERS: [&str; 7] = ["cludz", "cloudsync", "storra", "dstor", "reductstore", "s3", "webdav"];
+/// The providers there are, in the order in which they are offered.
+pub const FORMS: [&Form; 7] = [
+    &cludz::FORM,
+    &cloudsync::FORM,
+    &storra::FORM,
+    &dstor::FORM,
+    &reductstore::FORM,
+    &s3::FORM,
+    &webdav::FORM,
+];
+
+/// The provider of this word.
+pub fn form(kind: &str) -> Option<&'static Form> {
+    FORMS.into_iter().find(|form| form.kind == kind)
+}
 
 /// Asked before every provider's own variables.
 pub const COMMON_TOKEN_VARIABLE: &str = "KEYMOUNT_TOKEN";
@@ -98,28 +113,44 @@ pub struct KeysIdentity<'a> {
 impl ProviderSpec {
     /// The word that names it in a configuration.
     pub fn kind(&self) -> &'static str {
+        self.form().kind
+    }
+
+    /// What a person has to say to configure such a remote.
+    pub fn form(&self) -> &'static Form {
         match self {
-            Self::Cludz(_) => "cludz",
-            Self::CloudSync(_) => "cloudsync",
-            Self::Storra(_) => "storra",
-            Self::Dstor(_) => "dstor",
-            Self::Reductstore(_) => "reductstore",
-            Self::S3(_) => "s3",
-            Self::Webdav(_) => "webdav",
+            Self::Cludz(_) => &cludz::FORM,
+            Self::CloudSync(_) => &cloudsync::FORM,
+            Self::Storra(_) => &storra::FORM,
+            Self::Dstor(_) => &dstor::FORM,
+            Self::Reductstore(_) => &reductstore::FORM,
+            Self::S3(_) => &s3::FORM,
+            Self::Webdav(_) => &webdav::FORM,
         }
+    }
+
+    /// The word of `auth.method`.
+    pub fn method(&self) -> &'static str {
+        match self.identity() {
+            Identity::Anonymous => Method::NONE.word,
+            Identity::Token { kind, .. } => kind.method,
+            Identity::Oauth(_) => "oauth",
+            Identity::TempToken(dstor) => dstor.auth.method(),
+            Identity::AccessKey(auth) => auth.method(),
+        }
+    }
+
+    /// What a person calls the secret that proves who asks: `token`, `API key`, `password`.
+    pub fn secret_word(&self) -> &'static str {
+        let method = self.form().method(self.method());
+        method
+            .and_then(Method::main_secret)
+            .map_or("token", |secret| secret.word)
     }
 
     /// The provider's name as it writes it itself.
     pub fn title(&self) -> &'static str {
-        match self {
-            Self::Cludz(_) => "Cludz",
-            Self::CloudSync(_) => "CloudSync",
-            Self::Storra(_) => "Storra",
-            Self::Dstor(_) => "dStor",
-            Self::Reductstore(_) => "ReductStore",
-            Self::S3(_) => "S3",
-            Self::Webdav(_) => "WebDAV",
-        }
+        self.form().title
     }
 
     /// What to ask a person for, where the provider grants scopes.
@@ -211,6 +242,20 @@ impl ProviderSpec {
             Identity::AccessKey(auth) => auth.secret_sources(),
             _ => self.secret_source().into_iter().collect(),
         }
+    }
+
+    /// Everything that keymount keeps for such a remote in its stores.
+    pub fn stored_secrets(&self) -> impl Iterator<Item = &StoredSecret> {
+        let granted = match self.identity() {
+            Identity::Oauth(oauth) => Some(&oauth.kept),
+            _ => self.kept_token(),
+        };
+        let manager = self.keys_identity().map(|keys| keys.source);
+        self.secret_sources()
+            .into_iter()
+            .chain(manager)
+            .filter_map(SecretSource::stored)
+            .chain(granted)
     }
 
     /// The variables whose values the person's process must hand over to mount.

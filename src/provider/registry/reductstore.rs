@@ -2,12 +2,52 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Identity, KeysIdentity, first_set};
+use super::{Answer, Field, Form, Identity, KeysIdentity, Method, Need, Secret, first_set};
 use crate::auth::{SecretSource, TokenKind, TokenPlacement};
 
 /// `RS_PORT`'s default in ReductStore's configuration reference.
 pub const REDUCTSTORE_PORT: u16 = 8383;
 pub(super) const TOKEN_VARIABLES: &[&str] = &["RS_API_TOKEN", "REDUCT_API_TOKEN"];
+
+pub(super) const FORM: Form = Form {
+    kind: "reductstore",
+    title: "ReductStore",
+    about: "a server's buckets, or one of them",
+    fields: &[
+        Field {
+            key: "endpoint",
+            question: "The server's address",
+            answer: Answer::Text {
+                example: "https://reduct.example:8383",
+            },
+            need: Need::Required,
+        },
+        Field {
+            key: "bucket",
+            question: "Which bucket",
+            answer: Answer::Text { example: "photos" },
+            need: Need::Optional("all of them"),
+        },
+        Field {
+            key: "names",
+            question: "What files are called",
+            answer: Answer::Choice(&["label", "timestamp"]),
+            need: Need::Unasked,
+        },
+    ],
+    methods: &[
+        Method {
+            word: "token",
+            about: "an access token of the server",
+            fields: &[],
+            secrets: &[Secret::required("token", "token")],
+        },
+        Method {
+            about: "nothing: a server without authentication",
+            ..Method::NONE
+        },
+    ],
+};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReductstoreSpec {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Identity, RemotePath};
+use super::{Answer, Field, Form, Identity, Method, Need, RemotePath, Secret};
 use crate::auth::SecretSource;
 
 /// The region of Amazon's oldest endpoint; most other services take any.
@@ -16,6 +16,79 @@ const ENDPOINT_VARIABLES: &[&str] = &["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"]
 const PROFILE_VARIABLE: &str = "AWS_PROFILE";
 /// What the person's process hands over.
 pub(super) const TOKEN_VARIABLES: &[&str] = &[ID_VARIABLE, SECRET_VARIABLE, SESSION_VARIABLE];
+
+pub(super) const FORM: Form = Form {
+    kind: "s3",
+    title: "S3",
+    about: "a bucket at Amazon, or at anything that speaks like it",
+    fields: &[
+        Field {
+            key: "bucket",
+            question: "Which bucket",
+            answer: Answer::Text { example: "photos" },
+            need: Need::Required,
+        },
+        Field {
+            key: "region",
+            question: "Its region",
+            answer: Answer::Text {
+                example: DEFAULT_REGION,
+            },
+            need: Need::Default(DEFAULT_REGION),
+        },
+        Field {
+            key: "endpoint",
+            question: "Address of the service",
+            answer: Answer::Text {
+                example: "https://s3.example.org",
+            },
+            need: Need::Optional("Amazon's"),
+        },
+        Field {
+            key: "prefix",
+            question: "Only what is below this prefix",
+            answer: Answer::Text { example: "2024/summer" },
+            need: Need::Optional("the whole bucket"),
+        },
+    ],
+    methods: &[
+        Method {
+            word: "static",
+            about: "an access key",
+            fields: &[Field {
+                key: "access_key_id",
+                question: "The access key's id",
+                answer: Answer::Text {
+                    example: "AKIAIOSFODNN7EXAMPLE",
+                },
+                need: Need::Required,
+            }],
+            secrets: &[
+                Secret::required("secret_access_key", "secret access key"),
+                Secret {
+                    key: "session_token",
+                    word: "session token",
+                    need: Need::Unasked,
+                },
+            ],
+        },
+        Method {
+            word: "chain",
+            about: "wherever AWS programs look: environment, files, single sign-on, the machine's own identity",
+            fields: &[Field {
+                key: "profile",
+                question: "Which profile of ~/.aws",
+                answer: Answer::Text { example: "work" },
+                need: Need::Optional("the default one"),
+            }],
+            secrets: &[],
+        },
+        Method {
+            about: "nothing: a public bucket",
+            ..Method::NONE
+        },
+    ],
+};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct S3Spec {

@@ -3,7 +3,7 @@
 use reqwest::header::{COOKIE, HeaderName};
 use serde::{Deserialize, Serialize};
 
-use super::{COMMON_TOKEN_VARIABLE, Identity, KeysIdentity, first_set};
+use super::{Answer, COMMON_TOKEN_VARIABLE, Field, Form, Identity, KeysIdentity, Method, Need, Secret, first_set};
 use crate::auth::{SecretSource, TokenKind, TokenPlacement};
 use crate::model::{Error, ErrorKind, Result};
 
@@ -11,6 +11,27 @@ use crate::model::{Error, ErrorKind, Result};
 pub(super) const ENDPOINT: &str = "https://cloud.storra.host";
 /// The first one: Storra documentation, "Security".
 pub(super) const TOKEN_VARIABLES: &[&str] = &["CLOUD_API_KEY", "STORRA_API_KEY"];
+
+pub(super) const FORM: Form = Form {
+    kind: "storra",
+    title: "Storra",
+    about: "an account's cloud storage",
+    fields: &[
+        Field::endpoint(ENDPOINT),
+        Field {
+            key: "chmod_publishes",
+            question: "Whether chmod o+r makes a file public",
+            answer: Answer::Truth,
+            need: Need::Unasked,
+        },
+    ],
+    methods: &[Method {
+        word: "api-key",
+        about: "an API key (dashboard → Settings → API Keys)",
+        fields: &[],
+        secrets: &[Secret::required("key", "API key")],
+    }],
+};
 
 /// How many of a key's first characters the list of keys shows (Storra documentation, "Dashboard API").
 const SHOWN_CHARS: usize = 11;

@@ -2,12 +2,57 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{COMMON_TOKEN_VARIABLE, Identity, RemotePath, first_set};
+use super::{Answer, COMMON_TOKEN_VARIABLE, Field, Form, Identity, Method, Need, RemotePath, Secret, first_set};
 use crate::auth::{SecretSource, TokenKind, TokenPlacement};
 use crate::model::{Error, ErrorKind, Result};
 
 const USERNAME_VARIABLE: &str = "WEBDAV_USERNAME";
 pub(super) const TOKEN_VARIABLES: &[&str] = &["WEBDAV_PASSWORD"];
+
+pub(super) const FORM: Form = Form {
+    kind: "webdav",
+    title: "WebDAV",
+    about: "a folder of a WebDAV server, such as Nextcloud",
+    fields: &[
+        Field {
+            key: "endpoint",
+            question: "The server's address",
+            answer: Answer::Text {
+                example: "https://cloud.example/remote.php/dav/files/me",
+            },
+            need: Need::Required,
+        },
+        Field {
+            key: "root",
+            question: "Only what is below this folder",
+            answer: Answer::Text { example: "Photos" },
+            need: Need::Optional("everything there"),
+        },
+    ],
+    methods: &[
+        Method {
+            word: "basic",
+            about: "user and password",
+            fields: &[Field {
+                key: "username",
+                question: "The user's name",
+                answer: Answer::Text { example: "me" },
+                need: Need::Required,
+            }],
+            secrets: &[Secret::required("password", "password")],
+        },
+        Method {
+            word: "bearer",
+            about: "a token",
+            fields: &[],
+            secrets: &[Secret::required("token", "token")],
+        },
+        Method {
+            about: "nothing: a server that lets everybody in",
+            ..Method::NONE
+        },
+    ],
+};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WebdavSpec {

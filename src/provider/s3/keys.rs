@@ -18,6 +18,7 @@ use tracing::info;
 
 use crate::auth::{
     AfterRejection, Authenticator, CredentialState, Generation, GivenSecrets, Presented, RenewalCounts, Scopes, Vitals,
+    marked,
 };
 use crate::model::{Error, ErrorKind, Result};
 use crate::net::Credential;
@@ -296,6 +297,10 @@ impl Authenticator for AccessKeys {
 
     fn public_prefix(&self) -> Option<String> {
         None
+    }
+
+    fn mark(&self, salt: &[u8]) -> Option<u16> {
+        self.current.lock().key.as_ref().map(|key| marked(&key.secret, salt))
     }
 
     fn scopes(&self) -> Option<Scopes> {
