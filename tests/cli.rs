@@ -164,6 +164,7 @@ fn help_lists_what_works_and_nothing_else() {
             "doctor",
             "remote",
             "keys",
+            "index",
             "cache",
             "demo",
             "completions",

@@ -15,6 +15,7 @@ use futures_util::TryStreamExt;
 use futures_util::future::join_all;
 use keymount::auth::{Authenticator, CredentialState};
 use keymount::model::{ErrorKind, Name};
+use keymount::provider::register::{self, Held, Register};
 use keymount::provider::{Content, Provider, Target};
 
 const VALID: CredentialState = CredentialState::Valid { until: None };
@@ -106,4 +107,69 @@ async fn no_update_is_lost_where_the_service_knows_conditions() {
     let bytes = clients[0].read(&entry.object(), 0..entry.size).await.unwrap();
     let text = bytes.try_collect::<Vec<_>>().await.unwrap().concat();
     assert_eq!(String::from_utf8(text).unwrap(), (2 * EACH).to_string());
+}
+
+/// Whether machines can share an index there: a server must refuse writes over what the writer didn't read.
+#[tokio::test]
+async fn only_services_that_honour_conditions_hold_a_register() {
+    let path = [Name::new("kéy mount").unwrap(), Name::new("index.jsonl").unwrap()];
+    let moto = s3::S3Server::start(s3::Software::Moto);
+    moto.make_bucket().await;
+    let key = s3::key(s3::given(s3::SECRET_KEY)).await;
+    let bucket = s3::client(&moto, "shared", key).register(&path);
+    holds_a_register(&*bucket).await;
+    let gone = bucket.read(None, 1000).await.unwrap();
+    let Held::Bytes(_, version) = gone else {
+        panic!("{gone:?}")
+    };
+    bucket.remove().await.unwrap();
+    let refused = bucket.write("six".into(), Some(&version)).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Changed, "{refused}");
+    let dav = webdav::DavServer::start(webdav::Software::WsgiDav);
+    let password = webdav::password(webdav::given(webdav::PASSWORD)).await;
+    holds_a_register(&*webdav::client(&dav, "", password).register(&path)).await;
+    let left: Vec<_> = std::fs::read_dir(dav.data().join("kéy mount"))
+        .unwrap()
+        .flatten()
+        .collect();
+    assert_eq!(left.len(), 1, "what was tried with is gone: {left:?}");
+
+    let rclone = s3::S3Server::start(s3::Software::Rclone);
+    let key = s3::key(s3::given(s3::SECRET_KEY)).await;
+    is_refused(s3::client(&rclone, "shared", key).register(&path)).await;
+    let rclone = webdav::DavServer::start(webdav::Software::Rclone);
+    let password = webdav::password(webdav::given(webdav::PASSWORD)).await;
+    is_refused(webdav::client(&rclone, "", password).register(&path)).await;
+}
+
+/// It is written in turn, and by nobody who didn't read what is there.
+async fn holds_a_register(register: &dyn Register) {
+    const LIMIT: u64 = 1000;
+    register::check(register).await.unwrap();
+    assert_eq!(register.read(None, LIMIT).await.unwrap(), Held::Nothing);
+    let first = register.write("one".into(), None).await.unwrap();
+    assert_eq!(register.read(Some(&first), LIMIT).await.unwrap(), Held::Same);
+    let second = register.write("second".into(), Some(&first)).await.unwrap();
+    assert_eq!(
+        register.read(Some(&first), LIMIT).await.unwrap(),
+        Held::Bytes("second".into(), second.clone())
+    );
+    for over in [None, Some(&first)] {
+        let refused = register.write("third one".into(), over).await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Changed, "{refused}");
+    }
+    assert_eq!(register.read(None, 3).await.unwrap_err().kind(), ErrorKind::TooLarge);
+    register.remove().await.unwrap();
+    assert_eq!(register.read(Some(&second), LIMIT).await.unwrap(), Held::Nothing);
+    register.write("five!".into(), None).await.unwrap();
+}
+
+async fn is_refused(register: Arc<dyn Register>) {
+    let refused = register::check(&*register).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Unsupported, "{refused}");
+    assert!(
+        refused.message().contains("name a remote at another service"),
+        "{refused}"
+    );
+    assert_eq!(register.read(None, 1000).await.unwrap(), Held::Nothing);
 }

@@ -57,6 +57,8 @@ pub enum Command {
     Remote(RemoteArguments),
     /// List, make, replace and revoke the provider's keys
     Keys(KeysArguments),
+    /// Write down the names that keymount keeps for a remote at dStor, or take such a list in
+    Index(IndexArguments),
     /// Show or empty the cache of what was read
     Cache(CacheArguments),
     /// Start built-in stand-ins of the providers, mount them, and say what to try
@@ -341,6 +343,37 @@ pub struct RevokeArguments {
     /// Don't ask, and revoke it even if it is in use
     #[arg(long, short)]
     pub yes: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct IndexArguments {
+    #[command(subcommand)]
+    pub command: IndexCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum IndexCommand {
+    /// Write all names with their contents' hashes, one on a line: a backup, or something to compare
+    Export {
+        /// A configured remote at dStor, or dstor://
+        #[arg(value_name = "REMOTE|URL")]
+        source: String,
+        /// Where to; readable by you only, for whoever knows a hash can read the content [default: standard output]
+        #[arg(value_name = "FILE")]
+        file: Option<PathBuf>,
+    },
+    /// Take in what export wrote, or a list like it: all of it, or nothing if a line is wrong
+    Import {
+        /// A configured remote at dStor, or dstor://
+        #[arg(value_name = "REMOTE|URL")]
+        source: String,
+        /// The list; - is standard input
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// Remove and replace what the list doesn't have so; without this, what has a name stays as it is
+        #[arg(long)]
+        replace: bool,
+    },
 }
 
 #[derive(Debug, Args)]

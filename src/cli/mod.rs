@@ -11,6 +11,7 @@ mod demo;
 mod doctor;
 mod exit;
 mod holders;
+mod index;
 mod invocation;
 mod keys;
 mod locate;
@@ -88,6 +89,7 @@ fn dispatch(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Cache(arguments) => block_on(cache::run(&arguments, &paths)),
         Command::Completions(arguments) => completions::run(&arguments),
         Command::Man(arguments) => man::run(&arguments),
+        Command::Index(arguments) => block_on(index::run(&arguments, &paths)),
         Command::Demo(arguments) => demo::run(&arguments, &paths, verbose),
         Command::Daemon(arguments) => daemon::run(arguments.mode),
     }

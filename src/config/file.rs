@@ -13,7 +13,7 @@ use super::{ConfigError, OptionLayer, ResolvedRemote, providers, suggestion};
 use crate::auth::StoreSpec;
 use crate::model::Rights;
 use crate::paths::{ConfigOrigin, Paths};
-use crate::provider::registry::{ProviderSpec, RemotePath};
+use crate::provider::registry::{DstorSpec, ProviderSpec, RemotePath};
 
 /// Everything that the file says, checked as a whole: one mistake in it is told before anything is done.
 #[derive(Debug)]
@@ -31,6 +31,8 @@ pub struct ConfiguredRemote {
     pub rights: Option<Rights>,
     pub insecure: bool,
     pub options: OptionLayer,
+    /// The remote that has the index which this one shares with other machines.
+    shared_index: Option<Box<ResolvedRemote>>,
 }
 
 impl Config {
@@ -61,7 +63,7 @@ impl Config {
         let table: Table = text.parse().map_err(|error| syntax(text, &error))?;
         let mut top = Keys::new("", table);
         let files = store(&mut top, secrets)?;
-        let remotes = match top.section("remotes")? {
+        let mut remotes = match top.section("remotes")? {
             None => BTreeMap::new(),
             Some(keys) => {
                 let (path, tables) = keys.into_rest();
@@ -72,6 +74,7 @@ impl Config {
             }
         };
         top.finish()?;
+        find_indexes(&mut remotes)?;
         Ok(Self {
             path: path.to_path_buf(),
             files,
@@ -144,6 +147,7 @@ impl ConfiguredRemote {
             rights: self.rights,
             insecure: self.insecure,
             options: self.options.clone(),
+            shared_index: self.shared_index.clone(),
         }
     }
 }
@@ -228,8 +232,41 @@ fn remote(
         rights,
         insecure,
         options,
+        shared_index: None,
     };
     Ok((name, remote))
+}
+
+/// Gives every remote that shares an index the remote that has it.
+fn find_indexes(remotes: &mut BTreeMap<String, ConfiguredRemote>) -> Result<(), ConfigError> {
+    let mut found = Vec::new();
+    for (name, remote) in &*remotes {
+        let ProviderSpec::Dstor(DstorSpec {
+            shared: Some(place), ..
+        }) = &remote.provider
+        else {
+            continue;
+        };
+        let key = format!("remotes.{name}.index.remote = {:?}", place.remote);
+        let Some(holder) = remotes.get(&place.remote) else {
+            let hint = suggestion(&place.remote, remotes.keys().map(String::as_str));
+            return Err(ConfigError::new(format!("{key} is not the name of a remote{hint}")));
+        };
+        if !matches!(holder.provider, ProviderSpec::S3(_) | ProviderSpec::Webdav(_)) {
+            let why = "an index can be shared through S3 and WebDAV, where writes can have conditions";
+            return Err(ConfigError::new(format!(
+                "{key} is a remote at {}; {why}",
+                holder.provider.title()
+            )));
+        }
+        found.push((name.clone(), holder.resolve(&place.remote, RemotePath::default())));
+    }
+    for (name, holder) in found {
+        if let Some(remote) = remotes.get_mut(&name) {
+            remote.shared_index = Some(Box::new(holder));
+        }
+    }
+    Ok(())
 }
 
 fn endpoint(keys: &mut Keys, provider: &ProviderSpec) -> Result<Url, ConfigError> {

@@ -50,6 +50,8 @@ pub struct ResolvedRemote {
     pub insecure: bool,
     /// The remote's own mount options, without what the command line adds.
     pub options: OptionLayer,
+    /// The remote that has the index which this one shares with other machines.
+    pub shared_index: Option<Box<ResolvedRemote>>,
 }
 
 impl ResolvedRemote {
@@ -71,12 +73,14 @@ impl ResolvedRemote {
 
     /// The variables whose values the person's process must hand over.
     pub fn variables(&self) -> impl Iterator<Item = &str> {
-        self.provider.variables()
+        let index = self.shared_index.iter().flat_map(|index| index.provider.variables());
+        self.provider.variables().chain(index)
     }
 
     /// The variables whose values the person's process must read to manage keys.
     pub fn key_variables(&self) -> impl Iterator<Item = &str> {
-        self.provider.key_variables()
+        let index = self.shared_index.iter().flat_map(|index| index.provider.variables());
+        self.provider.key_variables().chain(index)
     }
 
     /// The remote and its directory as they are typed: `drive:photos`.

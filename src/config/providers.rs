@@ -1,5 +1,7 @@
 //! The keys that each provider has of its own, and its methods of authentication.
 
+use std::path::PathBuf;
+
 use url::Url;
 use uuid::Uuid;
 
@@ -9,10 +11,11 @@ use super::source::{self, Keeper};
 use super::{ConfigError, listed, suggestion};
 use crate::auth::oauth::{AuthorizationServer, OauthSpec};
 use crate::model::Error;
+use crate::provider::dstor::{Endpoint, Endpoints, Purpose};
 use crate::provider::registry::{
     CloudSyncAuth, CloudSyncSpec, CludzAuth, CludzSpec, DEFAULT_REGION, DstorAuth, DstorSpec, FORMS, Form, KeyId,
     Network, OnUnlink, ProviderSpec, RecordNames, ReductstoreAuth, ReductstoreSpec, RemotePath, S3Auth, S3Spec,
-    StaticKey, StorraSpec, TokenSending, WebdavAuth, WebdavSpec, check_username, cloudsync_server, form,
+    SharedPlace, StaticKey, StorraSpec, TokenSending, WebdavAuth, WebdavSpec, check_username, cloudsync_server, form,
 };
 
 /// Reads the provider's own keys and its `auth` tables.
@@ -288,33 +291,19 @@ fn dstor(keys: &mut Keys, form: &Form, keeper: Keeper<'_>) -> Result<ProviderSpe
             )));
         }
     };
-    let delete = match keys.section("endpoints")? {
-        None => None,
-        Some(mut endpoints) => {
-            let delete = endpoints
-                .text("delete")?
-                .map(|text| text.parse())
-                .transpose()
-                .map_err(|error: Error| {
-                    ConfigError::new(format!("{}: {}", endpoints.name("delete"), error.message()))
-                })?;
-            endpoints.finish()?;
-            delete
+    let endpoints = match keys.section("endpoints")? {
+        None => Endpoints::default(),
+        Some(mut section) => {
+            let endpoints = Endpoints {
+                delete: endpoint(&mut section, "delete", Purpose::Delete)?,
+                rename: endpoint(&mut section, "rename", Purpose::Rename)?,
+                list: endpoint(&mut section, "list", Purpose::List)?,
+            };
+            section.finish()?;
+            endpoints
         }
     };
-    let index = match keys.text("index")? {
-        None => None,
-        Some(text) => {
-            let path = source::expand_home(&text);
-            if path.is_relative() {
-                return Err(ConfigError::new(format!(
-                    "{} must be an absolute path or begin with ~/: the daemon works in /",
-                    keys.name("index")
-                )));
-            }
-            Some(path)
-        }
-    };
+    let (index, shared) = index(keys)?;
     let (auth, kept) = match authentication(keys, form)? {
         (mut auth, "temp-token") => {
             let api_key = source::required(&mut auth, "api_key", keeper)?;
@@ -344,11 +333,57 @@ fn dstor(keys: &mut Keys, form: &Form, keeper: Keeper<'_>) -> Result<ProviderSpe
     Ok(ProviderSpec::Dstor(DstorSpec {
         network,
         on_unlink,
-        delete,
+        endpoints: Box::new(endpoints),
         index,
+        shared,
         auth,
         kept: Some(kept),
     }))
+}
+
+fn endpoint(section: &mut Keys, key: &'static str, purpose: Purpose) -> Result<Option<Endpoint>, ConfigError> {
+    let Some(text) = section.text(key)? else {
+        return Ok(None);
+    };
+    match Endpoint::new(purpose, &text) {
+        Ok(endpoint) => Ok(Some(endpoint)),
+        Err(error) => Err(ConfigError::new(format!("{}: {}", section.name(key), error.message()))),
+    }
+}
+
+/// A list of contents, or where the tree is shared, or both.
+fn index(keys: &mut Keys) -> Result<(Option<PathBuf>, Option<SharedPlace>), ConfigError> {
+    let list = |name: String, text: &str| {
+        let path = source::expand_home(text);
+        if path.is_relative() {
+            let why = "must be an absolute path or begin with ~/: the daemon works in /";
+            return Err(ConfigError::new(format!("{name} {why}")));
+        }
+        Ok(path)
+    };
+    if keys.has_text("index") {
+        let text = keys.required_text("index")?;
+        return Ok((Some(list(keys.name("index"), &text)?), None));
+    }
+    let Some(mut section) = keys.section("index")? else {
+        return Ok((None, None));
+    };
+    let remote = section.required_text("remote")?;
+    let path = section.required_text("path")?;
+    let path = path
+        .parse()
+        .map_err(|error: Error| ConfigError::new(format!("{}: {}", section.name("path"), error.message())))?;
+    let import = match section.text("import")? {
+        Some(text) => Some(list(section.name("import"), &text)?),
+        None => None,
+    };
+    let place = SharedPlace { remote, path };
+    if place.path.is_root() {
+        let why = "is the index's own path at that remote, such as \"keymount/archive.jsonl\"";
+        return Err(ConfigError::new(format!("{} {why}", section.name("path"))));
+    }
+    section.finish()?;
+    Ok((import, Some(place)))
 }
 
 /// An address that must not hold a secret, if the key is there.
@@ -478,7 +513,10 @@ mod tests {
             (plain.network, plain.on_unlink),
             (Network::Production, OnUnlink::Forget)
         );
-        assert_eq!((plain.delete, plain.index), (None, None));
+        assert_eq!(
+            (plain.endpoints, plain.index, plain.shared),
+            (Box::default(), None, None)
+        );
         let full = dstor_spec(
             "network = \"testnet\"\non_unlink = \"deny\"\nindex = \"/lists/mine.json\"\n\
              endpoints = { delete = \"DELETE /v1/files/{hash}\" }",
@@ -486,7 +524,13 @@ mod tests {
         )
         .unwrap();
         assert_eq!((full.network, full.on_unlink), (Network::Testnet, OnUnlink::Deny));
-        assert_eq!(full.delete.as_ref().unwrap().to_string(), "DELETE /v1/files/{hash}");
+        let delete = full.endpoints.delete.as_ref().unwrap();
+        assert_eq!(delete.to_string(), "DELETE /v1/files/{hash}");
+        let shared = "index = { remote = \"team\", path = \"/keymount/a.jsonl\", import = \"/lists/mine\" }";
+        let shared = dstor_spec(shared, KEY).unwrap();
+        assert_eq!(shared.index.as_deref(), Some(Path::new("/lists/mine")));
+        let place = shared.shared.unwrap();
+        assert_eq!((place.remote.as_str(), place.path.names().len()), ("team", 2));
         assert_eq!(full.index.as_deref(), Some(Path::new("/lists/mine.json")));
         let DstorAuth::TempToken { lifetime, .. } = full.auth else {
             panic!("{:?} is no key", full.auth)
@@ -506,7 +550,29 @@ mod tests {
             ("on_unlink = \"keep\"", KEY, "on_unlink is \"forget\" or \"deny\""),
             ("index = \"mine.json\"", KEY, "must be an absolute path"),
             ("endpoints = { delete = \"GET /v1/{hash}\" }", KEY, "endpoints.delete"),
-            ("endpoints = { list = \"GET /v1/files\" }", KEY, "unknown key"),
+            ("endpoints = { stat = \"GET /v1/files\" }", KEY, "unknown key"),
+            (
+                "endpoints = { rename = \"PUT /v1/{hash}\" }",
+                KEY,
+                "endpoints.rename: \"PUT",
+            ),
+            (
+                "endpoints = { list = \"GET /v1/{path}\" }",
+                KEY,
+                "a list is asked for as it is",
+            ),
+            ("index = { remote = \"team\" }", KEY, "index.path is missing"),
+            (
+                "index = { remote = \"team\", path = \"/\" }",
+                KEY,
+                "own path at that remote",
+            ),
+            (
+                "index = { remote = \"team\", path = \"a\", merge = true }",
+                KEY,
+                "unknown key",
+            ),
+            ("index = 3", KEY, "index must be"),
             (
                 "",
                 "method = \"temp-token\"\napi_key = \"secret\"",

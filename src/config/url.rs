@@ -83,6 +83,7 @@ pub fn parse(text: &str, environment: &dyn Fn(&str) -> Option<String>) -> Result
         rights: None,
         insecure: false,
         options: OptionLayer::default(),
+        shared_index: None,
     })
 }
 

@@ -101,6 +101,7 @@ mod tests {
             rights: None,
             insecure: false,
             options: OptionLayer::default(),
+            shared_index: None,
         };
         let mut given = GivenSecrets::default();
         given.insert("TOKEN", "canary-secret".into());

@@ -124,6 +124,9 @@ impl HostedMount {
                 drain(&*self, FINISHING_STALL).await;
             }
         }
+        if *self.phase.borrow() != Phase::Finished {
+            self.settle(self.spec.options.op_timeout).await;
+        }
         self.save_unsent();
         self.advance(Phase::Finished);
     }
@@ -226,6 +229,13 @@ impl HostedMount {
         remove_made(&self.spec);
     }
 
+    /// Lets those who share the tree see what was changed in it.
+    async fn settle(&self, patience: Duration) {
+        if let Some(shared) = &self.stack.shared {
+            shared.settle(patience).await;
+        }
+    }
+
     /// Never back.
     fn advance(&self, to: Phase) {
         self.phase.send_if_modified(|phase| {
@@ -250,6 +260,7 @@ impl HostedMount {
             return;
         }
         drain(self, stall).await;
+        self.settle(stall).await;
         if *self.phase.borrow() == Phase::Mounted {
             match self.session.detach(Detach::IfUnused).await {
                 Err(error) if error.kind() == ErrorKind::Busy => {
@@ -276,6 +287,9 @@ impl HostedMount {
     /// Finishes what the credential has begun.
     pub async fn close(&self) {
         self.stack.authenticator.close().await;
+        if let Some(shared) = &self.stack.shared {
+            shared.close().await;
+        }
     }
 
     /// Sees to it that what the provider doesn't have outlives this process: in the journal, for the next mount, else in
@@ -358,6 +372,14 @@ impl Mounted for HostedMount {
             path: problem.path,
             message: problem.message,
         });
+        let shared = self.stack.shared.iter().filter_map(|shared| {
+            let (at, error) = shared.sharing.problem()?;
+            Some(ErrorReport {
+                at: seconds(at),
+                path: String::new(),
+                message: format!("the shared index {}: {error}", shared.sharing.place()),
+            })
+        });
         let authenticator = &self.stack.authenticator;
         let key = self.stack.fs.provider().current_key();
         MountReport {
@@ -375,13 +397,16 @@ impl Mounted for HostedMount {
                 .with_key(key.map(key_report)),
             cache: self.stack.cache_report(&self.spec.options),
             pending: self.pending(),
-            last_errors: last_errors.collect(),
+            last_errors: last_errors.chain(shared).collect(),
         }
     }
 
     async fn refresh(&self, given: &GivenSecrets) -> Result<()> {
         self.stack.authenticator.refresh(given).await?;
         self.date_key();
+        if let Some(shared) = &self.stack.shared {
+            shared.refresh(given).await?;
+        }
         self.stack.fs.refresh().await?;
         self.resume().await;
         info!(
@@ -401,6 +426,7 @@ impl Mounted for HostedMount {
         if *self.phase.borrow() == Phase::Mounted {
             if mode != UnmountMode::NoWait {
                 drain(self, self.spec.options.op_timeout).await;
+                self.settle(self.spec.options.op_timeout).await;
             }
             let how = match mode {
                 UnmountMode::IfUnused | UnmountMode::NoWait => Detach::IfUnused,

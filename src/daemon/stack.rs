@@ -3,9 +3,12 @@
 use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tracing::warn;
 
+use super::index::{namespace, tree_name};
+use super::sharing::{SharedIndex, SharedTree};
 use super::trial::is_candidate;
 use super::{MountSpec, Stage, StartError};
 use crate::api::{Api, PlainHttp};
@@ -25,12 +28,12 @@ use crate::provider::cloudsync::{self, CloudSync};
 use crate::provider::cludz::{self, Cludz};
 use crate::provider::dstor::{self, Dstor, TempTokens};
 use crate::provider::reductstore::{self, ReductStore};
-use crate::provider::registry::{Identity, ProviderSpec, RecordNames, WebdavAuth};
+use crate::provider::registry::{DstorSpec, Identity, ProviderSpec, RecordNames, WebdavAuth};
 use crate::provider::s3::{self, AccessKeys, S3};
 use crate::provider::storra::{self, Storra};
 use crate::provider::webdav::{self, Webdav};
 use crate::provider::{Awaited, ChmodEffect, Provider};
-use crate::state::{PathIndex, StateDb};
+use crate::state::{PathIndex, Shared, StateDb};
 
 /// Blocks held in memory by one daemon, in bytes: some hundred pieces of what is being read just now.
 const MEMORY_CACHE: u64 = 128 << 20;
@@ -168,6 +171,8 @@ pub struct Stack {
     pub fs: Arc<FileSystem>,
     pub authenticator: Arc<dyn Authenticator>,
     pub root: RootAtStart,
+    /// Where others change the same tree.
+    pub shared: Option<SharedIndex>,
     common: Arc<Common>,
 }
 
@@ -186,6 +191,7 @@ impl Stack {
             },
             options.without_login,
             given,
+            options.attr_ttl,
             state,
         )
         .await?;
@@ -219,6 +225,7 @@ impl Stack {
             fs,
             authenticator: remote.authenticator,
             root: at_start,
+            shared: remote.shared,
             common: Arc::clone(common),
         })
     }
@@ -239,22 +246,38 @@ pub struct Reach {
 pub struct Remote {
     pub provider: Arc<dyn Provider>,
     pub authenticator: Arc<dyn Authenticator>,
+    pub shared: Option<SharedIndex>,
 }
 
 impl Remote {
-    /// Reads the secret source; asks the provider nothing yet. `state` is opened for a provider whose tree is kept here.
+    /// Reads the secret source; asks the provider nothing yet. `state` is opened for a provider whose tree is kept here,
+    /// and others' changes of that tree are seen when attributes aren't believed any more.
     pub async fn open(
         remote: &ResolvedRemote,
         paths: &Paths,
         reach: Reach,
         without_login: WithoutLogin,
         given: &GivenSecrets,
+        attr_ttl: Duration,
         state: impl FnOnce() -> Result<Arc<StateDb>>,
     ) -> Result<Self, StartError> {
         let Reach { patience, bandwidth } = reach;
         let holder = Holder::open(remote, paths, patience, without_login, given)
             .await
             .map_err(Stage::Credential.failed())?;
+        let shared = match (&remote.provider, &remote.shared_index) {
+            (
+                ProviderSpec::Dstor(DstorSpec {
+                    shared: Some(place), ..
+                }),
+                Some(at),
+            ) => Some(
+                SharedTree::open(at, place, paths, patience, given, attr_ttl)
+                    .await
+                    .map_err(Stage::Credential.failed())?,
+            ),
+            _ => None,
+        };
         let authenticator = holder.authenticator();
         let opened = (|| {
             let api = Arc::new(Api::new(
@@ -264,17 +287,19 @@ impl Remote {
                 Arc::clone(&authenticator),
                 dialect(&remote.provider),
             )?);
-            provider(remote, api, holder, state)
+            provider(remote, api, holder, shared, state)
         })();
+        let (provider, shared) = opened.map_err(Stage::Local.failed())?;
         Ok(Self {
-            provider: opened.map_err(Stage::Local.failed())?,
+            provider,
             authenticator,
+            shared,
         })
     }
 }
 
 /// Who holds a remote's credential.
-enum Holder {
+pub(super) enum Holder {
     /// It travels with requests.
     Travelling(Arc<dyn Authenticator>),
     /// It signs them.
@@ -282,7 +307,7 @@ enum Holder {
 }
 
 impl Holder {
-    async fn open(
+    pub(super) async fn open(
         remote: &ResolvedRemote,
         paths: &Paths,
         patience: TransportSettings,
@@ -299,7 +324,7 @@ impl Holder {
         }
     }
 
-    fn authenticator(&self) -> Arc<dyn Authenticator> {
+    pub(super) fn authenticator(&self) -> Arc<dyn Authenticator> {
         match self {
             Self::Travelling(authenticator) => Arc::clone(authenticator),
             Self::Signing(keys) => Arc::clone(keys) as Arc<dyn Authenticator>,
@@ -412,7 +437,7 @@ fn exchange(remote: &ResolvedRemote, patience: TransportSettings) -> Result<Arc<
 }
 
 /// Without a credential there is none to protect.
-fn plain_http(remote: &ResolvedRemote) -> PlainHttp {
+pub(super) fn plain_http(remote: &ResolvedRemote) -> PlainHttp {
     if remote.insecure || remote.provider.identity() == Identity::Anonymous {
         PlainHttp::Anywhere
     } else {
@@ -436,10 +461,11 @@ fn provider(
     remote: &ResolvedRemote,
     api: Arc<Api>,
     holder: Holder,
+    shared: Option<SharedTree>,
     state: impl FnOnce() -> Result<Arc<StateDb>>,
-) -> Result<Arc<dyn Provider>> {
+) -> Result<(Arc<dyn Provider>, Option<SharedIndex>)> {
     let path = remote.path.names().to_vec();
-    Ok(match &remote.provider {
+    let provider: Arc<dyn Provider> = match &remote.provider {
         ProviderSpec::CloudSync(cloudsync) => Arc::new(CloudSync::new(
             api,
             cloudsync::Settings {
@@ -449,22 +475,29 @@ fn provider(
             },
         )),
         ProviderSpec::Dstor(dstor) => {
-            let tree = tree_name(&remote.name);
-            let namespace = format!("dstor:{}tree/{tree}", api.base());
-            let index = Arc::new(PathIndex::open(state()?, &namespace)?);
-            Arc::new(Dstor::new(
+            let tree = tree_name(remote);
+            let with_others = if shared.is_some() { Shared::Yes } else { Shared::No };
+            let index = Arc::new(PathIndex::open(state()?, &namespace(remote), with_others)?);
+            let dstor = Dstor::new(
                 api,
-                index,
+                Arc::clone(&index) as Arc<dyn dstor::Index>,
                 dstor::Settings {
                     tree,
                     path,
                     rights_override: remote.rights,
                     on_unlink: dstor.on_unlink,
-                    delete: dstor.delete.clone(),
+                    endpoints: (*dstor.endpoints).clone(),
                     import: dstor.index.clone(),
                     polling: dstor::Polling::default(),
                 },
-            ))
+            );
+            match shared {
+                Some(shared) => {
+                    let shared = shared.start(index);
+                    return Ok((Arc::new(dstor.shared(Arc::clone(&shared.sharing))), Some(shared)));
+                }
+                None => Arc::new(dstor),
+            }
         }
         ProviderSpec::Cludz(cludz) => Arc::new(Cludz::new(
             api,
@@ -499,37 +532,44 @@ fn provider(
                 rights_override: remote.rights,
             },
         )),
-        ProviderSpec::S3(s3) => Arc::new(S3::new(
-            api,
-            match holder {
-                Holder::Signing(keys) => Some(keys),
-                Holder::Travelling(_) => None,
-            },
-            s3::Settings {
-                bucket: s3.bucket.clone(),
-                region: s3.region.clone(),
-                path: s3.prefix.names().iter().cloned().chain(path).collect(),
-                rights_override: remote.rights,
-            },
-        )?),
-        ProviderSpec::Webdav(webdav) => Arc::new(Webdav::new(
-            api,
-            webdav::Settings {
-                user: match &webdav.auth {
-                    WebdavAuth::Basic { username, .. } => Some(username.clone()),
-                    WebdavAuth::Bearer { .. } | WebdavAuth::None => None,
-                },
-                path: webdav.root.names().iter().cloned().chain(path).collect(),
-                rights_override: remote.rights,
-            },
-        )?),
-    })
+        ProviderSpec::S3(_) => Arc::new(s3(remote, api, holder)?),
+        ProviderSpec::Webdav(_) => Arc::new(webdav(remote, api)?),
+    };
+    Ok((provider, None))
 }
 
-/// Each remote has a tree of its own, whatever key it uses; all remotes that are addresses share one.
-fn tree_name(remote: &str) -> String {
-    match remote.split_once("://") {
-        Some(_) => String::new(),
-        None => remote.to_owned(),
-    }
+/// # Errors
+/// As the bucket's name cannot be a directory's.
+pub(super) fn s3(remote: &ResolvedRemote, api: Arc<Api>, holder: Holder) -> Result<S3> {
+    let ProviderSpec::S3(s3) = &remote.provider else {
+        return Err(Error::internal("this remote is no bucket"));
+    };
+    let keys = match holder {
+        Holder::Signing(keys) => Some(keys),
+        Holder::Travelling(_) => None,
+    };
+    let settings = s3::Settings {
+        bucket: s3.bucket.clone(),
+        region: s3.region.clone(),
+        path: s3.prefix.names().iter().chain(remote.path.names()).cloned().collect(),
+        rights_override: remote.rights,
+    };
+    S3::new(api, keys, settings)
+}
+
+/// # Errors
+/// Never in practice.
+pub(super) fn webdav(remote: &ResolvedRemote, api: Arc<Api>) -> Result<Webdav> {
+    let ProviderSpec::Webdav(webdav) = &remote.provider else {
+        return Err(Error::internal("this remote is no WebDAV server"));
+    };
+    let settings = webdav::Settings {
+        user: match &webdav.auth {
+            WebdavAuth::Basic { username, .. } => Some(username.clone()),
+            WebdavAuth::Bearer { .. } | WebdavAuth::None => None,
+        },
+        path: webdav.root.names().iter().chain(remote.path.names()).cloned().collect(),
+        rights_override: remote.rights,
+    };
+    Webdav::new(api, settings)
 }

@@ -60,11 +60,15 @@ pub async fn try_remote(remote: &ResolvedRemote, paths: &Paths, given: &GivenSec
         },
         WithoutLogin::Fail,
         given,
+        Duration::ZERO,
         state,
     )
     .await?;
     let root = opened.provider.probe().await;
     opened.authenticator.close().await;
+    if let Some(shared) = &opened.shared {
+        shared.close().await;
+    }
     let root = root.map_err(Stage::Probe.failed())?;
     Ok(Trial {
         rights: root.rights,

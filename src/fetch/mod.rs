@@ -22,8 +22,8 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use crate::cache::{BLOCK, BlockCache, ContentId};
-use crate::model::ObjectId;
-use crate::provider::{Provider, Reads};
+use crate::model::{ObjectId, ObjectKey};
+use crate::provider::{NamedBy, Provider, Reads};
 
 pub use source::Source;
 
@@ -47,6 +47,7 @@ struct Shared {
     provider: Arc<dyn Provider>,
     reads: Reads,
     namespace: String,
+    bytes: NamedBy,
     cache: Arc<dyn BlockCache>,
     settings: FetchSettings,
     /// One permit per block that requests in flight hold.
@@ -63,6 +64,7 @@ impl Fetcher {
         Self(Arc::new(Shared {
             reads: provider.capabilities().reads,
             namespace: provider.identity(),
+            bytes: provider.capabilities().bytes,
             provider,
             cache,
             settings,
@@ -101,7 +103,16 @@ impl Fetcher {
     }
 
     fn content(&self, object: &ObjectId) -> ContentId {
-        ContentId::new(&self.0.namespace, object)
+        match self.0.bytes {
+            NamedBy::Object => ContentId::new(&self.0.namespace, object),
+            NamedBy::Content => {
+                let any = ObjectId {
+                    key: ObjectKey::new(""),
+                    ..object.clone()
+                };
+                ContentId::new(&self.0.namespace, &any)
+            }
+        }
     }
 }
 

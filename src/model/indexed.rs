@@ -4,7 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::{Kind, Name};
+use serde::{Deserialize, Serialize};
+
+use super::{Error, Kind, Name};
 
 /// Names an entry for ever: it survives renames and is given once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -12,7 +14,8 @@ pub struct IndexId(pub i64);
 
 /// Where the service has a content: its hash, or the hash of an immutable folder and the way below it.
 /// Equal addresses have equal contents.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct ContentAddress(Arc<str>);
 
 /// One entry of the tree.
@@ -27,7 +30,8 @@ pub struct Indexed {
     pub sealed: bool,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum IndexedContent {
     /// Known here only.
     Directory,
@@ -36,7 +40,7 @@ pub enum IndexedContent {
     File(IndexedFile),
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IndexedFile {
     pub address: ContentAddress,
     /// In bytes.
@@ -61,11 +65,46 @@ impl ContentAddress {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Whether it lies in the immutable folder that has this address.
+    pub fn is_below(&self, folder: &Self) -> bool {
+        self.0
+            .strip_prefix(&*folder.0)
+            .is_some_and(|rest| rest.starts_with('/'))
+    }
+}
+
+impl TryFrom<String> for ContentAddress {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self, Error> {
+        Self::new(&text).ok_or_else(|| Error::bad_data(format!("{text:?} is no content's address")))
+    }
+}
+
+impl From<ContentAddress> for String {
+    fn from(address: ContentAddress) -> Self {
+        address.to_string()
+    }
 }
 
 impl fmt::Display for ContentAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+impl IndexedContent {
+    pub fn is_directory(&self) -> bool {
+        matches!(self, Self::Directory | Self::Folder(_))
+    }
+
+    /// Whether it is the same to whoever reads it.
+    pub fn is_same_as(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::File(own), Self::File(theirs)) => own.address == theirs.address,
+            (own, theirs) => own == theirs,
+        }
     }
 }
 

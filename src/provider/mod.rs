@@ -14,6 +14,7 @@ pub mod keys;
 mod learned_rights;
 pub mod memory;
 pub mod reductstore;
+pub mod register;
 pub mod registry;
 pub mod s3;
 pub mod storra;
@@ -69,10 +70,20 @@ pub enum ChmodEffect {
     Publishes,
 }
 
+/// What names a file's bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NamedBy {
+    /// The object and its version.
+    Object,
+    /// The version alone, whichever object has it: bytes that were read once serve all of them.
+    Content,
+}
+
 /// Plain facts about a provider, fixed while it is mounted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Capabilities {
     pub reads: Reads,
+    pub bytes: NamedBy,
     pub labels: LabelSupport,
     /// The largest file, in bytes.
     pub max_file_size: Option<u64>,

@@ -7,9 +7,10 @@
 mod journal;
 mod schema;
 mod tree;
+mod whole;
 
 pub use journal::{JournalRow, Phase};
-pub use tree::PathIndex;
+pub use tree::{PathIndex, Shared};
 
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};

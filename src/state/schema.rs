@@ -5,7 +5,7 @@ use std::time::Duration;
 use rusqlite::{Connection, ErrorCode};
 
 /// One step from each schema version to the next; `user_version` counts those that were done.
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 4] = [
     "CREATE TABLE attributes (
     namespace TEXT NOT NULL,
     path TEXT NOT NULL,
@@ -43,6 +43,22 @@ const MIGRATIONS: [&str; 3] = [
 );
 CREATE INDEX tree_address ON tree (address) WHERE address IS NOT NULL;
 CREATE TABLE tree_imports (root INTEGER PRIMARY KEY, digest TEXT NOT NULL)",
+    // Changes of a shared tree that the others don't have yet, what is known of the others, and contents that had a name.
+    "CREATE TABLE tree_changes (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    root INTEGER NOT NULL,
+    mark TEXT NOT NULL,
+    change TEXT NOT NULL
+);
+CREATE INDEX tree_changes_root ON tree_changes (root);
+CREATE TABLE tree_books (root INTEGER PRIMARY KEY, book TEXT NOT NULL);
+CREATE TABLE tree_forgotten (address TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TRIGGER tree_removed AFTER DELETE ON tree WHEN old.address IS NOT NULL BEGIN
+    INSERT OR IGNORE INTO tree_forgotten VALUES (old.address);
+END;
+CREATE TRIGGER tree_replaced AFTER UPDATE OF address ON tree WHEN old.address IS NOT new.address BEGIN
+    INSERT OR IGNORE INTO tree_forgotten SELECT old.address WHERE old.address IS NOT NULL;
+END",
 ];
 
 pub enum Refused {

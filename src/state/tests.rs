@@ -102,6 +102,7 @@ mod tree {
 
     use super::*;
     use crate::model::{ContentAddress, IndexId, Indexed, IndexedContent, IndexedFile, Name};
+    use crate::state::Shared;
 
     fn name(text: &str) -> Name {
         Name::new(text).unwrap()
@@ -132,7 +133,8 @@ mod tree {
     fn the_tree_outlives_the_daemon_and_its_neighbours() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("state.db");
-        let open = |namespace: &str| PathIndex::open(Arc::new(StateDb::open(&path).unwrap()), namespace).unwrap();
+        let open =
+            |namespace: &str| PathIndex::open(Arc::new(StateDb::open(&path).unwrap()), namespace, Shared::No).unwrap();
         let made = {
             let index = open("one");
             let directory = make(&index, index.root(), "d");
@@ -156,7 +158,7 @@ mod tree {
 
     #[test]
     fn ids_are_never_given_twice() {
-        let index = PathIndex::open(Arc::new(StateDb::in_memory().unwrap()), "n").unwrap();
+        let index = PathIndex::open(Arc::new(StateDb::in_memory().unwrap()), "n", Shared::No).unwrap();
         let first = put(&index, index.root(), "f", file("a", 1)).unwrap();
         index.remove(first.id).unwrap();
         let second = put(&index, index.root(), "f", file("a", 1)).unwrap();
@@ -167,7 +169,7 @@ mod tree {
 
     #[test]
     fn what_must_not_be_changed_is_not() {
-        let index = PathIndex::open(Arc::new(StateDb::in_memory().unwrap()), "n").unwrap();
+        let index = PathIndex::open(Arc::new(StateDb::in_memory().unwrap()), "n", Shared::No).unwrap();
         let root = index.root();
         let directory = make(&index, root, "d");
         let inside = put(&index, directory, "f", file("a", 1)).unwrap();
@@ -210,7 +212,7 @@ mod tree {
 
     #[test]
     fn an_immutable_folder_goes_as_a_whole() {
-        let index = PathIndex::open(Arc::new(StateDb::in_memory().unwrap()), "n").unwrap();
+        let index = PathIndex::open(Arc::new(StateDb::in_memory().unwrap()), "n", Shared::No).unwrap();
         let content = IndexedContent::Folder(file("f", 0).address);
         let folder = index
             .insert(index.root(), &name("d"), &content, from_epoch(1, 0))

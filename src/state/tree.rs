@@ -7,19 +7,31 @@ use std::time::SystemTime;
 
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, Transaction, TransactionBehavior, params};
 
-use super::{StateDb, failed, from_epoch, since_epoch};
-use crate::model::{ContentAddress, Error, ErrorKind, IndexId, Indexed, IndexedContent, IndexedFile, Name, Result};
+use super::{StateDb, failed, from_epoch, since_epoch, whole};
+use crate::model::{
+    ContentAddress, Error, ErrorKind, IndexId, Indexed, IndexedContent, IndexedFile, Name, Result, TreeChange, TreePath,
+};
 
 /// The parent of every root.
-const NOBODY: IndexId = IndexId(0);
+pub(super) const NOBODY: IndexId = IndexId(0);
 
-const COLUMNS: &str = "id, parent, name, kind, address, size, sha256, modified_s, modified_ns,
+pub(super) const COLUMNS: &str = "id, parent, name, kind, address, size, sha256, modified_s, modified_ns,
     (SELECT above.kind = 'folder' FROM tree AS above WHERE above.id = tree.parent)";
+
+/// Whether others change the same tree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shared {
+    /// What was known of others is forgotten.
+    No,
+    /// Every change is noted for them.
+    Yes,
+}
 
 /// One namespace's tree.
 pub struct PathIndex {
-    db: Arc<StateDb>,
-    root: IndexId,
+    pub(super) db: Arc<StateDb>,
+    pub(super) root: IndexId,
+    pub(super) shared: Shared,
 }
 
 impl PathIndex {
@@ -27,7 +39,7 @@ impl PathIndex {
     ///
     /// # Errors
     /// The disk's.
-    pub fn open(db: Arc<StateDb>, namespace: &str) -> Result<Self> {
+    pub fn open(db: Arc<StateDb>, namespace: &str, shared: Shared) -> Result<Self> {
         let root = db.change(|transaction| {
             let (seconds, nanos) = since_epoch(SystemTime::now());
             transaction
@@ -45,7 +57,11 @@ impl PathIndex {
                 })
                 .map_err(failed("open the tree"))
         })?;
-        Ok(Self { db, root })
+        let index = Self { db, root, shared };
+        if shared == Shared::No {
+            index.forget_others()?;
+        }
+        Ok(index)
     }
 
     pub fn root(&self) -> IndexId {
@@ -86,15 +102,7 @@ impl PathIndex {
     /// # Errors
     /// `NotFound`, and the disk's.
     pub fn path(&self, id: IndexId) -> Result<Vec<Name>> {
-        let connection = self.db.connection.lock();
-        let mut names = Vec::new();
-        let mut at = id;
-        while at != self.root && at != NOBODY {
-            names.extend(entry(&connection, at)?.name);
-            at = parent(&connection, at)?;
-        }
-        names.reverse();
-        Ok(names)
+        names(&self.db.connection.lock(), id)
     }
 
     /// How many entries of all trees have this content.
@@ -109,6 +117,18 @@ impl PathIndex {
             |row| row.get::<_, i64>(0).map(i64::cast_unsigned),
         );
         count.map_err(failed("count"))
+    }
+
+    /// Whether any tree has this content or had it once.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn knows(&self, address: &ContentAddress) -> Result<bool> {
+        let connection = self.db.connection.lock();
+        let sql = "SELECT EXISTS (SELECT 1 FROM tree WHERE address = ?1)
+                       OR EXISTS (SELECT 1 FROM tree_forgotten WHERE address = ?1)";
+        let found = connection.query_row(sql, params![address.as_str()], |row| row.get(0));
+        found.map_err(failed("look"))
     }
 
     /// # Errors
@@ -138,6 +158,13 @@ impl PathIndex {
             }
             let id = IndexId(transaction.last_insert_rowid());
             touch(transaction, parent)?;
+            self.note(transaction, || {
+                Ok(TreeChange::Add {
+                    path: tree_path(transaction, id)?,
+                    content: content.clone(),
+                    modified,
+                })
+            })?;
             entry(transaction, id)
         })
     }
@@ -176,6 +203,14 @@ impl PathIndex {
                     "the file was changed or removed by somebody else",
                 ));
             }
+            self.note(transaction, || {
+                Ok(TreeChange::Replace {
+                    path: tree_path(transaction, id)?,
+                    was: expected.clone(),
+                    file: file.clone(),
+                    modified,
+                })
+            })?;
             entry(transaction, id)
         })
     }
@@ -187,6 +222,12 @@ impl PathIndex {
     pub fn remove(&self, id: IndexId) -> Result<()> {
         self.db.change(|transaction| {
             let above = parent(transaction, id)?;
+            self.note(transaction, || {
+                Ok(TreeChange::Remove {
+                    path: tree_path(transaction, id)?,
+                    was: entry(transaction, id)?.content,
+                })
+            })?;
             remove(transaction, id)?;
             touch(transaction, above)
         })
@@ -256,6 +297,7 @@ impl PathIndex {
                 _ => {}
             }
             let from = parent(transaction, id)?;
+            let old = tree_path(transaction, id)?;
             transaction
                 .execute(
                     "UPDATE tree SET parent = ?2, name = ?3 WHERE id = ?1",
@@ -264,14 +306,31 @@ impl PathIndex {
                 .map_err(failed("rename"))?;
             touch(transaction, from)?;
             touch(transaction, to)?;
+            self.note(transaction, || {
+                Ok(TreeChange::Move {
+                    from: old,
+                    to: tree_path(transaction, id)?,
+                    what: moved.content,
+                    modified: moved.modified,
+                    over: over.map(|over| over.content.clone()),
+                })
+            })?;
             entry(transaction, id)
         })
+    }
+
+    /// Keeps a change for those who share the tree.
+    fn note(&self, transaction: &Transaction<'_>, change: impl FnOnce() -> Result<TreeChange>) -> Result<()> {
+        match self.shared {
+            Shared::No => Ok(()),
+            Shared::Yes => whole::note(transaction, self.root, &change()?),
+        }
     }
 }
 
 impl StateDb {
     /// Runs a change that is on the disk when this returns, or not at all.
-    fn change<T>(&self, work: impl FnOnce(&Transaction<'_>) -> Result<T>) -> Result<T> {
+    pub(super) fn change<T>(&self, work: impl FnOnce(&Transaction<'_>) -> Result<T>) -> Result<T> {
         let mut connection = self.connection.lock();
         let synchronous = |connection: &Connection, level: &str| {
             connection
@@ -318,6 +377,23 @@ fn parent(connection: &Connection, id: IndexId) -> Result<IndexId> {
         .ok_or_else(|| Error::not_found("the entry"))
 }
 
+/// The names from the root to an entry.
+fn names(connection: &Connection, id: IndexId) -> Result<Vec<Name>> {
+    let mut names = Vec::new();
+    let mut at = id;
+    while at != NOBODY {
+        // A root has none.
+        names.extend(entry(connection, at)?.name);
+        at = parent(connection, at)?;
+    }
+    names.reverse();
+    Ok(names)
+}
+
+fn tree_path(connection: &Connection, id: IndexId) -> Result<TreePath> {
+    TreePath::new(names(connection, id)?).ok_or_else(|| Error::internal("the tree's root has no name"))
+}
+
 fn open_directory(connection: &Connection, id: IndexId) -> Result<()> {
     let found = entry(connection, id)?;
     if found.is_directory() {
@@ -353,7 +429,7 @@ fn remove(transaction: &Transaction<'_>, id: IndexId) -> Result<()> {
 }
 
 /// A directory's time is that of the last change in it.
-fn touch(transaction: &Transaction<'_>, directory: IndexId) -> Result<()> {
+pub(super) fn touch(transaction: &Transaction<'_>, directory: IndexId) -> Result<()> {
     let (seconds, nanos) = since_epoch(SystemTime::now());
     transaction
         .execute(
@@ -364,9 +440,9 @@ fn touch(transaction: &Transaction<'_>, directory: IndexId) -> Result<()> {
         .map_err(failed("change"))
 }
 
-type Columns<'a> = (&'static str, Option<&'a str>, Option<i64>, Option<&'a str>);
+pub(super) type Columns<'a> = (&'static str, Option<&'a str>, Option<i64>, Option<&'a str>);
 
-fn columns(content: &IndexedContent) -> Columns<'_> {
+pub(super) fn columns(content: &IndexedContent) -> Columns<'_> {
     match content {
         IndexedContent::Directory => ("directory", None, None, None),
         IndexedContent::Folder(address) => ("folder", Some(address.as_str()), None, None),
@@ -379,7 +455,7 @@ fn columns(content: &IndexedContent) -> Columns<'_> {
     }
 }
 
-fn read_row(row: &Row<'_>) -> rusqlite::Result<Indexed> {
+pub(super) fn read_row(row: &Row<'_>) -> rusqlite::Result<Indexed> {
     let malformed = |column: usize, what: &str| {
         rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, what.into())
     };

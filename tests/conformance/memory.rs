@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use keymount::model::{ErrorKind, Kind};
 use keymount::provider::faulty::Faulty;
 use keymount::provider::memory::{Addressing, Memory, Options};
-use keymount::provider::{Capabilities, LabelSupport, Provider, Reads};
+use keymount::provider::{Capabilities, LabelSupport, NamedBy, Provider, Reads};
 
 use crate::suite::{Fixture, RawStore, run};
 
@@ -76,6 +76,7 @@ async fn with_whole_objects_only() {
     let options = || Options {
         capabilities: Capabilities {
             reads: Reads::WholeOnly,
+            bytes: NamedBy::Object,
             labels: LabelSupport::None,
             max_file_size: Some(10_000_000),
             max_name_chars: Some(60),

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod sharing;
 #[path = "../support/dstor.rs"]
 mod support;
 mod tokens;

@@ -341,7 +341,7 @@ async fn an_endpoint_to_delete_is_called_for_the_last_name_of_a_content() {
         ..Assumptions::default()
     };
     let it = Mounted::with(console, |_, settings| {
-        settings.delete = Some("DELETE /v1/files/{hash}".parse().unwrap());
+        settings.endpoints.delete = Some("DELETE /v1/files/{hash}".parse().unwrap());
     })
     .await;
     let first = it.put(&it.root.key, "first", b"the same").await.unwrap();
@@ -454,4 +454,140 @@ async fn a_list_of_contents_is_taken_into_the_tree_once() {
         assert_eq!(error.kind(), ErrorKind::InvalidInput);
         assert!(error.message().contains(words), "{error}");
     }
+}
+
+/// Every step of an upload fails once, and with it the upload or not; the next attempt stores the file.
+#[tokio::test]
+async fn every_step_of_an_upload_can_fail_and_be_tried_again() {
+    let requests = [
+        (Method::POST, "/v1/upload/get-token"),
+        (Method::POST, "/v1/upload/"),
+        (Method::GET, "/v1/upload/get-status/"),
+    ];
+    let faults = [
+        Fault::status(500),
+        Fault::status(429),
+        Fault::DropConnection,
+        Fault::DropAfterEffect,
+        Fault::Garbage,
+    ];
+    for (method, target) in requests {
+        for fault in &faults {
+            // Nothing but patience tells that a post got nowhere which was answered so.
+            if matches!(fault, Fault::Garbage) && target == "/v1/upload/" {
+                continue;
+            }
+            let it = Mounted::new(Assumptions::default()).await;
+            let (of, at) = (method.clone(), target.to_owned());
+            let hits = move |method: &Method, target: &str| *method == of && target == at;
+            it.running.faults().inject(Rule::when(1, hits, fault.clone()));
+            let file = match it.put(&it.root.key, "file", b"content").await {
+                Ok(file) => file,
+                Err(error) => {
+                    assert!(it.dstor.list(&it.root.key).await.unwrap().is_empty(), "{error}");
+                    it.put(&it.root.key, "file", b"content").await.unwrap()
+                }
+            };
+            assert_eq!(
+                it.running.faults().pending(),
+                0,
+                "{method} {target} {fault:?} never came"
+            );
+            assert_eq!(
+                it.read(&file, 0..7).await.unwrap(),
+                b"content",
+                "{method} {target} {fault:?}"
+            );
+        }
+    }
+}
+
+/// The bytes are there; only their end wasn't seen.
+#[tokio::test]
+async fn an_upload_that_was_sent_is_gone_on_with() {
+    let it = Mounted::new(Assumptions::default()).await;
+    let is_status = |_: &Method, target: &str| target.starts_with("/v1/upload/get-status");
+    it.running
+        .faults()
+        .inject(Rule::when(usize::MAX, is_status, Fault::status(503)));
+    let failed = it.put(&it.root.key, "file", b"content").await;
+    assert_eq!(kind(&failed), Some(ErrorKind::Unreachable));
+    it.running.faults().clear();
+    let file = it.put(&it.root.key, "file", b"content").await.unwrap();
+    assert_eq!(it.read(&file, 0..7).await.unwrap(), b"content");
+    let sent = it.sent().iter().filter(|line| *line == "POST /v1/upload/").count();
+    assert_eq!((sent, it.account.files().len()), (1, 1), "the bytes travel once");
+    // Another content of the same name is another upload.
+    it.put(&it.root.key, "other", b"more content").await.unwrap();
+    assert_eq!(it.account.files().len(), 2);
+}
+
+#[tokio::test]
+async fn the_portal_is_told_new_names_and_tells_what_has_none_here() {
+    let console = Assumptions {
+        console: Some(Console::default()),
+        ..Assumptions::default()
+    };
+    let it = Mounted::with(console, |_, settings| {
+        settings.endpoints.rename = Some("PUT /v1/files/{hash} {\"name\":\"{name}\"}".parse().unwrap());
+        settings.endpoints.list = Some("GET /v1/files".parse().unwrap());
+    })
+    .await;
+    let file = it.put(&it.root.key, "file", b"content").await.unwrap();
+    let folder = it.mkdir("folder").await;
+    let place = |parent: &Entry, name: &str| Place {
+        parent: parent.key.clone(),
+        name: Name::new(name).unwrap(),
+    };
+    let renamed = it
+        .dstor
+        .rename(&file, &place(&it.root, "file"), &place(&it.root, "new 'name'"), None)
+        .await
+        .unwrap();
+    assert_eq!(it.account.files()[0].path, "/new 'name'");
+    // The template has no word for another directory, and a refusal changes nothing here.
+    let refusal = Rule::once(Method::PUT, "/v1/files", Fault::status(403));
+    it.running.faults().inject(refusal);
+    for (from, to) in [
+        ((&it.root, "new 'name'"), (&folder, "a")),
+        ((&folder, "a"), (&folder, "b")),
+    ] {
+        it.dstor
+            .rename(&renamed, &place(from.0, from.1), &place(to.0, to.1), None)
+            .await
+            .unwrap();
+    }
+    assert_eq!(it.account.files()[0].path, "/new 'name'");
+    // What others put into the account appears, and what has a name here or had one doesn't.
+    it.account.put("/from the portal/x", "by hand");
+    it.dstor.probe().await.unwrap();
+    let names = async |directory: &ObjectKey| -> Vec<String> {
+        let entries = it.dstor.list(directory).await.unwrap();
+        let mut names: Vec<String> = entries.iter().map(|entry| entry.name.to_string()).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names(&it.root.key).await, ["folder", "from the portal"]);
+    let moved = it.dstor.lookup(&folder.key, &Name::new("b").unwrap()).await.unwrap();
+    it.dstor.remove_file(&moved).await.unwrap();
+    it.dstor.probe().await.unwrap();
+    assert_eq!(names(&it.root.key).await, ["folder", "from the portal"]);
+    assert!(names(&folder.key).await.is_empty());
+    it.running
+        .faults()
+        .inject(Rule::once(Method::GET, "/v1/files", Fault::status(404)));
+    assert_eq!(kind(&it.dstor.probe().await), Some(ErrorKind::NotFound));
+}
+
+/// A content is named by its hash: a file that was opened can be read as long as any name has the content.
+#[tokio::test]
+async fn a_content_is_read_whatever_its_file_is_called() {
+    let it = Mounted::new(Assumptions::default()).await;
+    let first = it.put(&it.root.key, "first", b"content").await.unwrap();
+    let second = it.put(&it.root.key, "second", b"content").await.unwrap();
+    assert_eq!(first.version, second.version);
+    it.dstor.remove_file(&first).await.unwrap();
+    assert_eq!(it.read(&first, 0..7).await.unwrap(), b"content");
+    it.dstor.remove_file(&second).await.unwrap();
+    assert_eq!(kind(&it.read(&first, 0..7).await), Some(ErrorKind::NotFound));
 }

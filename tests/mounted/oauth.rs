@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use axum::http::Method;
@@ -71,12 +72,57 @@ impl Account {
     /// A login in a browser elsewhere, which ends at an address that the person pastes.
     #[track_caller]
     fn login(&self) -> String {
+        let said = self.try_login();
+        assert!(said.out.contains("access is granted"), "{said:?}");
+        said.ok()
+    }
+
+    #[track_caller]
+    fn try_login(&self) -> Said {
         let said = self
             .person
             .keymount_answering(["login", "work", "--no-browser"], |address| self.sent_to(address));
         clean(&said);
-        assert!(said.out.contains("access is granted"), "{said:?}");
-        said.ok()
+        said
+    }
+
+    #[track_caller]
+    fn cannot_be_mounted(&self) {
+        let mnt = self.person.mount_point();
+        let mount = ["mount".as_ref(), "work".as_ref(), mnt.as_os_str()];
+        self.person.keymount(mount).fails(4, "run: keymount login work");
+    }
+
+    /// A second daemon with the same remote; gives its directory.
+    #[track_caller]
+    fn mount_beside(&self) -> PathBuf {
+        let other = self.person.other_mount_point();
+        self.person
+            .keymount(["mount".as_ref(), "work".as_ref(), other.as_os_str()])
+            .ok();
+        other
+    }
+
+    #[track_caller]
+    fn unmount_with(&self, other: &Path) {
+        self.person.unmount();
+        self.person.keymount(["umount".as_ref(), other.as_os_str()]).ok();
+    }
+
+    /// Takes all scopes but those for reading from the grant.
+    fn allow_reading_only(&self) {
+        let rest = [Scope::FilesRead, Scope::WorkspacesRead, Scope::OfflineAccess];
+        assert!(self.store.narrow_grant(self.grant(), &rest));
+    }
+
+    #[track_caller]
+    fn was_alive_to_the_end(&self) {
+        assert!(self.store.revoke_grant(self.grant()), "the grant was over before");
+    }
+
+    #[track_caller]
+    fn nothing_stays_pending(&self) {
+        until("what was pending at the provider", || self.pending().is_empty());
     }
 
     /// Where the authorization server sends a browser that asks for this address.
@@ -152,6 +198,14 @@ fn rotating() -> Assumptions {
     }
 }
 
+/// The same with tokens that end so soon.
+fn of_two_seconds() -> Assumptions {
+    Assumptions {
+        access_lifetime: SignedDuration::from_secs(2),
+        ..rotating()
+    }
+}
+
 /// Nothing that leads to an access is printed.
 #[track_caller]
 fn clean(said: &Said) {
@@ -173,9 +227,7 @@ fn a_login_opens_the_mount_and_a_logout_closes_it() {
         let it = Account::with(who, assumptions);
         it.workspace.put("/folder/there", "text").unwrap();
         it.workspace.put("/unread", "more").unwrap();
-        let mnt = it.person.mount_point();
-        let mount = ["mount".as_ref(), "work".as_ref(), mnt.as_os_str()];
-        it.person.keymount(mount).fails(4, "run: keymount login work");
+        it.cannot_be_mounted();
         it.person
             .keymount(["remote", "test", "work"])
             .fails(4, "run: keymount login work");
@@ -257,14 +309,11 @@ fn a_login_opens_the_mount_and_a_logout_closes_it() {
 #[test]
 fn tokens_are_renewed_under_readers_and_writers() {
     for who in Who::everybody() {
-        let assumptions = Assumptions {
-            access_lifetime: SignedDuration::from_secs(2),
-            ..rotating()
-        };
-        let it = Account::with(who, assumptions);
+        let it = Account::with(who, of_two_seconds());
         it.login();
         it.person.mount("work", &["--attr-ttl", "0"]);
-        let go_on = "[ ! -e \"$HOME/work/enough\" ]";
+        let stop = it.person.path("work/stop");
+        let go_on = format!("[ ! -e '{}' ]", stop.display());
         let writer = it.person.start(&format!(
             "n=0; while {go_on}; do n=$((n+1)); echo $n > own && sync own && test \"$(cat own)\" = $n || exit 1; done; echo $n"
         ));
@@ -281,7 +330,7 @@ fn tokens_are_renewed_under_readers_and_writers() {
             it.person.sh(&format!("cat in{}", n % 10)).says(&format!("text {n}"));
             it.refreshes().granted >= 5
         });
-        it.person.file("work/enough", "", 0o644);
+        it.person.file("work/stop", "", 0o644);
         let written = writer.wait().ok();
         lister.wait().ok();
         assert_eq!(it.person.sh("cat own").ok(), written);
@@ -301,7 +350,7 @@ fn tokens_are_renewed_under_readers_and_writers() {
         );
         assert_eq!(it.person.daemons().len(), 1);
         it.person.unmount();
-        assert!(it.store.revoke_grant(it.grant()), "the grant was alive to the end");
+        it.was_alive_to_the_end();
     }
 }
 
@@ -367,7 +416,7 @@ fn a_mount_with_a_dead_grant_keeps_what_it_has_and_a_login_heals_it() {
             "printf ' and more' >&3; exec 3>&- 4<&-; cat held; echo",
             "heldHELD and more\n",
         );
-        until("what was pending at the provider", || it.pending().is_empty());
+        it.nothing_stays_pending();
         for (path, text) in [
             ("/read", "changed\n"),
             ("/new", "new\n"),
@@ -444,8 +493,7 @@ fn fewer_scopes_show_in_the_modes() {
             let modes = || it.person.sh("stat -c %A . file").ok();
             assert_eq!(modes(), "drwxr-xr-x\n-rw-r--r--\n");
             it.person.sh("echo before >> file").ok();
-            let rest = [Scope::FilesRead, Scope::WorkspacesRead, Scope::OfflineAccess];
-            assert!(it.store.narrow_grant(it.grant(), &rest));
+            it.allow_reading_only();
             assert_eq!(modes(), "drwxr-xr-x\n-rw-r--r--\n");
             if asked {
                 let said = it.person.keymount(["refresh", "work"]).ok();
@@ -479,14 +527,13 @@ fn a_mount_may_wait_for_the_first_login() {
     for who in Who::everybody() {
         let it = Account::new(who);
         it.workspace.put("/file", "text").unwrap();
-        let mnt = it.person.mount_point();
-        let mount = ["mount".as_ref(), "work".as_ref(), mnt.as_os_str()];
-        it.person.keymount(mount).fails(4, "run: keymount login work");
+        it.cannot_be_mounted();
         assert!(!it.person.is_mounted("mnt"));
         it.person.mount("work", &["--wait-for-login"]);
         let daemons = it.person.daemons();
         assert_eq!(it.credential()["state"], "needs-login");
-        let listed = it.person.command("ls").arg(&mnt).output().unwrap();
+        let mnt = it.person.mount_point();
+        let listed = it.person.command("ls").arg(mnt).output().unwrap();
         assert!(String::from_utf8_lossy(&listed.stderr).contains("Permission denied"));
         assert_eq!(it.refreshes(), Exchanges::default());
         let said = it.login();
@@ -502,17 +549,10 @@ fn a_mount_may_wait_for_the_first_login() {
 #[test]
 fn two_daemons_take_turns() {
     for who in Who::everybody() {
-        let assumptions = Assumptions {
-            access_lifetime: SignedDuration::from_secs(2),
-            ..rotating()
-        };
-        let it = Account::with(who, assumptions);
+        let it = Account::with(who, of_two_seconds());
         it.login();
         it.person.mount("work", &["--attr-ttl", "0"]);
-        let other = it.person.other_mount_point();
-        it.person
-            .keymount(["mount".as_ref(), "work".as_ref(), other.as_os_str()])
-            .ok();
+        let other = it.mount_beside();
         until("the fourth renewal", || {
             it.person
                 .sh(&format!(
@@ -522,8 +562,7 @@ fn two_daemons_take_turns() {
                 .ok();
             it.refreshes().granted >= 4
         });
-        it.person.unmount();
-        it.person.keymount(["umount".as_ref(), other.as_os_str()]).ok();
+        it.unmount_with(&other);
         let refreshes = it.refreshes();
         assert_eq!(refreshes.refused, 0, "every refresh token was sent once");
         let tokens = it.store.access_tokens();
@@ -535,7 +574,7 @@ fn two_daemons_take_turns() {
             tokens.len(),
             "{tokens:?}"
         );
-        assert!(it.store.revoke_grant(it.grant()), "the grant was alive to the end");
+        it.was_alive_to_the_end();
     }
 }
 
@@ -549,10 +588,7 @@ fn two_daemons_share_the_grant() {
         }
         it.login();
         it.person.mount("work", &[]);
-        let other = it.person.other_mount_point();
-        it.person
-            .keymount(["mount".as_ref(), "work".as_ref(), other.as_os_str()])
-            .ok();
+        let other = it.mount_beside();
         assert_eq!(it.person.daemons().len(), 2);
         it.store.expire_access_tokens();
         let both = format!("cat file0 & cat {}/file1; wait", other.display());
@@ -575,8 +611,7 @@ fn two_daemons_share_the_grant() {
         it.person
             .sh(&format!("cat file2 {}/file3", other.display()))
             .says("text 2text 3");
-        it.person.unmount();
-        it.person.keymount(["umount".as_ref(), other.as_os_str()]).ok();
+        it.unmount_with(&other);
     }
 }
 
@@ -600,15 +635,13 @@ fn what_a_dead_grant_left_behind_outlives_its_daemon() {
                     .keymount(["umount".as_ref(), it.person.mount_point().as_os_str()]);
                 assert!(said.err.contains("2 files are not at the provider; kept"), "{said:?}");
             }
-            let mnt = it.person.mount_point();
-            let mount = ["mount".as_ref(), "work".as_ref(), mnt.as_os_str()];
-            it.person.keymount(mount).fails(4, "run: keymount login work");
+            it.cannot_be_mounted();
             let listed = it.person.keymount(["pending", "list"]).ok();
             assert!(listed.contains("read") && listed.contains("new"), "{listed}");
             it.person.mount_as_usual("work", &["--wait-for-login"]);
             it.login();
             it.person.sh("cat read new").says("changed\nnew\n");
-            until("what was pending at the provider", || it.pending().is_empty());
+            it.nothing_stays_pending();
             assert_eq!(it.workspace.read("/read").unwrap(), "changed\n");
             assert_eq!(it.workspace.read("/new").unwrap(), "new\n");
             it.person.unmount();
@@ -645,7 +678,7 @@ fn an_authorization_server_that_is_slow_or_away_stops_only_what_needs_it() {
         go_on.notify_one();
         assert_eq!(reader.wait().ok(), "text 0");
         assert_eq!(it.refreshes(), Exchanges { granted: 1, refused: 0 });
-        until("what was pending at the provider", || it.pending().is_empty());
+        it.nothing_stays_pending();
 
         it.auth
             .faults()
@@ -661,7 +694,7 @@ fn an_authorization_server_that_is_slow_or_away_stops_only_what_needs_it() {
         it.person.sh("cat read && echo newer > read").says("new\n");
         it.auth.faults().clear();
         assert_eq!(reader.wait().ok(), "text 1");
-        until("what was pending at the provider", || it.pending().is_empty());
+        it.nothing_stays_pending();
         assert_eq!(it.workspace.read("/read").unwrap(), "newer\n");
         assert_eq!(it.refreshes(), Exchanges { granted: 2, refused: 0 });
         it.person.unmount();
@@ -677,8 +710,7 @@ fn a_change_whose_scope_is_gone_waits_for_the_next_login() {
         it.login();
         it.person.mount_as_usual("work", &["--attr-ttl", "1h"]);
         it.person.sh("ls && cat file").says("file\nold");
-        let rest = [Scope::FilesRead, Scope::WorkspacesRead, Scope::OfflineAccess];
-        assert!(it.store.narrow_grant(it.grant(), &rest));
+        it.allow_reading_only();
         it.store.expire_access_tokens();
         it.person.sh("echo changed > file").ok();
         let refused = || {
@@ -692,7 +724,7 @@ fn a_change_whose_scope_is_gone_waits_for_the_next_login() {
         assert!(status().contains("file is not at the provider"), "{}", status());
         it.person.sh("cat file").says("changed\n");
         it.login();
-        until("what was pending at the provider", || it.pending().is_empty());
+        it.nothing_stays_pending();
         assert_eq!(it.workspace.read("/file").unwrap(), "changed\n");
         it.person.unmount();
     }
@@ -709,10 +741,7 @@ fn a_login_of_somebody_else_opens_nothing() {
         it.login();
         it.person.mount_as_usual("work", &[]);
         it.store.set_consent(Consent::Allows(stranger.into()));
-        let said = it
-            .person
-            .keymount_answering(["login", "work", "--no-browser"], |address| it.sent_to(address));
-        clean(&said);
+        let said = it.try_login();
         let no_part = "there is no workspace \"project\", or this account has no part in it";
         assert!(said.code == Some(11) && said.err.contains(no_part), "{said:?}");
         it.person.sh("cat unread").refused("No such file or directory");

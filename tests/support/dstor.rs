@@ -9,9 +9,9 @@ use keymount::auth::{Authenticator, GivenSecrets, SecretSource, StaticToken, Tok
 use keymount::emulator::Running;
 use keymount::model::Name;
 use keymount::net::{RetryPolicy, Transport, TransportSettings};
-use keymount::provider::dstor::{Dstor, Polling, Settings, TempTokens};
+use keymount::provider::dstor::{Dstor, Endpoints, Polling, Settings, TempTokens};
 use keymount::provider::registry::{DstorAuth, Network, OnUnlink};
-use keymount::state::{PathIndex, StateDb};
+use keymount::state::{PathIndex, Shared, StateDb};
 use secrecy::SecretString;
 
 /// Patient enough to retry, without making a test wait: pauses are as good as none.
@@ -69,7 +69,7 @@ pub fn settings() -> Settings {
         path: Vec::new(),
         rights_override: None,
         on_unlink: OnUnlink::Forget,
-        delete: None,
+        endpoints: Endpoints::default(),
         import: None,
         polling: Polling {
             first_pause: Duration::from_millis(1),
@@ -90,7 +90,7 @@ pub fn names(path: &str) -> Vec<Name> {
 /// A tree in a database of its own.
 pub fn index() -> Arc<PathIndex> {
     let state = Arc::new(StateDb::in_memory().unwrap());
-    Arc::new(PathIndex::open(state, "test").unwrap())
+    Arc::new(PathIndex::open(state, "test", Shared::No).unwrap())
 }
 
 /// A client with one token that was got with this key, and never another.

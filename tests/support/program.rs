@@ -1,4 +1,4 @@
-//! A server program that a test starts at a port of its own and ends with itself.
+//! A server program that a test starts at a port of its own and ends with itself, and how a client comes to it.
 
 #![allow(dead_code, reason = "each suite uses a part of it")]
 #![allow(
@@ -12,10 +12,72 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use keymount::net::{RetryPolicy, Transport, TransportSettings};
+
 /// How long a start may take on a busy machine.
 const START_TIME: Duration = Duration::from_secs(60);
 /// How often another port is tried when somebody else took the first.
 const PORTS: u32 = 5;
+
+/// A running server with a folder of its own: its log, its settings, and what it serves.
+pub struct Server {
+    folder: tempfile::TempDir,
+    program: Program,
+    port: u16,
+}
+
+impl Server {
+    /// `command` gets the folder, in which `data` is there and empty, and the port.
+    pub fn start(command: impl Fn(&Path, u16) -> Command) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        std::fs::create_dir(folder.path().join("data")).unwrap();
+        let log = folder.path().join("log");
+        let (program, port) = Program::start_at_free_port(&log, |port| command(folder.path(), port));
+        Self { folder, program, port }
+    }
+
+    /// Nobody listens until `start_again`.
+    pub fn stop(&mut self) {
+        self.program.stop();
+    }
+
+    /// With the data and at the port that it had.
+    pub fn start_again(&mut self, command: impl Fn(&Path, u16) -> Command) {
+        let command = command(self.folder.path(), self.port);
+        self.program = Program::start_again(&self.folder.path().join("log"), command, self.port);
+    }
+
+    /// The server's root, as a remote's `endpoint` has it.
+    pub fn endpoint(&self) -> String {
+        format!("http://127.0.0.1:{}/", self.port)
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    /// What it printed.
+    pub fn log(&self) -> String {
+        self.program.log()
+    }
+}
+
+/// Patient with a busy machine, and quick to give up on what is tried again.
+pub fn transport() -> Transport {
+    Transport::new(TransportSettings {
+        stall: Duration::from_secs(30),
+        retry: RetryPolicy {
+            budget: Duration::from_millis(200),
+            first_pause: Duration::from_millis(1),
+            max_pause: Duration::from_millis(4),
+        },
+    })
+    .unwrap()
+}
 
 /// A running process and its log.
 pub struct Program {
@@ -36,6 +98,17 @@ impl Program {
             "the server does not start: {}",
             std::fs::read_to_string(log).unwrap_or_default()
         );
+    }
+
+    /// Starts it at a port where it was before.
+    pub fn start_again(log: &Path, command: Command, port: u16) -> Self {
+        Self::start(log, command, port).expect("the server starts again")
+    }
+
+    /// Ends it at once.
+    pub fn stop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 
     fn start(log: &Path, mut command: Command, port: u16) -> Option<Self> {
@@ -93,8 +166,7 @@ fn listens(pid: u32, port: u16) -> bool {
 
 impl Drop for Program {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.stop();
     }
 }
 

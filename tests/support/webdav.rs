@@ -8,18 +8,17 @@
     reason = "a test ends where its server fails"
 )]
 
-use std::path::{Path, PathBuf};
+use std::ops::{Deref, DerefMut};
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
-use std::time::Duration;
 
 use keymount::api::{Api, PlainHttp};
 use keymount::auth::{Authenticator, GivenSecrets, SecretSource, StaticToken, TokenKind, TokenPlacement};
 use keymount::model::Name;
-use keymount::net::{RetryPolicy, Transport, TransportSettings};
 use keymount::provider::webdav::{Settings, Webdav};
 
-use super::program::{Program, installed};
+use super::program::{Server, installed, transport};
 
 pub const USER: &str = "us er";
 /// With a colon, which ends a user's name but not a password.
@@ -35,38 +34,45 @@ pub enum Software {
 
 /// One running server over an empty folder.
 pub struct DavServer {
-    folder: tempfile::TempDir,
-    program: Program,
-    port: u16,
+    server: Server,
+    software: Software,
 }
 
 impl DavServer {
     pub fn start(software: Software) -> Self {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        std::fs::create_dir(folder.path().join("data")).unwrap();
-        let (program, port) = Program::start_at_free_port(&folder.path().join("log"), |port| match software {
-            Software::WsgiDav => wsgidav(folder.path(), port),
-            Software::Rclone => rclone(folder.path(), port),
-        });
-        Self { folder, program, port }
+        Self {
+            server: Server::start(|folder, port| software.command(folder, port)),
+            software,
+        }
     }
 
-    /// The server's root, as a remote's `endpoint` has it.
-    pub fn endpoint(&self) -> String {
-        format!("http://127.0.0.1:{}/", self.port)
+    /// With the data and at the port that it had before `stop`.
+    pub fn start_again(&mut self) {
+        let software = self.software;
+        self.server.start_again(|folder, port| software.command(folder, port));
     }
+}
 
-    pub fn port(&self) -> u16 {
-        self.port
+impl Deref for DavServer {
+    type Target = Server;
+
+    fn deref(&self) -> &Server {
+        &self.server
     }
+}
 
-    /// What the server serves.
-    pub fn data(&self) -> PathBuf {
-        self.folder.path().join("data")
+impl DerefMut for DavServer {
+    fn deref_mut(&mut self) -> &mut Server {
+        &mut self.server
     }
+}
 
-    pub fn log(&self) -> String {
-        self.program.log()
+impl Software {
+    fn command(self, folder: &Path, port: u16) -> Command {
+        match self {
+            Self::WsgiDav => wsgidav(folder, port),
+            Self::Rclone => rclone(folder, port),
+        }
     }
 }
 
@@ -116,18 +122,10 @@ pub async fn password(given: GivenSecrets) -> Arc<StaticToken> {
 
 /// A client of one folder, as a mount would build it; of the server's root without a name.
 pub fn client(server: &DavServer, folder: &str, password: Arc<StaticToken>) -> Webdav {
-    let settings = TransportSettings {
-        stall: Duration::from_secs(30),
-        retry: RetryPolicy {
-            budget: Duration::from_millis(200),
-            first_pause: Duration::from_millis(1),
-            max_pause: Duration::from_millis(4),
-        },
-    };
     let api = Api::new(
         server.endpoint().parse().unwrap(),
         PlainHttp::LoopbackOnly,
-        Transport::new(settings).unwrap(),
+        transport(),
         password as Arc<dyn Authenticator>,
         Webdav::dialect(),
     );

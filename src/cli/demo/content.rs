@@ -227,8 +227,9 @@ impl Exhibition {
             ProviderSpec::Dstor(DstorSpec {
                 network: Network::Testnet,
                 on_unlink: OnUnlink::Forget,
-                delete: None,
+                endpoints: Box::default(),
                 index: None,
+                shared: None,
                 auth: DstorAuth::TempToken {
                     api_key,
                     lifetime: Some(Duration::from_secs(60)),
@@ -286,6 +287,7 @@ fn remote(name: &str, provider: ProviderSpec, endpoint: Url, path: RemotePath) -
         rights: None,
         insecure: false,
         options: OptionLayer::default(),
+        shared_index: None,
     }
 }
 

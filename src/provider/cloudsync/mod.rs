@@ -38,7 +38,7 @@ use self::store::{Move, Upload};
 use self::wire::Workspace;
 use super::keys::KeyInfo;
 use super::unbroken::unbroken;
-use super::{ByteStream, Capabilities, Content, LabelChanges, LabelSupport, Place, Provider, Reads, Target};
+use super::{ByteStream, Capabilities, Content, LabelChanges, LabelSupport, NamedBy, Place, Provider, Reads, Target};
 use crate::api::Api;
 use crate::auth::Generation;
 use crate::model::{Entry, Error, ErrorKind, Kind, Name, ObjectId, ObjectKey, Result, Rights, Usage, Version};
@@ -78,6 +78,7 @@ impl CloudSync {
             client: Arc::new(Client::new(api, Access::new(settings.rights_override))),
             settings,
             capabilities: Capabilities {
+                bytes: NamedBy::Object,
                 reads: Reads::WholeOnly,
                 labels: LabelSupport::None,
                 max_file_size: None,

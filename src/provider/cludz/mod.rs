@@ -26,7 +26,7 @@ use self::client::{Asking, Client, join};
 use self::store::{Swap, Upload};
 use super::keys::KeyInfo;
 use super::unbroken::unbroken;
-use super::{ByteStream, Capabilities, Content, LabelChanges, LabelSupport, Place, Provider, Reads, Target};
+use super::{ByteStream, Capabilities, Content, LabelChanges, LabelSupport, NamedBy, Place, Provider, Reads, Target};
 use crate::api::Api;
 use crate::auth::CredentialState;
 use crate::model::{Action, Entry, Error, ErrorKind, Kind, Name, ObjectId, ObjectKey, Result, Rights, Usage};
@@ -80,6 +80,7 @@ impl Cludz {
             root_name: settings.path.last().cloned().unwrap_or_else(drive_name),
             root,
             capabilities: Capabilities {
+                bytes: NamedBy::Object,
                 reads: Reads::Ranges,
                 labels: LabelSupport::None,
                 max_file_size: Some(MAX_FILE_SIZE),

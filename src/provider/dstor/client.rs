@@ -7,8 +7,9 @@ use reqwest::header::{CONTENT_LENGTH, HeaderName, HeaderValue, RANGE};
 use reqwest::{Method, Url};
 use secrecy::{ExposeSecret, SecretString};
 
-use super::templates::Endpoint;
-use super::wire::{Announced, Posted, Standing, Status};
+use super::listed::Answer;
+use super::templates::{Blanks, Endpoint};
+use super::wire::{Announced, Posted, Status};
 use crate::api::Api;
 use crate::model::{ContentAddress, Error, ErrorKind, Name, Result};
 use crate::net::{Body, FilePart, Replay, Request, Response};
@@ -71,12 +72,12 @@ impl Client {
         serde_json::from_slice::<Posted>(&answer).unwrap_or_default().check()
     }
 
-    pub(super) async fn standing(&self, upload: &SecretString, name: &str) -> Result<Standing> {
+    /// How an upload stands, as the service tells it.
+    pub(super) async fn status(&self, upload: &SecretString) -> Result<Status> {
         let purpose = "ask how the upload goes on";
         let url = self.api.url(["v1", "upload", "get-status", ""]);
         let request = Request::get(url, purpose).header(UPLOAD_TOKEN, upload_header(upload)?);
-        let status: Status = self.api.call(&request).await?.json(purpose).await?;
-        status.standing(name)
+        self.api.call(&request).await?.json(purpose).await
     }
 
     /// Asks for a content, all of it or a range.
@@ -130,14 +131,48 @@ impl Client {
 
     /// Calls an endpoint that the person configured. What is gone already is as good as removed.
     pub(super) async fn delete(&self, endpoint: &Endpoint, address: &ContentAddress, path: &[Name]) -> Result<()> {
-        let purpose = "remove the file";
-        let url = endpoint.url(self.api.base(), address, path);
-        let request = Request::new(endpoint.method().clone(), url, purpose);
-        match self.api.call(&request).await {
+        self.tell(endpoint, Blanks::of(address, path), "remove the file").await
+    }
+
+    /// The same for a file that gets another path. What isn't there has no name to be changed.
+    pub(super) async fn rename(
+        &self,
+        endpoint: &Endpoint,
+        address: &ContentAddress,
+        path: &[Name],
+        to: &[Name],
+    ) -> Result<()> {
+        let blanks = Blanks {
+            to,
+            ..Blanks::of(address, path)
+        };
+        self.tell(endpoint, blanks, "rename the file").await
+    }
+
+    async fn tell(&self, endpoint: &Endpoint, blanks: Blanks<'_>, purpose: &'static str) -> Result<()> {
+        match self.api.call(&self.request(endpoint, blanks, purpose)).await {
             // The status said that it is done; what follows is only words.
             Ok(response) => response.bytes(purpose).await.map(drop).or(Ok(())),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error),
+        }
+    }
+
+    /// Everything that the account has.
+    pub(super) async fn list(&self, endpoint: &Endpoint) -> Result<Answer> {
+        let purpose = "list what the account has";
+        let request = self
+            .request(endpoint, Blanks::default(), purpose)
+            .replay(Replay::Idempotent);
+        self.api.call(&request).await?.json(purpose).await
+    }
+
+    fn request(&self, endpoint: &Endpoint, blanks: Blanks<'_>, purpose: &'static str) -> Request {
+        let url = endpoint.url(self.api.base(), blanks);
+        let request = Request::new(endpoint.method().clone(), url, purpose);
+        match endpoint.json(blanks) {
+            Some(body) => request.json(&body),
+            None => request,
         }
     }
 }

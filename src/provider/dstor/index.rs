@@ -2,7 +2,10 @@
 
 use std::time::SystemTime;
 
-use crate::model::{ContentAddress, IndexId, Indexed, IndexedContent, IndexedFile, Name, Result};
+use crate::model::{
+    AdoptedTree, ContentAddress, IndexId, Indexed, IndexedContent, IndexedFile, KeptTree, Listing, Name, Result, Taken,
+    Taking,
+};
 
 /// One remote's tree. A change is kept when the call returns; calls are short and may run on any thread.
 pub trait Index: Send + Sync + 'static {
@@ -31,6 +34,12 @@ pub trait Index: Send + Sync + 'static {
     /// # Errors
     /// As the local disk says.
     fn uses(&self, address: &ContentAddress) -> Result<u64>;
+
+    /// Whether any tree here has this content or had it once.
+    ///
+    /// # Errors
+    /// As the local disk says.
+    fn knows(&self, address: &ContentAddress) -> Result<bool>;
 
     /// # Errors
     /// `NotFound` and `NotADirectory` for the parent, `AlreadyExists`.
@@ -70,4 +79,28 @@ pub trait Index: Send + Sync + 'static {
     /// `NotFound`, `NotADirectory`, `IsADirectory`, `AlreadyExists`, `NotEmpty`, `InvalidInput` for a directory below
     /// itself.
     fn relocate(&self, id: IndexId, to: IndexId, name: &Name, over: Option<&Indexed>) -> Result<Indexed>;
+
+    /// Takes a listing in, as a whole or not at all.
+    ///
+    /// # Errors
+    /// As the local disk says.
+    fn take(&self, listing: &Listing, taking: Taking) -> Result<Taken>;
+
+    /// Whether there are changes that those who share the tree don't have.
+    ///
+    /// # Errors
+    /// As the local disk says.
+    fn has_pending(&self) -> Result<bool>;
+
+    /// The whole tree, with what those who share it don't have.
+    ///
+    /// # Errors
+    /// As the local disk says.
+    fn kept(&self) -> Result<KeptTree>;
+
+    /// Makes the tree what `merge` makes of it, with all changes that came until then.
+    ///
+    /// # Errors
+    /// Those of `merge`, and as the local disk says; nothing is changed then.
+    fn adopt(&self, merge: &mut dyn FnMut(KeptTree) -> Result<AdoptedTree>) -> Result<()>;
 }

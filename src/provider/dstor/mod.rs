@@ -5,17 +5,22 @@
 //! What these leave open is marked as assumed where it matters. In short:
 //!
 //! * A content is found by its hash and never changes. Nothing known lists, renames or removes anything, so names,
-//!   sizes and times are in an [`Index`] on this machine, and changes of the tree are changes of the index.
+//!   sizes and times are in an [`Index`] on this machine, and changes of the tree are changes of the index. Several
+//!   machines can have one tree ([`Sharing`]).
 //! * An `ObjectKey` is an entry's number in the index: it survives renames. A file's `Version` is the address of its
 //!   content, a directory's says nothing.
 //! * Writing over a file stores a new content; the old one stays at dStor.
 //! * A token is the whole account: everything is allowed, but nothing in a hashed folder can be changed.
 
+mod begun;
 mod client;
 mod exchange;
 mod import;
 mod index;
+pub mod index_file;
+mod listed;
 mod read;
+mod sharing;
 mod templates;
 mod token;
 mod upload;
@@ -29,20 +34,24 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
+use tracing::warn;
 
+use self::begun::Begun;
 use self::client::Client;
 pub use self::exchange::TempTokens;
+pub use self::import::MAX_LIST as LONGEST_INDEX;
 pub use self::index::Index;
-pub use self::templates::Endpoint;
+pub use self::sharing::{Sharing, SharingSettings, Signature};
+pub use self::templates::{Endpoint, Endpoints, Purpose};
 pub use self::upload::Polling;
 use super::keys::KeyInfo;
 use super::registry::OnUnlink;
 use super::unbroken::unbroken;
-use super::{ByteStream, Capabilities, Content, LabelChanges, LabelSupport, Place, Provider, Reads, Target};
+use super::{ByteStream, Capabilities, Content, LabelChanges, LabelSupport, NamedBy, Place, Provider, Reads, Target};
 use crate::api::Api;
 use crate::model::{
-    Action, ContentAddress, Entry, Error, ErrorKind, IndexId, Indexed, IndexedContent, Kind, Name, ObjectId, ObjectKey,
-    Result, Rights, Usage, Version,
+    Action, ContentAddress, Entry, Error, ErrorKind, IndexId, Indexed, IndexedContent, IndexedFile, Kind, Name,
+    ObjectId, ObjectKey, Result, Rights, Usage, Version,
 };
 use crate::net::Dialect;
 
@@ -61,8 +70,7 @@ pub struct Settings {
     /// What holds instead of what the service lets do.
     pub rights_override: Option<Rights>,
     pub on_unlink: OnUnlink,
-    /// Called for every file that is removed and whose content no other file has.
-    pub delete: Option<Endpoint>,
+    pub endpoints: Endpoints,
     /// A list of contents to take into the tree.
     pub import: Option<PathBuf>,
     pub polling: Polling,
@@ -72,7 +80,10 @@ pub struct Settings {
 pub struct Dstor {
     client: Arc<Client>,
     index: Arc<dyn Index>,
+    /// Others who change the same tree.
+    sharing: Option<Arc<Sharing>>,
     settings: Settings,
+    begun: Arc<Begun>,
     /// Set once an upload was refused for lack of rights, until the next probe.
     refuses_uploads: AtomicBool,
     /// Made at the first probe.
@@ -85,9 +96,19 @@ impl Dstor {
         Self {
             client: Arc::new(Client::new(api)),
             index,
+            sharing: None,
             settings,
+            begun: Arc::default(),
             refuses_uploads: AtomicBool::new(false),
             capabilities: OnceLock::new(),
+        }
+    }
+
+    /// The same with a tree that others change too: `sharing` is of the same index.
+    pub fn shared(self, sharing: Arc<Sharing>) -> Self {
+        Self {
+            sharing: Some(sharing),
+            ..self
         }
     }
 
@@ -138,6 +159,37 @@ impl Dstor {
         }
     }
 
+    /// The content that an object was opened with, if any file has it still.
+    fn content_of(&self, object: &ObjectId) -> Result<IndexedFile> {
+        let found = self.index.entry(id(&object.key)?);
+        let file = match &found {
+            Ok(found) => found.file(),
+            Err(_) => None,
+        };
+        if let Some(file) = file
+            && file.address.as_str() == object.version.as_str()
+            && file.size == object.size
+        {
+            return Ok(file.clone());
+        }
+        if let Some(address) = ContentAddress::new(object.version.as_str())
+            && self.index.uses(&address)? > 0
+        {
+            return Ok(IndexedFile {
+                address,
+                size: object.size,
+                sha256: None,
+            });
+        }
+        match found?.is_directory() {
+            true => Err(Error::new(ErrorKind::IsADirectory, "a directory has no bytes")),
+            false => {
+                let message = "the file was replaced since it was opened";
+                Err(Error::new(ErrorKind::Changed, message))
+            }
+        }
+    }
+
     /// A directory that entries can be made in.
     fn open_directory(&self, directory: &ObjectKey) -> Result<Indexed> {
         let found = self.index.entry(id(directory)?)?;
@@ -183,6 +235,56 @@ impl Dstor {
         }
     }
 
+    /// Takes over what others did to the tree.
+    async fn freshen(&self) {
+        if let Some(sharing) = &self.sharing {
+            sharing.freshen().await;
+        }
+    }
+
+    /// Says that the tree was changed here.
+    fn changed(&self) {
+        if let Some(sharing) = &self.sharing {
+            sharing.changed();
+        }
+    }
+
+    /// Looks at the shared index. One that cannot be reached now is waited for in the background.
+    async fn open_shared(&self) -> Result<()> {
+        let Some(sharing) = &self.sharing else { return Ok(()) };
+        let Err(error) = sharing.open().await else {
+            return Ok(());
+        };
+        let named = error.clone().context("the shared index");
+        match error.kind() {
+            ErrorKind::Unsupported | ErrorKind::NotFound | ErrorKind::InvalidInput => Err(named),
+            // It is another credential than the one that `login` is about.
+            ErrorKind::NeedsLogin => Err(Error::denied(named)),
+            _ => {
+                sharing.changed();
+                Ok(())
+            }
+        }
+    }
+
+    /// Lets the portal show a file's new name. The tree's counts, so what the endpoint refuses is only noted.
+    async fn tell_new_name(&self, moved: &Indexed, before: &[Name], stays: bool) {
+        let (Some(rename), Some(file)) = (&self.settings.endpoints.rename, moved.file()) else {
+            return;
+        };
+        let tell = async {
+            // Files with equal contents cannot be told apart by their hash.
+            if self.index.uses(&file.address)? > 1 || !(stays || rename.can_move()) {
+                return Ok(());
+            }
+            let now = self.index.path(moved.id)?;
+            self.client.rename(rename, &file.address, before, &now).await
+        };
+        if let Err(error) = tell.await {
+            warn!(%error, "dStor's portal goes on showing the old name");
+        }
+    }
+
     /// Remembers that the account may not upload.
     fn noting<T>(&self, result: Result<T>) -> Result<T> {
         if matches!(&result, Err(error) if error.kind() == ErrorKind::Denied) {
@@ -223,8 +325,14 @@ impl Provider for Dstor {
             // Reading takes no rights.
             _ => {}
         }
+        self.open_shared().await?;
         if let Some(file) = &self.settings.import {
             import::import(&self.client, &*self.index, file).await?;
+            self.changed();
+        }
+        if let Some(list) = &self.settings.endpoints.list {
+            listed::take_listed(&self.client, &*self.index, list).await?;
+            self.changed();
         }
         let root = self.root()?;
         if self.capabilities.get().is_none() {
@@ -235,47 +343,44 @@ impl Provider for Dstor {
     }
 
     async fn lookup(&self, parent: &ObjectKey, name: &Name) -> Result<Entry> {
+        self.freshen().await;
         let found = self.index.child(id(parent)?, name)?;
         Ok(self.entry(&found))
     }
 
     async fn stat(&self, entry: &Entry) -> Result<Entry> {
+        self.freshen().await;
         Ok(self.entry(&self.found(entry)?))
     }
 
     async fn list(&self, directory: &ObjectKey) -> Result<Vec<Entry>> {
+        self.freshen().await;
         let children = self.index.children(id(directory)?)?;
         Ok(children.iter().map(|child| self.entry(child)).collect())
     }
 
     async fn read(&self, object: &ObjectId, range: Range<u64>) -> Result<ByteStream> {
-        let found = self.index.entry(id(&object.key)?)?;
-        let file = found
-            .file()
-            .ok_or_else(|| Error::new(ErrorKind::IsADirectory, "a directory has no bytes"))?;
-        if file.address.as_str() != object.version.as_str() || file.size != object.size {
-            return Err(Error::new(
-                ErrorKind::Changed,
-                "the file was replaced since it was opened",
-            ));
-        }
-        read::read(&self.client, object, file, range).await
+        let file = self.content_of(object)?;
+        read::read(&self.client, object, &file, range).await
     }
 
     async fn create_directory(&self, parent: &ObjectKey, name: &Name) -> Result<Entry> {
+        self.freshen().await;
         let parent = self.open_directory(parent)?;
         let made = self
             .index
             .insert(parent.id, name, &IndexedContent::Directory, SystemTime::now())?;
+        self.changed();
         Ok(self.entry(&made))
     }
 
     async fn upload(&self, target: &Target, content: &Content) -> Result<Entry> {
+        self.freshen().await;
         let parent = self.open_directory(target.parent())?;
         let place = match target {
             Target::New { name, .. } => match self.index.child(parent.id, name) {
                 Ok(_) => return Err(exists(name)),
-                Err(error) if error.kind() == ErrorKind::NotFound => Taking::New,
+                Err(error) if error.kind() == ErrorKind::NotFound => Slot::New,
                 Err(error) => return Err(error),
             },
             Target::Replace { entry, .. } => {
@@ -285,21 +390,26 @@ impl Provider for Dstor {
                     .and_then(|found| found.file().map(|file| file.address.clone()))
                     .filter(|address| address.as_str() == entry.version.as_str());
                 match address {
-                    Some(address) => Taking::Replace(id(&entry.key)?, address),
+                    Some(address) => Slot::Replace(id(&entry.key)?, address),
                     None => return Err(changed(&entry.name)),
                 }
             }
         };
         let directory = self.index.path(parent.id)?;
         let (client, index, polling) = (Arc::clone(&self.client), Arc::clone(&self.index), self.settings.polling);
-        let (name, content) = (target.name().clone(), content.clone());
+        let (name, content, sharing) = (target.name().clone(), content.clone(), self.sharing.clone());
+        let begun = Arc::clone(&self.begun);
         let stored = unbroken(async move {
-            let file = upload::store(&client, polling, &directory, &name, &content).await?;
+            let file = upload::store(&client, polling, &begun, &directory, &name, &content).await?;
             let now = SystemTime::now();
-            match place {
-                Taking::New => index.insert(parent.id, &name, &IndexedContent::File(file), now),
-                Taking::Replace(id, expected) => index.replace(id, &expected, &file, now),
+            let kept = match place {
+                Slot::New => index.insert(parent.id, &name, &IndexedContent::File(file), now),
+                Slot::Replace(id, expected) => index.replace(id, &expected, &file, now),
+            }?;
+            if let Some(sharing) = sharing {
+                sharing.changed();
             }
+            Ok(kept)
         })
         .await;
         Ok(self.entry(&self.noting(stored)?))
@@ -310,14 +420,16 @@ impl Provider for Dstor {
         if found.sealed {
             return Err(immutable());
         }
-        if let (Some(delete), Some(file)) = (&self.settings.delete, found.file())
+        if let (Some(delete), Some(file)) = (&self.settings.endpoints.delete, found.file())
             // Files with equal contents have one content at dStor.
             && self.index.uses(&file.address)? == 1
         {
             let path = self.index.path(found.id)?;
             self.client.delete(delete, &file.address, &path).await?;
         }
-        self.index.remove(found.id)
+        self.index.remove(found.id)?;
+        self.changed();
+        Ok(())
     }
 
     async fn remove_directory(&self, entry: &Entry) -> Result<()> {
@@ -325,10 +437,13 @@ impl Provider for Dstor {
         if found.sealed {
             return Err(immutable());
         }
-        self.index.remove(found.id)
+        self.index.remove(found.id)?;
+        self.changed();
+        Ok(())
     }
 
     async fn rename(&self, entry: &Entry, from: &Place, to: &Place, replaced: Option<&Entry>) -> Result<Entry> {
+        self.freshen().await;
         let found = self.index.child(id(&from.parent)?, &from.name)?;
         if key(found.id) != entry.key {
             return Err(Error::not_found(format_args!("{:?}", entry.name.as_str())));
@@ -344,7 +459,10 @@ impl Provider for Dstor {
                 .filter(|now| now.is_directory() || self.entry(now).version == replaced.version),
             None => None,
         };
+        let before = self.index.path(found.id)?;
         let moved = self.index.relocate(found.id, target.id, &to.name, over.as_ref())?;
+        self.changed();
+        self.tell_new_name(&moved, &before, from.parent == to.parent).await;
         Ok(self.entry(&moved))
     }
 
@@ -358,7 +476,7 @@ impl Provider for Dstor {
 }
 
 /// Which place in the tree an upload takes.
-enum Taking {
+enum Slot {
     New,
     /// Of this entry, as long as it has this content.
     Replace(IndexId, ContentAddress),
@@ -367,6 +485,7 @@ enum Taking {
 fn capabilities(reads: Reads) -> Capabilities {
     Capabilities {
         reads,
+        bytes: NamedBy::Content,
         labels: LabelSupport::None,
         // No limit is documented.
         max_file_size: None,

@@ -1,4 +1,6 @@
 //! An upload: announced, sent, and looked at until it is done.
+//!
+//! Whoever tries again after the bytes were sent goes on with looking, as long as the service knows the upload.
 
 use std::time::Duration;
 
@@ -7,6 +9,7 @@ use secrecy::SecretString;
 use tokio::time::Instant;
 
 use super::LOOK;
+use super::begun::{Begun, Upload};
 use super::client::{Client, content_length};
 use super::wire::Standing;
 use crate::model::{ContentAddress, Error, ErrorKind, IndexedFile, Name, Result};
@@ -47,15 +50,18 @@ impl Default for Polling {
 pub(super) async fn store(
     client: &Client,
     polling: Polling,
+    begun: &Begun,
     directory: &[Name],
     name: &Name,
     content: &Content,
 ) -> Result<IndexedFile> {
     let sha256 = content.sha256().await?;
     let shown = portal_name(name);
-    let token = announce(client, directory).await?;
-    client.send(&token, &shown, content).await?;
-    let hash = wait(client, polling, &token, &shown).await?;
+    let upload = Upload { sha256, name: shown };
+    let hash = match go_on(client, polling, begun, &upload).await? {
+        Some(hash) => hash,
+        None => send(client, polling, begun, directory, &upload, content).await?,
+    };
     let address = ContentAddress::new(&hash)
         .filter(|address| !address.as_str().contains('/'))
         .ok_or_else(|| Error::bad_data(format!("upload the file: dStor calls {hash:?} its hash")))?;
@@ -63,7 +69,66 @@ pub(super) async fn store(
     Ok(IndexedFile {
         address,
         size: content.len(),
-        sha256: Some(sha256),
+        sha256: Some(upload.sha256),
+    })
+}
+
+/// Why there is no hash.
+enum Unfinished {
+    /// The service said that it failed, or something else than the end of an upload.
+    Failed(Error),
+    /// It couldn't be asked.
+    Unseen(Error),
+    /// It stood still for too long.
+    Still(Error),
+}
+
+impl Unfinished {
+    fn into_error(self) -> Error {
+        match self {
+            Self::Failed(error) | Self::Unseen(error) | Self::Still(error) => error,
+        }
+    }
+}
+
+/// The hash, if the bytes were sent before and the service still knows of it.
+async fn go_on(client: &Client, polling: Polling, begun: &Begun, upload: &Upload) -> Result<Option<String>> {
+    let Some(token) = begun.take(upload) else {
+        return Ok(None);
+    };
+    match wait(client, polling, &token, &upload.name).await {
+        Ok(hash) => Ok(Some(hash)),
+        Err(Unfinished::Unseen(error)) if error.kind() != ErrorKind::InvalidInput => {
+            begun.note(upload, token);
+            Err(error)
+        }
+        // Failed, unknown by now, or standing still for the second time: it is sent anew.
+        Err(_) => Ok(None),
+    }
+}
+
+async fn send(
+    client: &Client,
+    polling: Polling,
+    begun: &Begun,
+    directory: &[Name],
+    upload: &Upload,
+    content: &Content,
+) -> Result<String> {
+    let token = announce(client, directory).await?;
+    if let Err(error) = client.send(&token, &upload.name, content).await {
+        let is_ambiguous = matches!(error.kind(), ErrorKind::Unreachable | ErrorKind::TimedOut);
+        // The answer may be all that was lost.
+        return match client.status(&token).await.map(|status| status.standing(&upload.name)) {
+            Ok(Ok(Standing::Done(hash))) if is_ambiguous => Ok(hash),
+            _ => Err(error),
+        };
+    }
+    wait(client, polling, &token, &upload.name).await.map_err(|unfinished| {
+        if !matches!(unfinished, Unfinished::Failed(_)) {
+            begun.note(upload, token);
+        }
+        unfinished.into_error()
     })
 }
 
@@ -82,10 +147,11 @@ async fn announce(client: &Client, directory: &[Name]) -> Result<SecretString> {
     }
 }
 
-async fn wait(client: &Client, polling: Polling, token: &SecretString, name: &str) -> Result<String> {
+async fn wait(client: &Client, polling: Polling, token: &SecretString, name: &str) -> Result<String, Unfinished> {
     let (mut pause, mut last, mut since) = (polling.first_pause, String::new(), Instant::now());
     loop {
-        match client.standing(token, name).await? {
+        let status = client.status(token).await.map_err(Unfinished::Unseen)?;
+        match status.standing(name).map_err(Unfinished::Failed)? {
             Standing::Done(hash) => return Ok(hash),
             Standing::Working(word) if word != last => (last, since) = (word, Instant::now()),
             Standing::Working(word) if since.elapsed() >= polling.patience => {
@@ -93,7 +159,7 @@ async fn wait(client: &Client, polling: Polling, token: &SecretString, name: &st
                     "upload the file: dStor says {word:?} for {} s",
                     polling.patience.as_secs()
                 );
-                return Err(Error::new(ErrorKind::TimedOut, message));
+                return Err(Unfinished::Still(Error::new(ErrorKind::TimedOut, message)));
             }
             Standing::Working(_) => {}
         }

@@ -15,7 +15,7 @@ use futures_util::{StreamExt, stream};
 use parking_lot::Mutex;
 
 use super::keys::KeyInfo;
-use super::{ByteStream, Capabilities, Content, LabelChanges, LabelSupport, Place, Provider, Reads, Target};
+use super::{ByteStream, Capabilities, Content, LabelChanges, LabelSupport, NamedBy, Place, Provider, Reads, Target};
 use crate::model::{Action, Entry, Error, ErrorKind, Kind, Name, ObjectId, ObjectKey, Result, Rights, Usage, Version};
 
 use self::tree::{Body, NodeId, ROOT, Tree, changed, exists, is_a_directory, not_a_directory, not_empty, parts, split};
@@ -56,6 +56,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             capabilities: Capabilities {
+                bytes: NamedBy::Object,
                 reads: Reads::Ranges,
                 labels: LabelSupport::Stored,
                 max_file_size: None,

@@ -39,7 +39,7 @@ use self::server::Server;
 pub use self::tokens::Tokens;
 use self::wire::{QuotaType, ReductDialect};
 use super::keys::KeyInfo;
-use super::{ByteStream, Capabilities, Content, LabelChanges, LabelSupport, Place, Provider, Reads, Target};
+use super::{ByteStream, Capabilities, Content, LabelChanges, LabelSupport, NamedBy, Place, Provider, Reads, Target};
 use crate::api::Api;
 use crate::auth::Generation;
 use crate::model::{Entry, Error, ErrorKind, Kind, Name, ObjectId, ObjectKey, Result, Rights, Usage};
@@ -111,6 +111,7 @@ impl ReductStore {
             server: Server::new(api),
             settings,
             capabilities: Capabilities {
+                bytes: NamedBy::Object,
                 reads: Reads::WholeOnly,
                 labels: LabelSupport::Stored,
                 max_file_size: None,

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Answer, COMMON_TOKEN_VARIABLE, Field, Form, Method, Need, Secret, first_set};
+use super::{Answer, COMMON_TOKEN_VARIABLE, Field, Form, Method, Need, RemotePath, Secret, first_set};
 use crate::auth::{SecretSource, StoredSecret};
 use crate::model::{Error, ErrorKind, Result};
-use crate::provider::dstor::Endpoint;
+use crate::provider::dstor::Endpoints;
 
 pub(super) const TOKEN_VARIABLES: &[&str] = &["DSTOR_API_KEY"];
 
@@ -78,13 +78,23 @@ pub(super) const FORM: Form = Form {
 pub struct DstorSpec {
     pub network: Network,
     pub on_unlink: OnUnlink,
-    /// What is called when a file is removed; dStor documents no such endpoint.
-    pub delete: Option<Endpoint>,
+    /// What only dStor's customers know how to call.
+    pub endpoints: Box<Endpoints>,
     /// A list of contents that were stored elsewhere, to take into the tree.
     pub index: Option<PathBuf>,
+    /// Where the tree is shared with other machines.
+    pub shared: Option<SharedPlace>,
     pub auth: DstorAuth,
     /// Where the token of the moment is kept for all processes; in memory only without it.
     pub kept: Option<StoredSecret>,
+}
+
+/// An object at another remote, an S3 bucket or a WebDAV server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SharedPlace {
+    /// Its name in the configuration.
+    pub remote: String,
+    pub path: RemotePath,
 }
 
 /// Keys and tokens of one network are unknown to the other.
@@ -174,8 +184,9 @@ impl DstorSpec {
             Some(api_key) => Ok(Self {
                 network: Network::Production,
                 on_unlink: OnUnlink::default(),
-                delete: None,
+                endpoints: Box::default(),
                 index: None,
+                shared: None,
                 auth: DstorAuth::TempToken {
                     api_key,
                     lifetime: None,

@@ -21,7 +21,7 @@ use crate::auth::{Scopes, SecretSource, StoredSecret, TokenKind, TokenPlacement}
 
 pub use cloudsync::{CloudSyncAuth, CloudSyncSpec, cloudsync_server};
 pub use cludz::{CludzAuth, CludzSpec, TokenSending};
-pub use dstor::{DstorAuth, DstorSpec, Network, OnUnlink};
+pub use dstor::{DstorAuth, DstorSpec, Network, OnUnlink, SharedPlace};
 pub use form::{Answer, Field, Form, Method, Need, Secret};
 pub use path::RemotePath;
 pub use reductstore::{REDUCTSTORE_PORT, RecordNames, ReductstoreAuth, ReductstoreSpec};

@@ -86,9 +86,9 @@ impl Changes {
                 Condition::Version(&entry.version)
             }
         };
-        let mut stored = self.store.put(&key, content, self.conditions(wanted)).await;
+        let mut stored = self.store.put(&key, content, self.conditions(wanted)).await.map(drop);
         if self.knows_none(&stored) {
-            stored = self.store.put(&key, content, Condition::Unchecked).await;
+            stored = self.store.put(&key, content, Condition::Unchecked).await.map(drop);
         }
         match stored {
             Ok(()) => {}

@@ -13,6 +13,7 @@
 mod change;
 mod errors;
 mod keys;
+mod register;
 mod store;
 mod wire;
 
@@ -24,9 +25,11 @@ use async_trait::async_trait;
 pub use self::keys::AccessKeys;
 
 use self::change::Changes;
+use self::register::S3Register;
 use self::store::Store;
 use super::keys::KeyInfo;
-use super::{ByteStream, Capabilities, Content, LabelChanges, LabelSupport, Place, Provider, Reads, Target};
+use super::register::Register;
+use super::{ByteStream, Capabilities, Content, LabelChanges, LabelSupport, NamedBy, Place, Provider, Reads, Target};
 use crate::api::Api;
 use crate::model::{Entry, Error, ErrorKind, Kind, Name, ObjectId, ObjectKey, Progress, Result, Rights, Usage};
 use crate::net::Dialect;
@@ -75,6 +78,7 @@ impl S3 {
             },
             root,
             capabilities: Capabilities {
+                bytes: NamedBy::Object,
                 reads: Reads::Ranges,
                 labels: LabelSupport::None,
                 max_file_size: Some(MAX_FILE_SIZE),
@@ -83,6 +87,13 @@ impl S3 {
                 move_files: true,
             },
         })
+    }
+
+    /// The object of this path below what is mounted, as one that machines write in turn.
+    pub fn register(&self, path: &[Name]) -> Arc<dyn Register> {
+        let path: Vec<&str> = path.iter().map(Name::as_str).collect();
+        let key = format!("{}{}", self.root, path.join("/"));
+        Arc::new(S3Register::new(Arc::clone(&self.changes), key))
     }
 
     /// How S3 services word their refusals.

@@ -264,11 +264,12 @@ impl Store {
         Ok(exactly(all.boxed(), len))
     }
 
-    /// Stores a whole file, in parts where it is long. Nothing is there until the last part is.
+    /// Stores a whole file, in parts where it is long. Nothing is there until the last part is. Gives the version if
+    /// the service tells it.
     ///
     /// # Errors
     /// `Changed` when the condition doesn't hold, `Unsupported` when the service knows no conditions.
-    pub(super) async fn put(&self, key: &str, content: &Content, condition: Condition<'_>) -> Result<()> {
+    pub(super) async fn put(&self, key: &str, content: &Content, condition: Condition<'_>) -> Result<Option<Version>> {
         let part = PART.max(content.len().div_ceil(PARTS));
         let answer = self
             .ask(async |operator| {
@@ -292,7 +293,7 @@ impl Store {
                     // Parts that stay would be paid for.
                     let _ = writer.abort().await;
                 }
-                sent.map(drop)
+                sent.map(|told| told.etag().map(version))
             })
             .await;
         self.rights.noting(folder_of(key), Action::Write, answer)
@@ -374,12 +375,17 @@ fn object(told: &Metadata) -> Result<Object> {
         .map_or(0, |time| time.as_secs());
     Ok(Object {
         size: told.content_length(),
-        version: Version::new(if etag.starts_with('"') {
-            etag.to_owned()
-        } else {
-            format!("\"{etag}\"")
-        }),
+        version: version(etag),
         modified: SystemTime::UNIX_EPOCH + Duration::from_secs(seconds),
+    })
+}
+
+/// With quotes, which some answers leave out.
+fn version(etag: &str) -> Version {
+    Version::new(if etag.starts_with('"') {
+        etag.to_owned()
+    } else {
+        format!("\"{etag}\"")
     })
 }
 

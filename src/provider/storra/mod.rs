@@ -39,8 +39,8 @@ use self::wire::{Item, Visibility};
 use super::keys::KeyInfo;
 use super::unbroken::unbroken;
 use super::{
-    ByteStream, Capabilities, ChmodEffect, Content, LabelChanges, LabelSupport, Place, Provider, Reads, Target,
-    VISIBILITY,
+    ByteStream, Capabilities, ChmodEffect, Content, LabelChanges, LabelSupport, NamedBy, Place, Provider, Reads,
+    Target, VISIBILITY,
 };
 use crate::api::Api;
 use crate::model::{Entry, Error, ErrorKind, Kind, Name, ObjectId, ObjectKey, Result, Rights, Usage};
@@ -103,6 +103,7 @@ impl Storra {
             root,
             rights: settings.rights_override.unwrap_or(Rights::ALL),
             capabilities: Capabilities {
+                bytes: NamedBy::Object,
                 reads: Reads::WholeOnly,
                 labels: LabelSupport::Visibility(settings.chmod),
                 max_file_size: Some(MAX_FILE_SIZE),

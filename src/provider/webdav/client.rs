@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use percent_encoding::percent_decode_str;
-use reqwest::header::{CONTENT_TYPE, HeaderName, HeaderValue, IF_MATCH, IF_NONE_MATCH, RANGE};
+use reqwest::header::{CONTENT_TYPE, ETAG, HeaderName, HeaderValue, IF_MATCH, IF_NONE_MATCH, RANGE};
 use reqwest::{Method, Url};
 use tracing::debug;
 
@@ -165,6 +165,16 @@ impl Client {
     /// # Errors
     /// `NotFound` when the directory is missing, `Changed` when the condition doesn't hold.
     pub(super) async fn put(&self, path: &str, content: &Content, condition: Condition<'_>) -> Result<()> {
+        self.put_told(path, content, condition).await.map(drop)
+    }
+
+    /// The same; gives the version if the server tells it with its answer.
+    pub(super) async fn put_told(
+        &self,
+        path: &str,
+        content: &Content,
+        condition: Condition<'_>,
+    ) -> Result<Option<Version>> {
         let source = content.clone();
         let body = Body::Stream {
             len: content.len(),
@@ -182,7 +192,12 @@ impl Client {
                 }
             }
         }
-        self.change(folder_of(path), Action::Write, &request).await
+        let answer = self.api.call(&request).await;
+        let response = self.rights.noting(folder_of(path), Action::Write, answer)?;
+        Ok(response
+            .header(ETAG.as_str())
+            .and_then(wire::strong_etag)
+            .map(Version::new))
     }
 
     /// # Errors

@@ -13,6 +13,7 @@
 mod change;
 mod client;
 mod read;
+mod register;
 mod wire;
 
 use std::ops::Range;
@@ -21,8 +22,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use self::client::{Client, join};
+use self::register::WebdavRegister;
 use super::keys::KeyInfo;
-use super::{ByteStream, Capabilities, Content, LabelChanges, LabelSupport, Place, Provider, Reads, Target};
+use super::register::Register;
+use super::{ByteStream, Capabilities, Content, LabelChanges, LabelSupport, NamedBy, Place, Provider, Reads, Target};
 use crate::api::Api;
 use crate::model::{Entry, Error, ErrorKind, Kind, Name, ObjectId, ObjectKey, Progress, Result, Rights, Usage};
 use crate::net::Dialect;
@@ -67,6 +70,7 @@ impl Webdav {
                 .iter()
                 .fold(String::new(), |path, name| join(&path, name.as_str())),
             capabilities: Capabilities {
+                bytes: NamedBy::Object,
                 reads: Reads::Ranges,
                 labels: LabelSupport::None,
                 max_file_size: None,
@@ -75,6 +79,14 @@ impl Webdav {
                 move_files: true,
             },
         })
+    }
+
+    /// The file of this path below what is mounted, as one that machines write in turn.
+    pub fn register(&self, path: &[Name]) -> Arc<dyn Register> {
+        let path = path
+            .iter()
+            .fold(self.root.clone(), |above, name| join(&above, name.as_str()));
+        Arc::new(WebdavRegister::new(Arc::clone(&self.client), path))
     }
 
     /// How WebDAV servers word their refusals.
