@@ -16,7 +16,7 @@ use keymount::auth::{GivenSecrets, SecretSource, StaticToken, TokenKind, TokenPl
 use keymount::model::{Entry, ErrorKind, Kind, Name, ObjectKey, Rights};
 use keymount::net::{RetryPolicy, Transport, TransportSettings};
 use keymount::provider::reductstore::{NameMode, ReductStore, Settings};
-use keymount::provider::{Content, LabelChanges, Place, Provider, Target};
+use keymount::provider::{Change, ChangeFeed, Content, LabelChanges, Place, Provider, Target};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -1266,4 +1266,97 @@ async fn a_server_from_before_me_grants_what_it_grants() {
     let error = provider.probe().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
     assert!(error.message().contains("not that of a ReductStore server"), "{error}");
+}
+
+/// A feed that watches some directories, after all that was done before was told.
+async fn settled(provider: &ReductStore, directories: &[&Entry]) -> (Box<dyn ChangeFeed>, Vec<ObjectKey>) {
+    let keys: Vec<ObjectKey> = directories.iter().map(|entry| entry.key.clone()).collect();
+    let mut feed = provider.changes().unwrap();
+    while !feed.next(&keys).await.unwrap().is_empty() {}
+    (feed, keys)
+}
+
+/// Waits until the feed has told of all these directories; gives all that it told.
+async fn told(feed: &mut dyn ChangeFeed, watched: &[ObjectKey], expected: &[&ObjectKey]) -> BTreeSet<Change> {
+    let expected: BTreeSet<Change> = expected.iter().map(|key| Change::Within((*key).clone())).collect();
+    let mut told = BTreeSet::new();
+    while !told.is_superset(&expected) {
+        told.extend(feed.next(watched).await.unwrap());
+    }
+    told
+}
+
+#[tokio::test]
+async fn what_other_clients_change_is_told() {
+    let at = Mounted::new().await;
+    let (a, b) = (at.mkdir(&at.root.key, "a").await, at.mkdir(&at.root.key, "b").await);
+    at.create(&a.key, "old", b"1").await;
+    let (mut feed, watched) = settled(&at.provider, &[&at.root, &a, &b]).await;
+
+    at.put("b/a", now_us(), &[("x-reduct-label-name", "new")], "2").await;
+    told(&mut *feed, &watched, &[&a.key]).await;
+    // Older than the latest, and a new entry: only a look shows them.
+    at.put("b/a", 5, &[], "3").await;
+    at.put("b/b/deep", now_us(), &[], "4").await;
+    let deep = at.provider.lookup(&b.key, &name("deep")).await.unwrap();
+    told(&mut *feed, &watched, &[&a.key, &b.key, &deep.key]).await;
+    raw(&at.server, Method::DELETE, "b/b/a?ts=5", &[], "").await;
+    raw(&at.server, Method::DELETE, "b/b/b", &[], "").await;
+    told(&mut *feed, &watched, &[&at.root.key, &a.key, &b.key, &deep.key]).await;
+}
+
+fn now_us() -> u64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    now.as_micros() as u64
+}
+
+#[tokio::test]
+async fn what_changed_since_a_listing_is_told_though_nobody_watched_yet() {
+    let at = Mounted::new().await;
+    let a = at.mkdir(&at.root.key, "a").await;
+    at.names(&a.key).await;
+    at.put("b/a", now_us(), &[], "theirs").await;
+    let mut feed = at.provider.changes().unwrap();
+    told(&mut *feed, std::slice::from_ref(&a.key), &[&a.key]).await;
+}
+
+#[tokio::test]
+async fn own_changes_are_told_once_when_they_are_over() {
+    let at = Mounted::new().await;
+    let a = at.mkdir(&at.root.key, "a").await;
+    let quiet = at.mkdir(&at.root.key, "quiet").await;
+    let (mut feed, watched) = settled(&at.provider, &[&at.root, &a, &quiet]).await;
+    let mut file = at.create(&a.key, "file", b"1").await;
+    for content in 0..3_u8 {
+        file = at.replace(&a.key, &file, &[content]).await.unwrap();
+        at.put("b/_-", now_us(), &[], "theirs").await;
+        let told = told(&mut *feed, &watched, &[&at.root.key]).await;
+        assert!(!told.contains(&Change::Within(quiet.key.clone())), "{told:?}");
+    }
+    told(&mut *feed, &watched, &[&a.key]).await;
+}
+
+#[tokio::test]
+async fn the_directory_of_all_buckets_is_watched_too() {
+    let at = Mounted::with(&[], Settings::default()).await;
+    let bucket = at.provider.lookup(&at.root.key, &name("b")).await.unwrap();
+    let (mut feed, watched) = settled(&at.provider, &[&at.root, &bucket]).await;
+    raw(&at.server, Method::POST, "b/more", &[], "{}").await;
+    told(&mut *feed, &watched, &[&at.root.key]).await;
+    raw(&at.server, Method::DELETE, "b/b", &[], "").await;
+    told(&mut *feed, &watched, &[&at.root.key, &bucket.key]).await;
+}
+
+#[tokio::test]
+async fn a_feed_goes_on_after_its_server_was_away() {
+    let mut at = Mounted::new().await;
+    at.create(&at.root.key, "file", b"1").await;
+    let provider = hasty_provider(&at.server.endpoint()).await;
+    let (mut feed, watched) = settled(&provider, &[&at.root]).await;
+    at.server.stop();
+    let error = until(async || feed.next(&watched).await.err()).await;
+    assert_eq!(error.kind(), ErrorKind::Unreachable);
+    at.server.restart();
+    at.put("b/_-", now_us(), &[], "theirs").await;
+    told(&mut *feed, &watched, &[&at.root.key]).await;
 }

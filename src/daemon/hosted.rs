@@ -109,6 +109,7 @@ impl HostedMount {
         hosted.date_key();
         tokio::spawn(Arc::clone(&hosted).outlive());
         tokio::spawn(Arc::clone(&hosted).follow_credential());
+        tokio::spawn(Arc::clone(&hosted).follow_changes());
         Ok(hosted)
     }
 
@@ -129,6 +130,15 @@ impl HostedMount {
         }
         self.save_unsent();
         self.advance(Phase::Finished);
+    }
+
+    /// Sees what others change, as far as the provider tells, until the mount is gone.
+    async fn follow_changes(self: Arc<Self>) {
+        tokio::select! {
+            () = self.session.ended() => {}
+            () = self.finished() => {}
+            () = self.stack.fs.follow_changes() => {}
+        }
     }
 
     /// Finds the rights out anew when the credential begins to work, and when it may do something else than before.

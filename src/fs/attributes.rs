@@ -8,6 +8,7 @@ use super::handle::HandleId;
 use super::table::Reference;
 use super::{FileSystem, Ino};
 use crate::model::{Action, Error, ErrorKind, Kind, Result, Rights, Version};
+use crate::provider::{ChmodEffect, LabelSupport, VISIBILITY};
 use crate::state::{LocalAttributes, LocalTimes};
 
 /// The attributes of a node, in the kernel's terms but in our own type.
@@ -79,6 +80,20 @@ fn shown_mode(rights: Rights, kind: Kind, umask: u32, chosen: Option<u32>) -> u3
     (granted & 0o1000) | (chosen & 0o777 & (granted | execute))
 }
 
+/// Where `chmod` publishes, modes show what is published, whoever did it.
+fn with_visibility(mode: u32, kind: Kind, visibility: Option<&str>) -> u32 {
+    let readable = match kind {
+        _ if mode & 0o400 == 0 => 0,
+        Kind::File => 0o044,
+        Kind::Directory => 0o055,
+    };
+    match visibility {
+        Some("public") => mode | readable,
+        Some(_) => mode & !0o004,
+        None => mode,
+    }
+}
+
 impl FileSystem {
     /// `stat` of a node.
     ///
@@ -134,6 +149,8 @@ impl FileSystem {
     /// What is known without asking anybody.
     pub(super) fn known_attributes(&self, ino: Ino) -> Result<Found> {
         let local = self.local_attributes(ino)?;
+        let publishes = LabelSupport::Visibility(ChmodEffect::Publishes);
+        let shows_visibility = self.provider.capabilities().labels == publishes;
         let attributes = self.table.with(ino, |node| {
             let (size, modified) = match &node.content {
                 Some(content) if node.is_ours() => (content.staged.len(), content.staged.modified()),
@@ -143,16 +160,14 @@ impl FileSystem {
                 .times
                 .as_ref()
                 .filter(|times| node.is_ours() || times.version == node.entry.version);
+            let kind = node.entry.kind;
+            let mode = shown_mode(self.rights(&node.entry), kind, self.settings.umask, local.mode);
+            let visibility = node.entry.labels.get(VISIBILITY).map(String::as_str);
             Attributes {
                 ino,
-                kind: node.entry.kind,
+                kind,
                 size,
-                mode: shown_mode(
-                    self.rights(&node.entry),
-                    node.entry.kind,
-                    self.settings.umask,
-                    local.mode,
-                ),
+                mode: with_visibility(mode, kind, visibility.filter(|_| shows_visibility)),
                 uid: self.settings.uid,
                 gid: self.settings.gid,
                 modified: times.map_or(modified, |times| times.modified),
@@ -239,6 +254,24 @@ impl FileSystem {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_public_shows_as_readable_by_all() {
+        for (mode, kind, visibility, shown) in [
+            (0o600, Kind::File, Some("public"), 0o644),
+            (0o700, Kind::Directory, Some("public"), 0o755),
+            (0o644, Kind::File, Some("private"), 0o640),
+            (0o644, Kind::File, Some("shared"), 0o640),
+            (0o200, Kind::File, Some("public"), 0o200),
+            (0o644, Kind::File, None, 0o644),
+        ] {
+            assert_eq!(
+                with_visibility(mode, kind, visibility),
+                shown,
+                "{mode:o} {visibility:?}"
+            );
+        }
+    }
 
     #[test]
     fn a_chosen_mode_never_shows_more_than_the_grants() {

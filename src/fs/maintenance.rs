@@ -214,7 +214,7 @@ impl FileSystem {
     }
 
     /// The kernel may have to wait for requests of ours before it can forget.
-    fn tell_kernel(&self, what: impl FnOnce(&dyn KernelCaches) + Send + 'static) -> Option<JoinHandle<()>> {
+    pub(super) fn tell_kernel(&self, what: impl FnOnce(&dyn KernelCaches) + Send + 'static) -> Option<JoinHandle<()>> {
         let kernel = self.kernel.get().cloned()?;
         let runtime = tokio::runtime::Handle::try_current().ok()?;
         Some(runtime.spawn_blocking(move || what(&*kernel)))

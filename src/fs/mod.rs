@@ -6,6 +6,7 @@
 mod ahead;
 mod attributes;
 mod directory;
+mod extras;
 mod files;
 mod handle;
 mod inode;
@@ -15,6 +16,7 @@ mod namespace;
 mod outgoing;
 mod table;
 mod turn;
+mod watch;
 mod xattr;
 
 pub use attributes::{AttributeChange, Attributes, Child, Found};

@@ -4,15 +4,16 @@
 //! twice. A node lives while somebody has a reference to it, a handle is open on it, a child hangs below it, or its
 //! content is not yet at the provider.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::inode::{Answer, Freshness, Ino, LocalContent, Node, Placement, Presence};
 use super::listing::Listing;
-use crate::model::{Entry, Error, ErrorKind, Name, Result};
+use crate::model::{Entry, Error, ErrorKind, Kind, Name, ObjectKey, Result};
 use crate::outbox::Staged;
 use crate::state::LocalAttributes;
 
@@ -78,6 +79,15 @@ impl Drop for Question {
             node.forget_changes();
         });
     }
+}
+
+/// Something that may have changed at the provider.
+#[derive(Clone, Debug)]
+pub struct Outdated {
+    pub ino: Ino,
+    pub kind: Kind,
+    /// Its directory and its name there.
+    pub place: Option<(Ino, Name)>,
 }
 
 fn stale() -> Error {
@@ -357,6 +367,68 @@ impl Table {
         inner.nodes.keys().copied().collect()
     }
 
+    /// Directories that are relied on without asking, because they were listed or something in them was looked at within
+    /// the TTL; the latest first, and no more than so many.
+    pub fn relied_on(&self, ttl: Duration, most: usize) -> Vec<ObjectKey> {
+        let inner = self.inner.lock();
+        let mut latest: HashMap<Ino, Instant> = HashMap::new();
+        let mut used = |directory: Ino, at: Instant| {
+            let known = latest.entry(directory).or_insert(at);
+            *known = at.max(*known);
+        };
+        for (ino, node) in &inner.nodes {
+            if let Some(listing) = node.listing.as_ref().filter(|listing| listing.is_within(ttl)) {
+                used(*ino, listing.answer.came);
+            }
+            if let (Freshness::Checked(at), Placement::Child { parent, .. }) = (node.freshness, &node.placement)
+                && at.elapsed() < ttl
+                && node.presence == Presence::AtProvider
+            {
+                used(*parent, at);
+            }
+        }
+        let mut directories: Vec<(Instant, Ino)> = latest.into_iter().map(|(ino, at)| (at, ino)).collect();
+        directories.sort_unstable_by(|a, b| b.cmp(a));
+        let key = |ino: Ino| {
+            let node = inner.nodes.get(&ino)?;
+            (node.freshness != Freshness::KeyLost).then(|| node.entry.key.clone())
+        };
+        let keys = directories.into_iter().filter_map(|(_, ino)| key(ino));
+        keys.take(most).collect()
+    }
+
+    /// Marks directories and what is in them as to be asked for again, or everything without any directory named. Gives
+    /// what the kernel may hold of it.
+    pub fn expire_within(&self, directories: Option<&HashSet<&ObjectKey>>) -> Vec<Outdated> {
+        let mut inner = self.inner.lock();
+        let meant =
+            |node: &Node| directories.is_none_or(|keys| node.entry.is_directory() && keys.contains(&node.entry.key));
+        let directories: HashSet<Ino> = inner
+            .nodes
+            .iter()
+            .filter(|(_, node)| meant(node))
+            .map(|(ino, _)| *ino)
+            .collect();
+        let mut outdated = Vec::new();
+        for (ino, node) in &mut inner.nodes {
+            let place = match &node.placement {
+                Placement::Child { parent, name } => Some((*parent, name.clone())),
+                Placement::Root | Placement::Removed => None,
+            };
+            let inside = place.as_ref().is_some_and(|(parent, _)| directories.contains(parent));
+            if !inside && !directories.contains(ino) {
+                continue;
+            }
+            node.expire();
+            outdated.push(Outdated {
+                ino: *ino,
+                kind: node.entry.kind,
+                place,
+            });
+        }
+        outdated
+    }
+
     /// How many nodes there are; the root is always one.
     pub fn len(&self) -> usize {
         self.inner.lock().nodes.len()
@@ -493,7 +565,7 @@ impl Inner {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Kind, ObjectKey, Rights, Version};
+    use crate::model::{Rights, Version};
     use std::time::SystemTime;
 
     fn entry(name: &str, kind: Kind) -> Entry {

@@ -1,5 +1,5 @@
 //! Extended attributes: `user.keymount.*` says what keymount knows, other `user.*` names are the provider's labels. Who
-//! may see an entry, `user.keymount.visibility`, is the one of keymount's that can be set.
+//! may see an entry, `user.keymount.visibility`, is the one of keymount's that can be set, with those of `extras`.
 
 use std::ffi::OsStr;
 
@@ -32,6 +32,11 @@ impl FileSystem {
         let name = name.to_string_lossy();
         if let Some(own) = name.strip_prefix(OWN)
             && let Some((_, value)) = self.own_attributes(ino)?.into_iter().find(|(known, _)| *known == own)
+        {
+            return Ok(value.into_bytes());
+        }
+        if let Some(own) = name.strip_prefix(OWN)
+            && let Some(value) = self.extra(ino, own).await?
         {
             return Ok(value.into_bytes());
         }
@@ -68,6 +73,11 @@ impl FileSystem {
     /// `Unsupported` where the provider keeps no labels and for keymount's own, `InvalidInput` for what a label cannot
     /// hold.
     pub async fn set_xattr(&self, ino: Ino, name: &OsStr, value: &[u8], mode: SetMode) -> Result<()> {
+        if let Some(own) = name.to_string_lossy().strip_prefix(OWN)
+            && self.set_extra(ino, own, Some(value)).await?
+        {
+            return Ok(());
+        }
         let label = self.settable(ino, name).await?;
         let exists = self.table.with(ino, |node| node.entry.labels.contains_key(&label))?;
         match mode {
@@ -93,6 +103,11 @@ impl FileSystem {
     /// # Errors
     /// `NoAttribute`, and as `set_xattr`.
     pub async fn remove_xattr(&self, ino: Ino, name: &OsStr) -> Result<()> {
+        if let Some(own) = name.to_string_lossy().strip_prefix(OWN)
+            && self.set_extra(ino, own, None).await?
+        {
+            return Ok(());
+        }
         let label = self.settable(ino, name).await?;
         if !self.table.with(ino, |node| node.entry.labels.contains_key(&label))? {
             return Err(no_attribute(&label));

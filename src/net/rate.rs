@@ -1,6 +1,9 @@
 //! A service's limit on how often it may be asked, counted on this side so that the service needn't refuse.
 //!
-//! It only counts and says how long one more request has to wait; whether that wait is worth it is `retry`'s.
+//! It only counts and says how long one more request has to wait; whether that wait is worth it is `retry`'s. Limits that
+//! are told with each answer are in `told`.
+
+mod told;
 
 use std::collections::VecDeque;
 use std::time::{Duration, SystemTime};
@@ -10,15 +13,23 @@ use reqwest::StatusCode;
 use reqwest::header::HeaderMap;
 use tokio::time::Instant;
 
+use self::told::Told;
 use super::status::retry_after;
 
-/// At most so many requests in any stretch of time of one length (a rolling window).
+/// How often something may be asked for.
 #[derive(Debug)]
 pub struct RateBucket {
     /// What is counted, for messages: `uploads`.
     what: &'static str,
-    window: Duration,
-    state: Mutex<State>,
+    law: Law,
+}
+
+#[derive(Debug)]
+enum Law {
+    /// At most so many requests in any stretch of time of one length (a rolling window), as documented.
+    Rolling { window: Duration, state: Mutex<State> },
+    /// As the latest answer says.
+    Told(Mutex<Told>),
 }
 
 #[derive(Debug)]
@@ -37,13 +48,23 @@ impl RateBucket {
     pub fn new(what: &'static str, limit: u32, window: Duration) -> Self {
         Self {
             what,
-            window,
-            state: Mutex::new(State {
-                limit,
-                sent: VecDeque::new(),
-                elsewhere: None,
-                closed_until: None,
-            }),
+            law: Law::Rolling {
+                window,
+                state: Mutex::new(State {
+                    limit,
+                    sent: VecDeque::new(),
+                    elsewhere: None,
+                    closed_until: None,
+                }),
+            },
+        }
+    }
+
+    /// Nothing is known before the first answer.
+    pub fn told(what: &'static str) -> Self {
+        Self {
+            what,
+            law: Law::Told(Mutex::default()),
         }
     }
 
@@ -52,46 +73,59 @@ impl RateBucket {
         self.what
     }
 
-    /// Counts so many requests at once, or says how long until they fit.
-    pub(super) fn take(&self, requests: u32) -> Result<(), Duration> {
+    /// Counts so many requests at once and gives the pause to make before the first, or says how long until they fit.
+    pub(super) fn take(&self, requests: u32) -> Result<Duration, Duration> {
         let now = Instant::now();
-        let mut state = self.state.lock();
-        state.forget_before(now, self.window);
-        let wait = state.wait(requests, now, self.window);
-        if wait > Duration::ZERO {
-            return Err(wait);
+        match &self.law {
+            Law::Told(told) => told.lock().take(requests, now),
+            Law::Rolling { window, state } => {
+                let mut state = state.lock();
+                state.forget_before(now, *window);
+                let wait = state.wait(requests, now, *window);
+                if wait > Duration::ZERO {
+                    return Err(wait);
+                }
+                state.sent.extend((0..requests).map(|_| now));
+                Ok(Duration::ZERO)
+            }
         }
-        state.sent.extend((0..requests).map(|_| now));
-        Ok(())
     }
 
     /// Takes over what an answer tells: `X-RateLimit-Limit`, `-Remaining` and `-Reset` (Unix seconds), and of a refusal
     /// for too many requests its `Retry-After`.
     pub(super) fn learn(&self, status: StatusCode, headers: &HeaderMap) {
         let now = Instant::now();
-        let mut state = self.state.lock();
+        let (window, state) = match &self.law {
+            Law::Told(told) => return told.lock().learn(status, headers, now),
+            Law::Rolling { window, state } => (*window, state),
+        };
+        let mut state = state.lock();
         if status == StatusCode::TOO_MANY_REQUESTS {
             if let Some(wait) = retry_after(headers, SystemTime::now()) {
-                state.closed_until = Some(now + wait.min(self.window));
+                state.closed_until = Some(now + wait.min(window));
             }
             return;
         }
-        let number = |name: &str| headers.get(name)?.to_str().ok()?.trim().parse::<u64>().ok();
+        let number = |name: &str| number(headers, name);
         if let Some(limit) = number("x-ratelimit-limit") {
             state.limit = u32::try_from(limit).unwrap_or(u32::MAX);
         }
         let Some(remaining) = number("x-ratelimit-remaining") else {
             return;
         };
-        state.forget_before(now, self.window);
+        state.forget_before(now, window);
         let used = u64::from(state.limit).saturating_sub(remaining);
         let foreign = u32::try_from(used.saturating_sub(state.sent.len() as u64)).unwrap_or(u32::MAX);
         let until = number("x-ratelimit-reset")
             .and_then(|reset| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(reset)))
             .and_then(|reset| reset.duration_since(SystemTime::now()).ok())
-            .map_or(self.window, |wait| wait.min(self.window));
+            .map_or(window, |wait| wait.min(window));
         state.elsewhere = (foreign > 0).then_some((foreign, now + until));
     }
+}
+
+fn number(headers: &HeaderMap, name: &str) -> Option<u64> {
+    headers.get(name)?.to_str().ok()?.trim().parse().ok()
 }
 
 impl State {
@@ -148,13 +182,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_window_rolls() {
         let bucket = bucket(2);
-        assert_eq!(bucket.take(1), Ok(()));
+        assert_eq!(bucket.take(1), Ok(Duration::ZERO));
         tokio::time::advance(Duration::from_secs(20)).await;
-        assert_eq!(bucket.take(1), Ok(()));
+        assert_eq!(bucket.take(1), Ok(Duration::ZERO));
         assert_eq!(bucket.take(1), Err(Duration::from_secs(40)));
         assert_eq!(bucket.take(2), Err(MINUTE), "both must have left");
         tokio::time::advance(Duration::from_secs(40)).await;
-        assert_eq!(bucket.take(1), Ok(()));
+        assert_eq!(bucket.take(1), Ok(Duration::ZERO));
         assert_eq!(bucket.take(1), Err(Duration::from_secs(20)));
         assert_eq!(bucket.take(3), Err(MINUTE), "more than ever fit");
     }
@@ -162,7 +196,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn answers_correct_the_count_and_the_limit() {
         let bucket = bucket(100);
-        assert_eq!(bucket.take(1), Ok(()));
+        assert_eq!(bucket.take(1), Ok(Duration::ZERO));
         let in_seconds = |seconds| {
             let reset = SystemTime::now() + Duration::from_secs(seconds);
             reset.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs()
@@ -173,7 +207,7 @@ mod tests {
             ("x-ratelimit-reset", in_seconds(30)),
         ]);
         bucket.learn(StatusCode::OK, &headers);
-        assert_eq!(bucket.take(1), Ok(()));
+        assert_eq!(bucket.take(1), Ok(Duration::ZERO));
         let wait = bucket.take(1).unwrap_err();
         assert!(
             wait > Duration::from_secs(25) && wait <= Duration::from_secs(30),
@@ -182,7 +216,7 @@ mod tests {
         tokio::time::advance(Duration::from_secs(31)).await;
         assert_eq!(
             bucket.take(3),
-            Ok(()),
+            Ok(Duration::ZERO),
             "those of others left, the own two are still there"
         );
         assert!(bucket.take(1).is_err());
@@ -195,6 +229,6 @@ mod tests {
         bucket.learn(StatusCode::TOO_MANY_REQUESTS, &headers);
         assert_eq!(bucket.take(1), Err(Duration::from_secs(7)));
         tokio::time::advance(Duration::from_secs(7)).await;
-        assert_eq!(bucket.take(1), Ok(()));
+        assert_eq!(bucket.take(1), Ok(Duration::ZERO));
     }
 }

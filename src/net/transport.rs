@@ -164,8 +164,12 @@ impl Transport {
         let start = Instant::now();
         let mut attempt = 1;
         loop {
-            let Err(wait) = bucket.take(requests) else {
-                return Ok(());
+            let wait = match bucket.take(requests) {
+                Ok(pause) => {
+                    tokio::time::sleep(pause).await;
+                    return Ok(());
+                }
+                Err(wait) => wait,
             };
             let error = full(bucket, wait, purpose);
             let policy = &self.settings.retry;
@@ -185,10 +189,13 @@ impl Transport {
         };
         let paid = attempt == 1 && matches!(request.metering, Metering::Prepaid(_));
         if !paid {
-            bucket.take(1).map_err(|wait| Failure {
+            let pause = bucket.take(1).map_err(|wait| Failure {
                 error: full(bucket, wait, request.purpose),
                 reach: Reach::NotSent,
             })?;
+            if pause > Duration::ZERO {
+                tokio::time::sleep(pause).await;
+            }
         }
         let response = self.attempt(request, credential).await?;
         bucket.learn(response.status, &response.headers);

@@ -10,7 +10,7 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 
 use super::keys::KeyInfo;
-use super::{ByteStream, Capabilities, Content, LabelChanges, Place, Provider, Target};
+use super::{ByteStream, Capabilities, ChangeFeed, Content, Extras, LabelChanges, Place, Provider, Target};
 use crate::model::{Entry, Error, Kind, Name, ObjectId, ObjectKey, Result, Rights, Usage, Version};
 
 pub struct Awaited {
@@ -71,6 +71,14 @@ impl Provider for Awaited {
 
     fn current_key(&self) -> Option<KeyInfo> {
         self.inner.current_key()
+    }
+
+    fn changes(&self) -> Option<Box<dyn ChangeFeed>> {
+        self.inner().ok()?.changes()
+    }
+
+    fn extras(&self) -> Option<&dyn Extras> {
+        self.inner().ok()?.extras()
     }
 
     fn check_name(&self, parent: &ObjectKey, kind: Kind, name: &Name) -> Result<()> {

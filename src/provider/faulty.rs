@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::keys::KeyInfo;
-use super::{ByteStream, Capabilities, Content, LabelChanges, Place, Provider, Target};
+use super::{ByteStream, Capabilities, ChangeFeed, Content, Extras, LabelChanges, Place, Provider, Target};
 use crate::model::{Entry, Error, ErrorKind, Kind, Name, ObjectId, ObjectKey, Result, Rights, Usage, Version};
 
 /// The methods of `Provider` that ask the service.
@@ -270,6 +270,14 @@ impl<P: ?Sized + Provider> Provider for Faulty<P> {
 
     fn current_key(&self) -> Option<KeyInfo> {
         self.inner.current_key()
+    }
+
+    fn changes(&self) -> Option<Box<dyn ChangeFeed>> {
+        self.inner.changes()
+    }
+
+    fn extras(&self) -> Option<&dyn Extras> {
+        self.inner.extras()
     }
 
     fn check_name(&self, parent: &ObjectKey, kind: Kind, name: &Name) -> Result<()> {

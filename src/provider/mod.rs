@@ -9,7 +9,9 @@ pub mod cloudsync;
 pub mod cludz;
 mod content;
 pub mod dstor;
+mod extras;
 pub mod faulty;
+mod feed;
 pub mod keys;
 mod learned_rights;
 pub mod memory;
@@ -23,6 +25,8 @@ pub mod webdav;
 
 pub use awaited::Awaited;
 pub use content::Content;
+pub use extras::Extras;
+pub use feed::{Change, ChangeFeed};
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -131,6 +135,12 @@ pub trait Provider: Send + Sync + 'static {
     /// The key that the service is called with, as it told at the last `probe`; `None` when it doesn't tell or another
     /// key is in use since.
     fn current_key(&self) -> Option<KeyInfo>;
+
+    /// Tells of changes made by others since now; `None` when they are found only by asking.
+    fn changes(&self) -> Option<Box<dyn ChangeFeed>>;
+
+    /// What the service keeps beside files and labels; `None` where there is nothing.
+    fn extras(&self) -> Option<&dyn Extras>;
 
     /// Whether a child of this kind could have this name, without asking the service.
     ///

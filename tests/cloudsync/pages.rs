@@ -177,6 +177,8 @@ async fn a_file_that_somebody_moved_is_replaced_where_it_is() {
 /// The wait is the window's rest, from the documented headers or from `Retry-After`; afterwards all goes on.
 #[tokio::test]
 async fn beyond_the_limit_the_wait_is_told() {
+    use super::support::{Credential, OWNER, client, settings};
+    use keymount::emulator::cloudsync::Scope;
     for retry_after in [RetryAfter::Absent, RetryAfter::Sent] {
         let assumptions = Assumptions {
             retry_after,
@@ -202,7 +204,18 @@ async fn beyond_the_limit_the_wait_is_told() {
             wait >= Duration::from_secs(1) && wait <= Duration::from_secs(61),
             "{wait:?}"
         );
+        let asked = bench.requests().len();
+        assert!(bench.cloudsync.list(&bench.root()).await.is_err());
+        assert_eq!(
+            bench.requests().len(),
+            asked,
+            "a request that would be refused isn't sent"
+        );
         bench.store.clock().advance(jiff::SignedDuration::from_secs(61));
-        bench.cloudsync.list(&bench.root()).await.unwrap();
+        // The clock of this one's window is not the test's.
+        let key = bench.store.create_key(OWNER, "later", &Scope::of_keys()).unwrap();
+        let credential = Credential::ApiKey(key.secret().to_owned());
+        let later = client(&bench.running.url(), credential, settings(Some("project"), "")).await;
+        later.list(&bench.root()).await.unwrap();
     }
 }

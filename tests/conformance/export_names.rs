@@ -6,7 +6,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use keymount::model::{Entry, ErrorKind, Kind, Name, ObjectId, ObjectKey, Result, Usage};
 use keymount::provider::keys::KeyInfo;
-use keymount::provider::{ByteStream, Capabilities, Content, LabelChanges, Place, Provider, Target};
+use keymount::provider::{
+    ByteStream, Capabilities, ChangeFeed, Content, Extras, LabelChanges, Place, Provider, Target,
+};
 use parking_lot::Mutex;
 
 /// The time of the first name; each further one is a microsecond later.
@@ -84,6 +86,14 @@ impl Provider for ExportNames {
 
     fn current_key(&self) -> Option<KeyInfo> {
         self.inner.current_key()
+    }
+
+    fn changes(&self) -> Option<Box<dyn ChangeFeed>> {
+        self.inner.changes()
+    }
+
+    fn extras(&self) -> Option<&dyn Extras> {
+        self.inner.extras()
     }
 
     fn check_name(&self, parent: &ObjectKey, kind: Kind, name: &Name) -> Result<()> {

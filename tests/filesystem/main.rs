@@ -8,6 +8,7 @@ mod races;
 mod stress;
 mod support;
 mod versions;
+mod watch;
 
 use std::ffi::OsStr;
 use std::sync::Arc;

@@ -110,6 +110,32 @@ fn ordinary_tools_work() {
     }
 }
 
+/// What a file held before is listed, and made current again.
+#[test]
+fn former_versions_are_listed_and_restored() {
+    let it = Account::new(Who::me());
+    it.configure(&it.key(OWNER, "all", &Scope::of_keys()), Some("project"));
+    it.person.mount("work", &["--sync", "--attr-ttl", "1h"]);
+    let sh = |script: &str| it.person.sh(script);
+    sh("echo one > file && echo longer > file && mkdir folder").ok();
+    let listed = sh("getfattr --only-values -n user.keymount.versions file | cut -f 1,3").ok();
+    let versions: Vec<(&str, &str)> = listed.lines().filter_map(|line| line.split_once('\t')).collect();
+    assert_eq!(versions[0].1, "7", "the newest first");
+    sh("getfattr -d file | grep -q versions").refused("");
+    sh("getfattr -n user.keymount.versions folder").refused("No such attribute");
+    sh("getfattr -n user.keymount.restore file").refused("No such attribute");
+    let (first, _) = versions.iter().find(|(_, size)| *size == "4").unwrap();
+    sh(&format!(
+        "cat file && setfattr -n user.keymount.restore -v {first} file && cat file"
+    ))
+    .says("longer\none\n");
+    assert_eq!(it.workspace.read("/file").unwrap(), "one\n");
+    sh("setfattr -n user.keymount.restore -v 99 file").refused("No such file");
+    sh("setfattr -n user.keymount.restore -v first file").refused("Invalid argument");
+    sh("setfattr -n user.keymount.versions -v 1 file").refused("not supported");
+    it.person.unmount();
+}
+
 #[test]
 fn workspaces_are_directories() {
     for who in Who::everybody() {

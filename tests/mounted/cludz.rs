@@ -203,6 +203,12 @@ fn rights_can_be_told_and_a_public_folder_needs_no_token() {
     it.person.mount("drive", &[]);
     assert_eq!(it.person.sh("stat -c %A .").ok().trim(), "dr-xr-xr-x");
     it.person.sh("rm -f public/file").refused("Permission denied");
+    it.person
+        .sh("getfattr --only-values -n user.keymount.visibility public")
+        .says("public");
+    it.person
+        .sh("getfattr -n user.keymount.visibility .")
+        .refused("No such attribute");
     it.person.unmount();
     it.configure_public();
     it.person.mount("drive:public", &[]);

@@ -291,6 +291,69 @@ fn bytes_are_the_same_on_both_sides() {
     it.person.unmount();
 }
 
+/// The attachments of an entry are attributes of its directory and go with it.
+#[test]
+fn attachments_are_attributes_of_directories() {
+    let it = Store::new(Who::me());
+    it.person.mount("store", &[]);
+    let sh = |script: &str| it.person.sh(script);
+    sh("mkdir d && echo x > d/file && setfattr -n user.keymount.attachment.schema -v '{\"a\":1}' d").ok();
+    sh("setfattr -n user.keymount.attachment.note -v old d && setfattr -n user.keymount.attachment.note -v text d")
+        .ok();
+    sh("setfattr -n user.keymount.attachment.top -v bucket .").ok();
+    sh("mv d e && ls e && getfattr --only-values -n user.keymount.attachments e").says("file\nnote\nschema\n");
+    sh("getfattr --only-values -n user.keymount.attachment.schema e").says("{\"a\":1}");
+    sh("getfattr --only-values -n user.keymount.attachment.note e").says("text");
+    sh("getfattr --only-values -n user.keymount.attachment.top .").says("bucket");
+    sh("getfattr -d e | grep -q attachment").refused("");
+    sh("setfattr -x user.keymount.attachment.note e && getfattr --only-values -n user.keymount.attachments e")
+        .says("schema\n");
+    sh("getfattr -n user.keymount.attachment.note e").refused("No such attribute");
+    sh("setfattr -n user.keymount.attachment.note -v again e && getfattr --only-values -n user.keymount.attachment.note e")
+        .says("again");
+    sh("setfattr -n 'user.keymount.attachment.$x' -v y e").refused("Invalid argument");
+    sh("setfattr -n user.keymount.attachments -v y e").refused("not supported");
+    sh("getfattr -n user.keymount.attachments e/file").refused("No such attribute");
+    sh("rm e/file && rmdir e && ls").says("");
+    it.person.unmount();
+    it.configure(&it.token("reader", "{\"read\":[\"data\"]}"), "bucket = \"data\"");
+    it.person.mount("store", &[]);
+    sh("getfattr --only-values -n user.keymount.attachment.top .").says("bucket");
+    sh("setfattr -n user.keymount.attachment.top -v y .").refused("Permission denied");
+    it.person.unmount();
+}
+
+/// What another client stores and removes is seen although the kernel was told that it may rely on what it has.
+#[test]
+fn changes_of_others_show_long_before_the_attributes_are_too_old() {
+    let it = Store::new(Who::me());
+    it.person.mount("store", &["--attr-ttl", "1h"]);
+    it.person.sh("mkdir d && echo own > d/own && ls -l d && cat d/own").ok();
+    let store = |name: &str, at: u64, text: &str| {
+        let (url, name) = (
+            it.server.url(&format!("b/data/d?ts={at}")),
+            format!("x-reduct-label-name: {name}"),
+        );
+        it.curl(&["-X", "POST", &url, "-H", &name, "-d", text]);
+    };
+    let year_2100 = 4_102_444_800_000_000;
+    store("theirs", year_2100, "by another client");
+    until("the new file to be there", || {
+        it.person.sh("ls d").out == "own\ntheirs\n"
+    });
+    assert_eq!(it.person.sh("cat d/theirs").ok(), "by another client");
+    // The newest record of a name is the file.
+    store("own", year_2100 + 1, "replaced");
+    until("the new content to be there", || {
+        it.person.sh("cat d/own").out == "replaced" && it.person.sh("stat -c %s d/own").out == "8\n"
+    });
+    let url = it.server.url(&format!("b/data/d?ts={year_2100}"));
+    it.curl(&["-X", "DELETE", &url]);
+    until("the file to be gone", || it.person.sh("cat d/theirs").code != Some(0));
+    it.person.sh("! ls d | grep -q theirs && cd d && pwd && ls").ok();
+    it.person.unmount();
+}
+
 /// Names as the vendor's export tool writes them.
 #[test]
 fn the_export_form_of_names_works() {

@@ -59,6 +59,34 @@ impl Cloud {
     }
 }
 
+/// What was deleted is in Storra's trash; the mounted directory lists it, takes it back and empties it.
+#[test]
+fn the_trash_is_listed_restored_from_and_emptied() {
+    let it = Cloud::new(Who::me());
+    it.account.put("folder/keep me", "text").unwrap();
+    it.account.put("other", "text").unwrap();
+    it.person.mount("cloud", &[]);
+    let sh = |script: &str| it.person.sh(script);
+    sh("rm -r folder/* other && ls folder").says("");
+    let listed = sh("getfattr --only-values -n user.keymount.trash . | sort -k 3").ok();
+    let lines: Vec<Vec<&str>> = listed.lines().map(|line| line.split('\t').collect()).collect();
+    let paths: Vec<&str> = lines.iter().map(|line| line[2]).collect();
+    assert_eq!(paths, ["folder/keep me", "other"]);
+    sh("getfattr -d . | grep -q trash").refused("");
+    sh("getfattr -n user.keymount.trash folder").refused("No such attribute");
+    let restore = |id: &str| sh(&format!("setfattr -n user.keymount.restore -v '{id}' ."));
+    restore(lines[0][0]).ok();
+    sh("cat 'folder/keep me'").says("text");
+    restore("file_00000000").refused("No such file");
+    sh("setfattr -n user.keymount.trash -v all .").refused("Invalid argument");
+    sh("setfattr -n user.keymount.trash -v empty . && getfattr --only-values -n user.keymount.trash .").says("");
+    assert!(it.account.trash().is_empty());
+    it.person.unmount();
+    it.person.mount("cloud", &["--read-only"]);
+    sh("setfattr -n user.keymount.trash -v empty .").refused("Read-only");
+    it.person.unmount();
+}
+
 #[test]
 fn ordinary_tools_work_within_the_limits() {
     for who in Who::everybody() {

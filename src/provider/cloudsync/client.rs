@@ -19,7 +19,7 @@ use super::rights::Access;
 use super::wire::{ApiKey, Envelope, Item, Me, Page, StoredVersion, Workspace};
 use crate::api::Api;
 use crate::model::{Action, Entry, Error, ErrorKind, Kind, Result};
-use crate::net::{Body, FilePart, Replay, Request, Response};
+use crate::net::{Body, FilePart, Metering, RateBucket, Replay, Request, Response};
 use crate::provider::Content;
 
 /// Entries on a page: the most that may be asked for (documentation, "List Files"), for every page is a request.
@@ -40,6 +40,8 @@ pub(super) enum Overwrite {
 
 pub(super) struct Client {
     api: Arc<Api>,
+    /// Requests of every kind, in the plan's minute.
+    rate: Arc<RateBucket>,
     pub(super) access: Access,
     places: Places,
     /// Set once a folder couldn't be asked for: no endpoint for it is documented.
@@ -50,6 +52,7 @@ impl Client {
     pub(super) fn new(api: Arc<Api>, access: Access) -> Self {
         Self {
             api,
+            rate: Arc::new(RateBucket::told("requests")),
             access,
             places: Places::default(),
             makes_no_folders: AtomicBool::new(false),
@@ -60,13 +63,19 @@ impl Client {
         &self.api
     }
 
+    /// Every request counts.
+    async fn call(&self, request: Request) -> Result<Response> {
+        let counted = request.metering(Metering::Counted(Arc::clone(&self.rate)));
+        self.api.call(&counted).await
+    }
+
     async fn ask<T: DeserializeOwned>(&self, url: Url, purpose: &'static str) -> Result<T> {
-        self.api.call(&Request::get(url, purpose)).await?.json(purpose).await
+        self.call(Request::get(url, purpose)).await?.json(purpose).await
     }
 
     /// Sends a change and reads its answer to the end, so that the connection can be used again.
     async fn change(&self, request: &Request) -> Result<Bytes> {
-        let response = self.api.call(request).await?;
+        let response = self.call(request.clone()).await?;
         // The status said that it is done; what follows is only words.
         Ok(response.bytes(request.purpose).await.unwrap_or_default())
     }
@@ -113,7 +122,7 @@ impl Client {
         const PURPOSE: &str = "make the workspace";
         let request = Request::new(Method::POST, self.api.url(["workspaces"]), PURPOSE)
             .json(&json!({ "name": slug, "slug": slug }));
-        let answer = match self.api.call(&request).await {
+        let answer = match self.call(request).await {
             Ok(response) => response.json::<Envelope<Workspace>>(PURPOSE).await,
             Err(error) => {
                 if error.kind() == ErrorKind::Denied {
@@ -307,7 +316,7 @@ impl Client {
     /// Asks for a file's bytes, all of them: that parts can be asked for isn't documented.
     pub(super) async fn download(&self, workspace: &str, id: &str) -> Result<Response> {
         let request = Request::get(self.api.url(["files", id, "content"]), "download the file");
-        let answer = self.api.call(&request).await;
+        let answer = self.call(request).await;
         self.noting(workspace, Action::Read, answer)
     }
 
@@ -438,11 +447,22 @@ impl Client {
             .data)
     }
 
+    /// Makes a former version the current one.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such version.
+    pub(super) async fn restore(&self, workspace: &str, id: &str, version: u64) -> Result<()> {
+        let url = self.api.url(["files", id, "restore"]);
+        let request = Request::new(Method::POST, url, "restore the version").json(&json!({ "version": version }));
+        let answer = self.change(&request).await;
+        self.noting(workspace, Action::Write, answer).map(drop)
+    }
+
     /// # Errors
     /// `InvalidInput`.
     pub(super) async fn create_key(&self, body: &Value) -> Result<Response> {
         let request = Request::new(Method::POST, self.api.url(["me", "api-keys"]), "make the key").json(body);
-        self.api.call(&request).await
+        self.call(request).await
     }
 
     /// # Errors

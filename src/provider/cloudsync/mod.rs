@@ -8,10 +8,12 @@
 //! * Rights are what the credential's scopes or permissions and the account's role in the workspace both grant; what
 //!   isn't told is tried, and corrected by refusals.
 //! * A workspace's directory has its short name. Making a directory beside them makes a workspace; none is ever removed.
-//! * Versions of files, labels and links to share are left alone: each would be a request per file.
+//! * A file's former versions are asked for by the name of an attribute only: that is a request per file. Labels and
+//!   links to share are left alone.
 
 mod api_keys;
 mod client;
+mod extras;
 mod key;
 mod names;
 mod places;
@@ -38,7 +40,10 @@ use self::store::{Move, Upload};
 use self::wire::Workspace;
 use super::keys::KeyInfo;
 use super::unbroken::unbroken;
-use super::{ByteStream, Capabilities, Content, LabelChanges, LabelSupport, NamedBy, Place, Provider, Reads, Target};
+use super::{
+    ByteStream, Capabilities, ChangeFeed, Content, Extras, LabelChanges, LabelSupport, NamedBy, Place, Provider, Reads,
+    Target,
+};
 use crate::api::Api;
 use crate::auth::Generation;
 use crate::model::{Entry, Error, ErrorKind, Kind, Name, ObjectId, ObjectKey, Result, Rights, Usage, Version};
@@ -277,6 +282,14 @@ impl Provider for CloudSync {
         key.as_ref()
             .filter(|(generation, _)| *generation == in_use)
             .map(|(_, key)| key.clone())
+    }
+
+    fn changes(&self) -> Option<Box<dyn ChangeFeed>> {
+        None
+    }
+
+    fn extras(&self) -> Option<&dyn Extras> {
+        Some(self)
     }
 
     fn check_name(&self, parent: &ObjectKey, kind: Kind, name: &Name) -> Result<()> {

@@ -181,6 +181,33 @@ impl Workspace {
 pub(super) struct StoredVersion {
     pub(super) version: u64,
     pub(super) hash: Option<String>,
+    size: Option<u64>,
+    #[serde(rename = "modifiedAt")]
+    modified_at: Option<String>,
+    #[serde(rename = "modifiedBy")]
+    modified_by: Option<serde_json::Value>,
+}
+
+impl StoredVersion {
+    /// Number, time, bytes, hash and who made it, with tabs between; `-` for what isn't told.
+    pub(super) fn line(&self) -> String {
+        let by = match &self.modified_by {
+            Some(serde_json::Value::String(by)) => by.clone(),
+            Some(serde_json::Value::Object(by)) => ["email", "name", "id"]
+                .iter()
+                .find_map(|field| by.get(*field)?.as_str())
+                .unwrap_or("-")
+                .to_owned(),
+            _ => "-".to_owned(),
+        };
+        format!(
+            "{}\t{}\t{}\t{}\t{by}\n",
+            self.version,
+            self.modified_at.as_deref().unwrap_or("-"),
+            self.size.map_or_else(|| "-".to_owned(), |size| size.to_string()),
+            self.hash.as_deref().unwrap_or("-"),
+        )
+    }
 }
 
 /// `GET /me`, as far as it is about room.

@@ -11,6 +11,7 @@
 //! * Nothing can be moved between folders; labels and usage don't exist.
 
 mod client;
+mod extras;
 mod names;
 mod read;
 mod store;
@@ -26,7 +27,10 @@ use self::client::{Asking, Client, join};
 use self::store::{Swap, Upload};
 use super::keys::KeyInfo;
 use super::unbroken::unbroken;
-use super::{ByteStream, Capabilities, Content, LabelChanges, LabelSupport, NamedBy, Place, Provider, Reads, Target};
+use super::{
+    ByteStream, Capabilities, ChangeFeed, Content, Extras, LabelChanges, LabelSupport, NamedBy, Place, Provider, Reads,
+    Target,
+};
 use crate::api::Api;
 use crate::auth::CredentialState;
 use crate::model::{Action, Entry, Error, ErrorKind, Kind, Name, ObjectId, ObjectKey, Result, Rights, Usage};
@@ -113,6 +117,14 @@ impl Provider for Cludz {
 
     fn current_key(&self) -> Option<KeyInfo> {
         None
+    }
+
+    fn changes(&self) -> Option<Box<dyn ChangeFeed>> {
+        None
+    }
+
+    fn extras(&self) -> Option<&dyn Extras> {
+        Some(self)
     }
 
     fn check_name(&self, _: &ObjectKey, _: Kind, name: &Name) -> Result<()> {

@@ -30,6 +30,9 @@ pub(super) struct Listed {
     checksum: Option<String>,
     #[serde(default, rename = "modified_at")]
     modified_at: Option<String>,
+    /// `public` or `shared`; folders that are neither have null here, and files have nothing.
+    #[serde(default)]
+    pub(super) sharing_status: Option<String>,
 }
 
 /// The answer to `?detail=true` (Cludz documentation; the copy read ends after `mimeType`, so times may be missing).

@@ -47,7 +47,10 @@ pub use self::upload::Polling;
 use super::keys::KeyInfo;
 use super::registry::OnUnlink;
 use super::unbroken::unbroken;
-use super::{ByteStream, Capabilities, Content, LabelChanges, LabelSupport, NamedBy, Place, Provider, Reads, Target};
+use super::{
+    ByteStream, Capabilities, ChangeFeed, Content, Extras, LabelChanges, LabelSupport, NamedBy, Place, Provider, Reads,
+    Target,
+};
 use crate::api::Api;
 use crate::model::{
     Action, ContentAddress, Entry, Error, ErrorKind, IndexId, Indexed, IndexedContent, IndexedFile, Kind, Name,
@@ -309,6 +312,14 @@ impl Provider for Dstor {
     }
 
     fn current_key(&self) -> Option<KeyInfo> {
+        None
+    }
+
+    fn changes(&self) -> Option<Box<dyn ChangeFeed>> {
+        None
+    }
+
+    fn extras(&self) -> Option<&dyn Extras> {
         None
     }
 

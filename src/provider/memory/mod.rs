@@ -3,6 +3,8 @@
 //! It plays the service too: it keeps the tree, refuses what rights forbid and lets a test edit behind the mount's back.
 //! It isn't offered in a configuration.
 
+mod feed;
+mod options;
 mod tree;
 
 use std::collections::BTreeMap;
@@ -15,61 +17,18 @@ use futures_util::{StreamExt, stream};
 use parking_lot::Mutex;
 
 use super::keys::KeyInfo;
-use super::{ByteStream, Capabilities, Content, LabelChanges, LabelSupport, NamedBy, Place, Provider, Reads, Target};
+use super::{
+    ByteStream, Capabilities, Change, ChangeFeed, Content, Extras, LabelChanges, LabelSupport, Place, Provider, Reads,
+    Target,
+};
 use crate::model::{Action, Entry, Error, ErrorKind, Kind, Name, ObjectId, ObjectKey, Result, Rights, Usage, Version};
 
+use self::feed::Announcements;
+pub use self::options::{Addressing, Metadata, Options};
 use self::tree::{Body, NodeId, ROOT, Tree, changed, exists, is_a_directory, not_a_directory, not_empty, parts, split};
 
 /// Bytes per item of a read's stream: small, so that readers see several.
 const CHUNK: usize = 64 * 1024;
-
-/// What an `ObjectKey` holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Addressing {
-    /// The path: an object put in another's place has the same key (Cludz, WebDAV).
-    Paths,
-    /// An id: a key survives renames and is never used again (CloudSync).
-    Ids,
-}
-
-/// Who may see that an entry exists.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Metadata {
-    /// Everybody.
-    Open,
-    /// Only who may read the folder.
-    NeedsRead,
-}
-
-/// How the store behaves; fixed while it lives.
-#[derive(Clone, Debug)]
-pub struct Options {
-    pub capabilities: Capabilities,
-    pub addressing: Addressing,
-    pub metadata: Metadata,
-    /// Characters that the store's names cannot have.
-    pub forbidden: &'static [char],
-}
-
-impl Default for Options {
-    /// Everything possible: ranges, labels, renames and moves, names of 255 characters.
-    fn default() -> Self {
-        Self {
-            capabilities: Capabilities {
-                bytes: NamedBy::Object,
-                reads: Reads::Ranges,
-                labels: LabelSupport::Stored,
-                max_file_size: None,
-                max_name_chars: Some(255),
-                rename_directories: true,
-                move_files: true,
-            },
-            addressing: Addressing::Paths,
-            metadata: Metadata::Open,
-            forbidden: &[],
-        }
-    }
-}
 
 /// A handle on the store; clones share it.
 #[derive(Clone)]
@@ -77,6 +36,8 @@ pub struct Memory {
     options: Arc<Options>,
     identity: Arc<str>,
     tree: Arc<Mutex<Tree>>,
+    /// What was edited behind the mount's back, as far as somebody listens.
+    announcements: Announcements,
 }
 
 impl Default for Memory {
@@ -92,6 +53,7 @@ impl Memory {
             options: Arc::new(options),
             identity: format!("memory:{}", uuid::Uuid::new_v4()).into(),
             tree: Arc::new(Mutex::new(Tree::new())),
+            announcements: Announcements::new(),
         }
     }
 
@@ -103,6 +65,7 @@ impl Memory {
         let mut tree = self.tree.lock();
         let (folders, name) = split(path)?;
         let parent = tree.make_folders(&folders)?;
+        self.announce(&tree, parent);
         let node = match tree.children(parent)?.get(&name) {
             Some(&node) => {
                 tree.set_content(node, bytes.into())?;
@@ -120,6 +83,7 @@ impl Memory {
     pub fn make_directory(&self, path: &str) -> Result<Entry> {
         let mut tree = self.tree.lock();
         let node = tree.make_folders(&parts(path)?)?;
+        self.announce(&tree, tree.parent(node)?);
         self.entry(&tree, node)
     }
 
@@ -133,6 +97,7 @@ impl Memory {
         if node == ROOT {
             return Err(Error::new(ErrorKind::NotPermitted, "the root cannot be removed"));
         }
+        self.announce(&tree, tree.parent(node)?);
         tree.remove(node)
     }
 
@@ -148,6 +113,8 @@ impl Memory {
         if tree.children(parent)?.contains_key(&name) {
             return Err(exists(&name));
         }
+        self.announce(&tree, tree.parent(node)?);
+        self.announce(&tree, parent);
         tree.relocate(node, parent, name)?;
         self.entry(&tree, node)
     }
@@ -325,6 +292,14 @@ impl Provider for Memory {
     }
 
     fn current_key(&self) -> Option<KeyInfo> {
+        None
+    }
+
+    fn changes(&self) -> Option<Box<dyn ChangeFeed>> {
+        Some(Box::new(self.announcements.listen()))
+    }
+
+    fn extras(&self) -> Option<&dyn Extras> {
         None
     }
 

@@ -92,6 +92,10 @@ impl Tree {
             .ok_or_else(|| Error::internal("a node of the store is missing"))
     }
 
+    pub(super) fn parent(&self, id: NodeId) -> Result<NodeId> {
+        self.node(id).map(|node| node.parent)
+    }
+
     pub(super) fn children(&self, id: NodeId) -> Result<&BTreeMap<Name, NodeId>> {
         let node = self.node(id)?;
         match &node.body {

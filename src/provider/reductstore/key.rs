@@ -11,21 +11,21 @@ use super::names::BUCKET_FILES;
 pub(super) struct Timestamp(pub(super) u64);
 
 /// An entry as the server names it: a bucket and segments joined by `/`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct EntryId {
     pub(super) bucket: String,
     pub(super) path: String,
 }
 
 /// One record.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct RecordId {
     pub(super) entry: EntryId,
     pub(super) at: Timestamp,
 }
 
 /// Everything that has a place in the tree.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum Key {
     /// The directory of all buckets.
     Root,

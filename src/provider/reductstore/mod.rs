@@ -3,20 +3,24 @@
 //! Buckets and entry segments are directories, records are files; the files directly in a bucket are the records of a
 //! hidden entry. This module holds the provider and its order of steps: `tree` finds and lists, `upload` stores,
 //! `change` makes, moves and removes, `careful` keeps uploads and removals out of each other's way, `reading` checks what
-//! is read. The requests are in `server`, the names in `names`.
+//! is read, `feed` sees what others change. The requests are in `server`, the names in `names`.
 //!
 //! Servers from before `GET /me` tell no rights: everything is tried there, and what they refuse is passed on.
 //!
 //! Removing a directory is safe only against what is known when it is asked for: the server removes an entry with all
 //! in it, so a file that another client stores there in the same moment is lost.
 
+mod attachments;
 mod careful;
 mod change;
+mod feed;
 mod key;
 mod names;
+mod own;
 mod reading;
 mod records;
 mod rights;
+mod seen;
 mod server;
 mod tokens;
 mod tree;
@@ -26,12 +30,14 @@ mod wire;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use self::careful::Tidy;
+use self::feed::Feed;
 use self::key::{Key, RecordId, Timestamp};
 use self::reading::EntryLocks;
 use self::rights::Access;
@@ -39,11 +45,19 @@ use self::server::Server;
 pub use self::tokens::Tokens;
 use self::wire::{QuotaType, ReductDialect};
 use super::keys::KeyInfo;
-use super::{ByteStream, Capabilities, Content, LabelChanges, LabelSupport, NamedBy, Place, Provider, Reads, Target};
+use super::{
+    ByteStream, Capabilities, ChangeFeed, Content, Extras, LabelChanges, LabelSupport, NamedBy, Place, Provider, Reads,
+    Target,
+};
 use crate::api::Api;
 use crate::auth::Generation;
 use crate::model::{Entry, Error, ErrorKind, Kind, Name, ObjectId, ObjectKey, Result, Rights, Usage};
 use crate::net::Dialect;
+
+/// How long a token's grants are relied on: somebody may change them at the server.
+const ACCESS_AGE: Duration = Duration::from_secs(300);
+/// The same after a request was refused.
+const REFUSED_AGE: Duration = Duration::from_secs(2);
 
 /// How records are named.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -72,7 +86,8 @@ pub struct ReductStore {
     server: Server,
     settings: Settings,
     capabilities: Capabilities,
-    access: Mutex<Option<Arc<Access>>>,
+    /// What the token may do, and when that was asked for.
+    access: Mutex<Option<(Instant, Arc<Access>)>>,
     /// The token of the last `probe`, and which of the remote's credentials it was.
     key: Mutex<Option<(Generation, KeyInfo)>>,
     locks: EntryLocks,
@@ -133,12 +148,28 @@ impl ReductStore {
         Arc::new(ReductDialect)
     }
 
-    /// The token's grants as of the last `probe`.
+    /// The token's grants, asked for again now and then, and soon after a refusal.
     async fn access(&self) -> Result<Arc<Access>> {
-        if let Some(access) = &*self.access.lock() {
-            return Ok(Arc::clone(access));
+        let known = self.access.lock().clone();
+        let Some((asked, access)) = known else {
+            return self.ask_access().await;
+        };
+        let age = asked.elapsed();
+        if age < REFUSED_AGE || (age < ACCESS_AGE && !self.server.take_refusal()) {
+            return Ok(access);
         }
-        self.ask_access().await
+        match self.ask_access().await {
+            // What was known is better than nothing.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    ErrorKind::Unreachable | ErrorKind::TimedOut | ErrorKind::RateLimited { .. }
+                ) =>
+            {
+                Ok(access)
+            }
+            now => now,
+        }
     }
 
     async fn ask_access(&self) -> Result<Arc<Access>> {
@@ -149,7 +180,7 @@ impl ReductStore {
             .and_then(|token| token.permissions)
             .map_or(Access::Untold, Access::Told);
         let access = Arc::new(access);
-        *self.access.lock() = Some(Arc::clone(&access));
+        *self.access.lock() = Some((Instant::now(), Arc::clone(&access)));
         Ok(access)
     }
 
@@ -196,6 +227,14 @@ impl Provider for ReductStore {
         key.as_ref()
             .filter(|(generation, _)| *generation == in_use)
             .map(|(_, key)| key.clone())
+    }
+
+    fn changes(&self) -> Option<Box<dyn ChangeFeed>> {
+        Some(Box::new(Feed::new(self.server.clone())))
+    }
+
+    fn extras(&self) -> Option<&dyn Extras> {
+        Some(self)
     }
 
     fn check_name(&self, parent: &ObjectKey, kind: Kind, name: &Name) -> Result<()> {

@@ -225,21 +225,26 @@ impl ReductStore {
         Err(Error::internal("the attempts to store a file ran out"))
     }
 
-    /// Refuses what a bucket with a FIFO quota can never hold. The server refuses it too, but only after it removed every
-    /// older record to make room (measured on ReductStore 1.21.5).
+    /// Refuses what a bucket's quota doesn't let in. The server refuses it too, but with FIFO only after it removed every
+    /// older record to make room (measured on ReductStore 1.21.5), and with HARD only when it was sent.
     async fn check_size(&self, bucket: &str, len: u64, granted: Rights) -> Result<()> {
         if len <= FITS_EVERY_QUOTA || !granted.read {
             return Ok(());
         }
-        let settings = self.server.bucket(bucket).await?.settings;
-        if settings.quota_type == QuotaType::Fifo && len > settings.quota_size {
-            let message = format!(
-                "the file has {len} bytes, the whole bucket {bucket:?} may have {}",
-                settings.quota_size
-            );
-            return Err(Error::new(ErrorKind::TooLarge, message));
+        let told = self.server.bucket(bucket).await?;
+        let (used, quota) = (told.info.size, told.settings.quota_size);
+        match told.settings.quota_type {
+            QuotaType::Fifo if len > quota => Err(Error::new(
+                ErrorKind::TooLarge,
+                format!("the file has {len} bytes, the whole bucket {bucket:?} may have {quota}"),
+            )),
+            // The server's own rule; it counts what it uses on disk.
+            QuotaType::Hard if used.saturating_add(len) > quota => Err(Error::new(
+                ErrorKind::Quota,
+                format!("the bucket {bucket:?} may have {quota} bytes and has {used}: {len} more don't fit"),
+            )),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     async fn write_after(

@@ -67,6 +67,9 @@ pub(super) struct BucketSettings {
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct EntryInfo {
     pub(super) name: String,
+    /// On disk, in bytes.
+    #[serde(default, deserialize_with = "number")]
+    pub(super) size: u64,
     /// Counts broken records and those being written, too.
     #[serde(default, deserialize_with = "number")]
     pub(super) record_count: u64,
@@ -125,7 +128,7 @@ impl Bucket {
         segments
     }
 
-    fn ready(&self) -> impl Iterator<Item = &EntryInfo> {
+    pub(super) fn ready(&self) -> impl Iterator<Item = &EntryInfo> {
         self.entries.iter().filter(|info| info.status != Status::Deleting)
     }
 }
@@ -152,7 +155,7 @@ fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     }
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Copy, Debug, Deserialize)]
 pub(super) struct QueryId {
     pub(super) id: u64,
 }

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::names;
 use super::rates::{Rates, counted, prepaid};
-use super::wire::{Item, Listed, Profile, Visibility, with_repair};
+use super::wire::{Item, Listed, Profile, Trashed, Visibility, with_repair};
 use crate::api::Api;
 use crate::model::{Error, ErrorKind, Result};
 use crate::net::{Body, FilePart, Metering, Replay, Request, Response};
@@ -20,6 +20,8 @@ use crate::provider::Content;
 const BASE: [&str; 3] = ["api", "v1", "client"];
 /// Items that one listing brings at most (Storra documentation, file listing).
 const PAGE: usize = 1000;
+/// The most that one listing of the trash brings (Storra documentation, file operations).
+const TRASH_PAGE: &str = "500";
 /// Stands for the account's root in an upload (Storra documentation, file upload).
 const ROOT: &str = ".";
 
@@ -211,6 +213,22 @@ impl Client {
         let request = Request::new(Method::PUT, self.url(["privacy"]), "change who may see it")
             .json(&json!({ "item_path": path, "visibility": visibility.word() }))
             .metering(self.file_op(Paid::Now));
+        self.change(request).await.map(drop)
+    }
+
+    /// What is in the trash, as far as one answer tells it: more lines than those are of no use in an attribute.
+    pub(super) async fn trash(&self) -> Result<Vec<Trashed>> {
+        let purpose = "list the trash";
+        let mut url = self.url(["trash"]);
+        url.query_pairs_mut().append_pair("limit", TRASH_PAGE);
+        let request = Request::get(url, purpose).metering(counted(&self.rates.trash));
+        self.call(request).await?.json(purpose).await
+    }
+
+    /// Removes all that is in the trash for good.
+    pub(super) async fn empty_trash(&self) -> Result<()> {
+        let request = Request::new(Method::POST, self.url(["trash", "empty"]), "empty the trash")
+            .metering(counted(&self.rates.trash));
         self.change(request).await.map(drop)
     }
 

@@ -11,6 +11,7 @@
 //!   entry.
 
 mod client;
+mod extras;
 mod keys;
 mod names;
 mod rates;
@@ -39,8 +40,8 @@ use self::wire::{Item, Visibility};
 use super::keys::KeyInfo;
 use super::unbroken::unbroken;
 use super::{
-    ByteStream, Capabilities, ChmodEffect, Content, LabelChanges, LabelSupport, NamedBy, Place, Provider, Reads,
-    Target, VISIBILITY,
+    ByteStream, Capabilities, ChangeFeed, ChmodEffect, Content, Extras, LabelChanges, LabelSupport, NamedBy, Place,
+    Provider, Reads, Target, VISIBILITY,
 };
 use crate::api::Api;
 use crate::model::{Entry, Error, ErrorKind, Kind, Name, ObjectId, ObjectKey, Result, Rights, Usage};
@@ -181,6 +182,14 @@ impl Provider for Storra {
     /// By its first characters, which is all that Storra tells keys apart by.
     fn current_key(&self) -> Option<KeyInfo> {
         self.client.api().credential_prefix().map(keys::in_use)
+    }
+
+    fn changes(&self) -> Option<Box<dyn ChangeFeed>> {
+        None
+    }
+
+    fn extras(&self) -> Option<&dyn Extras> {
+        Some(self)
     }
 
     fn check_name(&self, _: &ObjectKey, _: Kind, name: &Name) -> Result<()> {

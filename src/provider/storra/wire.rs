@@ -60,6 +60,25 @@ struct Subscription {
     storage_limit: Option<String>,
 }
 
+/// Something in the trash. Only its expiry is documented; the rest is taken to be as in a listing.
+#[derive(Deserialize)]
+pub(super) struct Trashed {
+    #[serde(alias = "item_id")]
+    id: String,
+    #[serde(default, alias = "item_path", alias = "name")]
+    path: Option<String>,
+    #[serde(default)]
+    expires_at: Option<String>,
+}
+
+impl Trashed {
+    /// Id, when it expires, and path, with tabs between; `-` for what isn't told.
+    pub(super) fn line(&self) -> String {
+        let expires = self.expires_at.as_deref().unwrap_or("-");
+        format!("{}\t{expires}\t{}\n", self.id, self.path.as_deref().unwrap_or("-"))
+    }
+}
+
 /// Who may see an item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Visibility {

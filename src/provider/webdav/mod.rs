@@ -25,7 +25,10 @@ use self::client::{Client, join};
 use self::register::WebdavRegister;
 use super::keys::KeyInfo;
 use super::register::Register;
-use super::{ByteStream, Capabilities, Content, LabelChanges, LabelSupport, NamedBy, Place, Provider, Reads, Target};
+use super::{
+    ByteStream, Capabilities, ChangeFeed, Content, Extras, LabelChanges, LabelSupport, NamedBy, Place, Provider, Reads,
+    Target,
+};
 use crate::api::Api;
 use crate::model::{Entry, Error, ErrorKind, Kind, Name, ObjectId, ObjectKey, Progress, Result, Rights, Usage};
 use crate::net::Dialect;
@@ -119,6 +122,14 @@ impl Provider for Webdav {
     }
 
     fn current_key(&self) -> Option<KeyInfo> {
+        None
+    }
+
+    fn changes(&self) -> Option<Box<dyn ChangeFeed>> {
+        None
+    }
+
+    fn extras(&self) -> Option<&dyn Extras> {
         None
     }
 
