@@ -64,15 +64,7 @@ pub async fn drain(what: &dyn Drains, stall: Duration) {
 
 /// Whether trying again without a person's help is pointless.
 fn is_final(kind: ErrorKind) -> bool {
-    !matches!(
-        kind,
-        ErrorKind::Unreachable
-            | ErrorKind::TimedOut
-            | ErrorKind::RateLimited { .. }
-            | ErrorKind::BadData
-            | ErrorKind::Busy
-            | ErrorKind::Internal
-    )
+    !kind.is_passing() && kind != ErrorKind::Internal
 }
 
 #[cfg(test)]

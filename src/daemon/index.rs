@@ -7,7 +7,6 @@ use super::sharing::{SharedIndex, SharedTree};
 use super::{Stage, StartError};
 use crate::auth::GivenSecrets;
 use crate::config::ResolvedRemote;
-
 use crate::model::{
     AdoptedTree, ContentAddress, Error, ErrorKind, IndexId, Indexed, IndexedContent, IndexedFile, KeptTree, Listing,
     Name, Result, Taken, Taking,

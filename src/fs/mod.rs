@@ -210,10 +210,11 @@ impl FileSystem {
 
     /// The entry, asked for again when the TTL has passed.
     async fn fresh_entry(&self, ino: Ino) -> Result<Entry> {
-        let entry = self.entry(ino).await?;
-        let (fresh, removed) = self.table.with(ino, |node| {
+        self.entry(ino).await?;
+        // At once: what was just sent has another key than it had before.
+        let (entry, fresh, removed) = self.table.with(ino, |node| {
             let fresh = node.is_ours() || node.freshness.is_within(self.settings.attr_ttl);
-            (fresh, node.placement == Placement::Removed)
+            (node.entry.clone(), fresh, node.placement == Placement::Removed)
         })?;
         if fresh || removed || self.provider_is_away() {
             return Ok(entry);

@@ -434,16 +434,9 @@ impl Sender for FileSystem {
 
 /// Whether trying again soon may help without a person's doing.
 fn passes(kind: ErrorKind) -> bool {
-    matches!(
-        kind,
-        ErrorKind::Unreachable
-            | ErrorKind::TimedOut
-            | ErrorKind::RateLimited { .. }
-            | ErrorKind::BadData
-            | ErrorKind::Busy
-            | ErrorKind::Internal
-            | ErrorKind::NeedsLogin
-            | ErrorKind::Changed
-            | ErrorKind::AlreadyExists
-    )
+    kind.is_passing()
+        || matches!(
+            kind,
+            ErrorKind::Internal | ErrorKind::NeedsLogin | ErrorKind::Changed | ErrorKind::AlreadyExists
+        )
 }

@@ -60,6 +60,16 @@ pub struct Error {
     source: Option<Arc<dyn StdError + Send + Sync>>,
 }
 
+impl ErrorKind {
+    /// Whether it says something of this moment only: the same may go well later, and nobody need do anything.
+    pub fn is_passing(self) -> bool {
+        matches!(
+            self,
+            Self::Unreachable | Self::TimedOut | Self::RateLimited { .. } | Self::BadData | Self::Busy
+        )
+    }
+}
+
 impl Error {
     /// The message must be free of secrets: it reaches logs, `status` and `user.keymount.last_error`.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {

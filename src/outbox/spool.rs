@@ -28,7 +28,7 @@ pub struct Spool {
 struct Folder {
     name: String,
     path: PathBuf,
-    _lock: File,
+    lock: File,
 }
 
 /// A staged file with a name, which goes with its last user unless it was to stay.
@@ -153,11 +153,7 @@ impl Folder {
             .open(path.join(LOCK))
             .map_err(|error| Error::from(error).context(path.display()))?;
         match lock.try_lock() {
-            Ok(()) => Ok(Some(Self {
-                name,
-                path,
-                _lock: lock,
-            })),
+            Ok(()) => Ok(Some(Self { name, path, lock })),
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(error)) => Err(Error::from(error).context(path.display())),
         }
@@ -172,6 +168,8 @@ impl Drop for Folder {
             let _ = std::fs::remove_file(self.path.join(LOCK));
             let _ = std::fs::remove_dir(&self.path);
         }
+        // Closing is not enough: a process that is being started at this moment may have the descriptor, too.
+        let _ = self.lock.unlock();
     }
 }
 

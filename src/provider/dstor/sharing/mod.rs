@@ -469,13 +469,5 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + '
 
 /// Whether trying again can help without anybody's help.
 fn may_pass(kind: ErrorKind) -> bool {
-    matches!(
-        kind,
-        ErrorKind::Unreachable
-            | ErrorKind::TimedOut
-            | ErrorKind::RateLimited { .. }
-            | ErrorKind::BadData
-            | ErrorKind::Busy
-            | ErrorKind::Changed
-    )
+    kind.is_passing() || kind == ErrorKind::Changed
 }
