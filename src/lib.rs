@@ -4,6 +4,10 @@
 
 #![forbid(unsafe_code)]
 
+// Before those who use its macro.
+#[macro_use]
+pub mod model;
+
 pub mod api;
 pub mod auth;
 pub mod cache;
@@ -15,7 +19,6 @@ pub mod emulator;
 pub mod fetch;
 pub mod fs;
 pub mod fuse;
-pub mod model;
 pub mod net;
 pub mod outbox;
 pub mod paths;

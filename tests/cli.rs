@@ -206,6 +206,7 @@ fn help_lists_what_works_and_nothing_else() {
             "--no-disk-cache",
             "--op-timeout",
             "--read-only",
+            "--staging-size",
             "--sync",
             "--uid",
             "--umask",

@@ -122,6 +122,9 @@ pub struct MountArguments {
     /// Let close wait until the provider has the file, and say whether it took it
     #[arg(long)]
     sync: bool,
+    /// Let at most so much wait to be uploaded, such as 500M or 20G; beyond it writing fails [default: what the disk has]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    staging_size: Option<u64>,
     /// Mount also without a credential that works, and go on as soon as somebody has logged in
     #[arg(long)]
     wait_for_login: bool,
@@ -459,6 +462,7 @@ impl MountArguments {
             op_timeout: self.op_timeout,
             bandwidth: self.bandwidth,
             sync: flag(self.sync),
+            staging_size: self.staging_size,
             log_file: self.log_file.map(|path| crate::paths::absolute(&path)),
         };
         let target = match (self.all, self.source, self.directory) {

@@ -64,7 +64,7 @@ pub struct OptionSpec {
 }
 
 /// All options, by the names used in `-o` and in the configuration; the command line writes them with hyphens.
-pub const OPTIONS: [OptionSpec; 14] = [
+pub const OPTIONS: [OptionSpec; 15] = [
     OptionSpec {
         name: "read_only",
         set: |layer, value| truth(value).map(|value| layer.read_only = Some(value)),
@@ -114,6 +114,10 @@ pub const OPTIONS: [OptionSpec; 14] = [
         set: |layer, value| truth(value).map(|value| layer.sync = Some(value)),
     },
     OptionSpec {
+        name: "staging_size",
+        set: |layer, value| parse_size(needed(value)?).map(|value| layer.staging_size = Some(value)),
+    },
+    OptionSpec {
         name: "wait_for_login",
         set: |layer, value| truth(value).map(|value| layer.wait_for_login = Some(value)),
     },
@@ -140,6 +144,8 @@ pub struct OptionLayer {
     #[serde(default)]
     pub bandwidth: Option<Bandwidth>,
     pub sync: Option<bool>,
+    /// In bytes.
+    pub staging_size: Option<u64>,
     pub wait_for_login: Option<bool>,
     pub log_file: Option<PathBuf>,
 }
@@ -163,6 +169,8 @@ pub struct MountOptions {
     pub bandwidth: Bandwidth,
     /// Whether `close` waits until the provider has the file.
     pub sync: bool,
+    /// How much may wait to be uploaded at any moment, in bytes; `None` leaves it to the disk.
+    pub staging_size: Option<u64>,
     pub without_login: WithoutLogin,
     pub log_file: Option<PathBuf>,
 }
@@ -258,6 +266,7 @@ impl OptionLayer {
             op_timeout: over.op_timeout.or(self.op_timeout),
             bandwidth: over.bandwidth.or(self.bandwidth),
             sync: over.sync.or(self.sync),
+            staging_size: over.staging_size.or(self.staging_size),
             wait_for_login: over.wait_for_login.or(self.wait_for_login),
             log_file: over.log_file.or(self.log_file),
         }
@@ -281,6 +290,7 @@ impl OptionLayer {
             op_timeout: self.op_timeout.unwrap_or(DEFAULT_OP_TIMEOUT),
             bandwidth: self.bandwidth.unwrap_or_default(),
             sync: self.sync.unwrap_or(false),
+            staging_size: self.staging_size,
             without_login: if self.wait_for_login.unwrap_or(false) {
                 WithoutLogin::Wait
             } else {

@@ -333,7 +333,7 @@ fn dstor(keys: &mut Keys, form: &Form, keeper: Keeper<'_>) -> Result<ProviderSpe
     Ok(ProviderSpec::Dstor(DstorSpec {
         network,
         on_unlink,
-        endpoints: Box::new(endpoints),
+        endpoints,
         index,
         shared,
         auth,
@@ -515,7 +515,7 @@ mod tests {
         );
         assert_eq!(
             (plain.endpoints, plain.index, plain.shared),
-            (Box::default(), None, None)
+            (Endpoints::default(), None, None)
         );
         let full = dstor_spec(
             "network = \"testnet\"\non_unlink = \"deny\"\nindex = \"/lists/mine.json\"\n\

@@ -359,7 +359,7 @@ fn key_report(key: KeyInfo) -> KeyReport {
 #[async_trait]
 impl Drains for HostedMount {
     fn waiting(&self) -> usize {
-        self.stack.fs.pending().len()
+        self.stack.fs.waiting()
     }
 
     async fn send_all(&self) -> Result<()> {

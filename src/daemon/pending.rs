@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::model::{Error, Result};
+use crate::model::{Error, ErrorKind, Result};
 use crate::outbox;
 use crate::paths::Paths;
-use crate::state::{Phase, StateDb};
+use crate::state::{Origin, Phase, StateDb};
 
 /// Why a file is still here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -47,7 +47,11 @@ pub fn kept_files(paths: &Paths) -> Result<Vec<KeptFile>> {
     }
     let staging = paths.staging();
     let mut files = Vec::new();
-    for row in StateDb::open(&database)?.journaled(None)? {
+    let state = StateDb::open(&database)?;
+    if state.origin() == Origin::New {
+        outbox::recover(&staging, &state, &paths.unsent("unknown"))?;
+    }
+    for row in state.journaled(None)? {
         let staged = staging.join(&row.spool).join(&row.file);
         // Sent a moment ago.
         let Ok(metadata) = staged.symlink_metadata() else {
@@ -74,8 +78,17 @@ impl KeptFile {
     /// Copies it below a folder, in one of the remote's name; what is there stays. Gives the copy.
     ///
     /// # Errors
-    /// The local disk's.
+    /// `Busy` for a changed part of a file whose rest is only at the provider, and the local disk's.
     pub fn export(&self, folder: &Path) -> Result<PathBuf> {
+        let missing = outbox::missing_bytes(&self.staged).map_err(|error| error.context(&self.path))?;
+        if missing > 0 {
+            let message = format!(
+                "{} is a change of a part, and {missing} bytes of the rest are only at the provider; mount {} and copy \
+                 it from there",
+                self.path, self.remote
+            );
+            return Err(Error::new(ErrorKind::Busy, message));
+        }
         let file = File::open(&self.staged).map_err(|error| Error::from(error).context(&self.path))?;
         let target = crate::paths::exported(folder, &self.remote).join(&self.path);
         outbox::save_copy(&file, file.metadata()?.len(), &target)

@@ -19,10 +19,10 @@ use crate::cache::{BlockCache, ContentId, DiskCache, Layered, MemoryCache};
 use crate::config::{DiskCacheUse, MountOptions, ResolvedRemote, WithoutLogin};
 use crate::control::{CacheReport, Emptied};
 use crate::fetch::{FetchSettings, Fetcher};
-use crate::fs::{CloseMeans, FileSystem, FsSettings};
+use crate::fs::{CloseMeans, FileSystem, FsSettings, Owners};
 use crate::model::{Bandwidth, Entry, Error, ErrorKind, Result};
 use crate::net::{Dialect, Transport, TransportSettings};
-use crate::outbox::{Spool, sweep};
+use crate::outbox::{Spool, recover};
 use crate::paths::{Paths, private_directory};
 use crate::provider::cloudsync::{self, CloudSync};
 use crate::provider::cludz::{self, Cludz};
@@ -86,9 +86,8 @@ impl Common {
                 }
             }
             let state = StateDb::open(&owned.state_database())?;
-            match state.journaled(None) {
-                Ok(rows) => sweep(&owned.staging(), |spool| rows.iter().any(|row| row.spool == spool)),
-                Err(error) => warn!(%error, "what ended daemons left is not swept"),
+            if let Err(error) = recover(&owned.staging(), &state, &owned.unsent("unknown")) {
+                warn!(%error, "what ended daemons left is not looked through");
             }
             Ok(Self {
                 state: Arc::new(state),
@@ -176,6 +175,16 @@ pub struct Stack {
     common: Arc<Common>,
 }
 
+/// Only root can let others in as who they are; `uid=` and `gid=` say whose everything is.
+fn owners(options: &MountOptions) -> Owners {
+    let is_roots = rustix::process::geteuid().is_root() && (options.uid, options.gid) == (0, 0);
+    if options.allow_other && is_roots {
+        Owners::Kept
+    } else {
+        Owners::Mounter
+    }
+}
+
 impl Stack {
     /// Asks the provider before anything is mounted: a wrong token is told now and not by the first `ls`.
     pub async fn build(mount: &MountSpec, common: &Arc<Common>, given: &GivenSecrets) -> Result<Self, StartError> {
@@ -198,7 +207,9 @@ impl Stack {
         let (provider, root, at_start) = find_root(remote.provider, options.without_login).await?;
         let staging_folder = common.paths.staging();
         private_directory(&staging_folder).map_err(Stage::Local.failed())?;
-        let spool = Spool::open(&staging_folder).map_err(Stage::Local.failed())?;
+        let spool = Spool::open(&staging_folder)
+            .and_then(|spool| spool.limited_to(options.staging_size))
+            .map_err(Stage::Local.failed())?;
         let fetching = FetchSettings {
             spill_directory: staging_folder,
             spill_limit: LARGEST_WHOLE,
@@ -220,7 +231,8 @@ impl Stack {
             remote: mount.remote.label(),
         };
         let state = Arc::clone(&common.state);
-        let fs = Arc::new(FileSystem::new(provider, fetcher, spool, state, root, settings));
+        let fs = FileSystem::new(provider, fetcher, spool, state, root, settings).with_owners(owners(options));
+        let fs = Arc::new(fs);
         Ok(Self {
             fs,
             authenticator: remote.authenticator,
@@ -315,7 +327,7 @@ impl Holder {
         given: &GivenSecrets,
     ) -> Result<Self> {
         match remote.provider.identity() {
-            Identity::AccessKey(auth) => AccessKeys::open(auth.clone(), given.clone())
+            Identity::AccessKey(auth) => AccessKeys::open(auth.clone(), given.clone(), Transport::new(patience)?)
                 .await
                 .map(|keys| Self::Signing(Arc::new(keys))),
             _ => authenticator(remote, paths, patience, without_login, given)
@@ -356,7 +368,9 @@ pub async fn authenticator(
                 WithoutLogin::Wait => StaticToken::open_waiting(source, placement, kind, given).await,
             })
         }
-        Identity::AccessKey(auth) => Arc::new(AccessKeys::open(auth.clone(), given.clone()).await?),
+        Identity::AccessKey(auth) => {
+            Arc::new(AccessKeys::open(auth.clone(), given.clone(), Transport::new(patience)?).await?)
+        }
         identity @ (Identity::Oauth(_) | Identity::TempToken(_)) => {
             let kept = match identity {
                 Identity::Oauth(oauth) => Some(&oauth.kept),
@@ -486,7 +500,7 @@ fn provider(
                     path,
                     rights_override: remote.rights,
                     on_unlink: dstor.on_unlink,
-                    endpoints: (*dstor.endpoints).clone(),
+                    endpoints: dstor.endpoints.clone(),
                     import: dstor.index.clone(),
                     polling: dstor::Polling::default(),
                 },
@@ -553,6 +567,7 @@ pub(super) fn s3(remote: &ResolvedRemote, api: Arc<Api>, holder: Holder) -> Resu
         region: s3.region.clone(),
         path: s3.prefix.names().iter().chain(remote.path.names()).cloned().collect(),
         rights_override: remote.rights,
+        lease: s3::Lease::default(),
     };
     S3::new(api, keys, settings)
 }

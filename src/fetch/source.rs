@@ -65,28 +65,6 @@ impl Source {
         Ok(joined(pieces))
     }
 
-    /// Writes the whole object into a file, which gets its length.
-    ///
-    /// # Errors
-    /// As `read`, and `NoSpace`.
-    pub async fn copy_to(&self, file: &Arc<File>) -> Result<()> {
-        let size = self.object.id.size;
-        let target = Arc::clone(file);
-        spill::blocking(move || target.set_len(size)).await?;
-        let reader = self.clone();
-        let mut offset = 0;
-        while offset < size {
-            let end = (offset + FILL * BLOCK).min(size);
-            for piece in reader.pieces(offset..end).await? {
-                let len = piece.len() as u64;
-                spill::write(file, offset, piece).await?;
-                offset += len;
-                Progress::tick();
-            }
-        }
-        Ok(())
-    }
-
     /// Sends for the whole object as long as there is memory to spare. It comes for as long as this source lives.
     pub async fn fetch_ahead(&self) {
         let blocks = access::blocks(&(0..self.object.id.size));

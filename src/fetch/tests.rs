@@ -461,35 +461,8 @@ async fn nothing_is_asked_for_nothing() {
         let source = all.open("f", b"");
         assert!(source.read(0, 100).await.unwrap().is_empty());
         let file = Arc::new(tempfile::tempfile().unwrap());
-        file.set_len(7).unwrap();
-        source.copy_to(&file).await.unwrap();
-        assert_eq!(file.metadata().unwrap().len(), 0);
         source.prime(&file).await;
         assert_eq!(all.reads(), 0);
-    }
-}
-
-#[tokio::test]
-async fn copies_are_whole_bounded_and_say_that_they_move() {
-    let bytes = pattern(11 * MIB + 5);
-    for reads in [Reads::Ranges, Reads::WholeOnly] {
-        let all = Fixture::new(reads);
-        let source = all.open("f", &bytes);
-        source.read(2 * BLOCK, 1).await.unwrap();
-        let file = Arc::new(tempfile::tempfile().unwrap());
-        file.set_len(100 * BLOCK).unwrap();
-        let progress = Progress::default();
-        progress.scope(source.copy_to(&file)).await.unwrap();
-        assert!(progress.value() > 0);
-        let mut copy = vec![0; bytes.len()];
-        file.read_exact_at(&mut copy, 0).unwrap();
-        assert!(copy == bytes && file.metadata().unwrap().len() == bytes.len() as u64);
-        let expected = match reads {
-            // Block 2, then 0..2 and 3..12.
-            Reads::Ranges => 3,
-            Reads::WholeOnly => 1,
-        };
-        assert_eq!(all.reads(), expected, "{reads:?}");
     }
 }
 

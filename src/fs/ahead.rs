@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Duration;
 
 use super::listing::Listing;
-use super::table::Reference;
+use super::reference::Reference;
 use super::{FileSystem, Ino};
 use crate::fetch::Source;
 use crate::model::{Entry, Kind, Name};

@@ -1,13 +1,14 @@
-//! What `stat` shows, made of the provider's entry, what was changed here, and what `chmod` and `utimens` set.
+//! What `stat` shows, made of the provider's entry, what was changed here, and what `chmod`, `chown` and `utimens` set.
 
 use std::time::{Duration, SystemTime};
 
 use tracing::warn;
 
 use super::handle::HandleId;
-use super::table::Reference;
+use super::inode::Placement;
+use super::reference::Reference;
 use super::{FileSystem, Ino};
-use crate::model::{Action, Error, ErrorKind, Kind, Result, Rights, Version};
+use crate::model::{Action, Error, ErrorKind, FileType, Kind, Result, Rights, Special, Version};
 use crate::provider::{ChmodEffect, LabelSupport, VISIBILITY};
 use crate::state::{LocalAttributes, LocalTimes};
 
@@ -16,14 +17,37 @@ use crate::state::{LocalAttributes, LocalTimes};
 pub struct Attributes {
     pub ino: Ino,
     pub kind: Kind,
+    pub file_type: FileType,
     /// In bytes.
     pub size: u64,
-    /// Permission bits with the sticky bit.
+    /// Permission bits with set-user-ID, set-group-ID and the sticky bit.
     pub mode: u32,
     pub uid: u32,
     pub gid: u32,
     pub modified: SystemTime,
     pub accessed: SystemTime,
+    /// When anything of it changed here, `ctime`.
+    pub changed: SystemTime,
+    /// Names that it has; 1 for a directory of which nobody knows how many directories it holds.
+    pub links: u32,
+    /// A device file's number.
+    pub device: u32,
+}
+
+/// Whom new entries belong to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owners {
+    /// The user who mounted, whoever makes them.
+    Mounter,
+    /// Whoever makes them, and whom `chown` gives them to; kept on this host.
+    Kept,
+}
+
+/// Who asks for something to be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Caller {
+    pub uid: u32,
+    pub gid: u32,
 }
 
 /// Attributes and how long the kernel may rely on them.
@@ -70,6 +94,10 @@ pub struct AttributeChange {
     pub modified: Option<SystemTime>,
 }
 
+/// Set-user-ID, set-group-ID and the sticky bit, and what everybody may do.
+const MODE_BITS: u32 = 0o7777;
+const SET_GROUP_ID: u32 = 0o2000;
+
 /// The mode to show: what a person set, as far as the grants cover it, or what the grants say.
 fn shown_mode(rights: Rights, kind: Kind, umask: u32, chosen: Option<u32>) -> u32 {
     let Some(chosen) = chosen else {
@@ -77,7 +105,7 @@ fn shown_mode(rights: Rights, kind: Kind, umask: u32, chosen: Option<u32>) -> u3
     };
     let granted = rights.mode(kind, 0);
     let execute = if kind == Kind::File && rights.read { 0o111 } else { 0 };
-    (granted & 0o1000) | (chosen & 0o777 & (granted | execute))
+    (granted & 0o1000) | (chosen & (0o7000 | granted | execute))
 }
 
 /// Where `chmod` publishes, modes show what is published, whoever did it.
@@ -107,11 +135,13 @@ impl FileSystem {
     /// `chmod`, `chown`, `utimens` and `truncate`.
     ///
     /// # Errors
-    /// `NotPermitted` for another owner, `Denied` and `ReadOnly` without the right to write.
+    /// `NotPermitted` for another owner where none are kept, `Denied` and `ReadOnly` without the right to write.
     pub async fn set_attributes(&self, ino: Ino, change: AttributeChange) -> Result<Found> {
         let entry = self.fresh_entry(ino).await?;
         let foreign = |asked: Option<u32>, own: u32| asked.is_some_and(|id| id != own && id != u32::MAX);
-        if foreign(change.uid, self.settings.uid) || foreign(change.gid, self.settings.gid) {
+        if self.owners == Owners::Mounter
+            && (foreign(change.uid, self.settings.uid) || foreign(change.gid, self.settings.gid))
+        {
             let message = "the provider keeps no owners: everything belongs to the user who mounted";
             return Err(Error::new(ErrorKind::NotPermitted, message));
         }
@@ -122,17 +152,24 @@ impl FileSystem {
         if let Some(mode) = change.mode {
             self.follow_mode(ino, mode).await?;
         }
-        if change.mode.is_some() || change.accessed.is_some() || change.modified.is_some() {
-            let mut local = self.local_attributes(ino)?;
-            local.mode = change.mode.map(|mode| mode & 0o777).or(local.mode);
-            if change.accessed.is_some() || change.modified.is_some() {
-                let shown = self.known_attributes(ino)?.attributes;
-                local.times = Some(LocalTimes {
-                    modified: change.modified.unwrap_or(shown.modified),
-                    accessed: change.accessed.unwrap_or(shown.accessed),
-                    version: self.table.with(ino, |node| node.entry.version.clone())?,
-                });
-            }
+        let mut local = self.local_attributes(ino)?;
+        local.mode = change.mode.map(|mode| mode & MODE_BITS).or(local.mode);
+        if self.owners == Owners::Kept {
+            local.uid = change.uid.filter(|id| *id != u32::MAX).or(local.uid);
+            local.gid = change.gid.filter(|id| *id != u32::MAX).or(local.gid);
+        }
+        let sets_times = change.accessed.is_some() || change.modified.is_some();
+        if sets_times {
+            let shown = self.known_attributes(ino)?.attributes;
+            local.times = Some(LocalTimes {
+                modified: change.modified.unwrap_or(shown.modified),
+                accessed: change.accessed.unwrap_or(shown.accessed),
+                version: self.table.with(ino, |node| node.entry.version.clone())?,
+            });
+        }
+        // A new length is a change of the content, which has its own time.
+        if sets_times || change.size.is_none() || change.mode.is_some() {
+            local.changed = Some(SystemTime::now());
             self.keep_local_attributes(ino, local)?;
         }
         self.known_attributes(ino)
@@ -148,30 +185,67 @@ impl FileSystem {
 
     /// What is known without asking anybody.
     pub(super) fn known_attributes(&self, ino: Ino) -> Result<Found> {
-        let local = self.local_attributes(ino)?;
+        // What the provider says is shown without what was set, rather than not at all.
+        let local = self.local_attributes(ino).unwrap_or_else(|error| {
+            warn!(ino = ino.0, %error, "the attributes of a file are not known");
+            LocalAttributes::default()
+        });
+        let names = match &local.special {
+            Some(_) => Some(self.state.special_names(&self.namespace(), ino.0)?),
+            None => None,
+        };
         let publishes = LabelSupport::Visibility(ChmodEffect::Publishes);
         let shows_visibility = self.provider.capabilities().labels == publishes;
         let attributes = self.table.with(ino, |node| {
-            let (size, modified) = match &node.content {
-                Some(content) if node.is_ours() => (content.staged.len(), content.staged.modified()),
+            let kind = node.entry.kind;
+            let is_removed = node.placement == Placement::Removed;
+            let (size, modified) = match (&local.special, &node.content) {
+                (Some(special), _) => (special.size(), node.entry.modified),
+                (None, Some(content)) if node.is_ours() => (content.staged.len(), content.staged.modified()),
                 _ => (node.entry.size, node.entry.modified),
             };
-            let times = local
-                .times
-                .as_ref()
-                .filter(|times| node.is_ours() || times.version == node.entry.version);
-            let kind = node.entry.kind;
-            let mode = shown_mode(self.rights(&node.entry), kind, self.settings.umask, local.mode);
-            let visibility = node.entry.labels.get(VISIBILITY).map(String::as_str);
+            // What happened in a directory is known here until somebody else is seen to have changed it.
+            let is_known = |times: &&LocalTimes| {
+                node.is_ours() || is_removed || kind == Kind::Directory || times.version == node.entry.version
+            };
+            let times = local.times.as_ref().filter(is_known);
+            let changed = match (local.changed, times) {
+                (None, None) => modified,
+                (None, Some(times)) => times.modified,
+                (Some(changed), Some(_)) if !node.is_dirty() => changed,
+                (Some(changed), _) => changed.max(modified),
+            };
+            let mode = match &local.special {
+                Some(Special::Symlink(_)) => 0o777,
+                Some(_) => local.mode.unwrap_or(0o600),
+                None => {
+                    let mode = shown_mode(self.rights(&node.entry), kind, self.settings.umask, local.mode);
+                    let visibility = node.entry.labels.get(VISIBILITY).map(String::as_str);
+                    with_visibility(mode, kind, visibility.filter(|_| shows_visibility))
+                }
+            };
             Attributes {
                 ino,
                 kind,
+                file_type: match (&local.special, kind) {
+                    (Some(special), _) => special.file_type(),
+                    (None, Kind::Directory) => FileType::Directory,
+                    (None, Kind::File) => FileType::File,
+                },
                 size,
-                mode: with_visibility(mode, kind, visibility.filter(|_| shows_visibility)),
-                uid: self.settings.uid,
-                gid: self.settings.gid,
+                mode,
+                uid: local.uid.unwrap_or(self.settings.uid),
+                gid: local.gid.unwrap_or(self.settings.gid),
                 modified: times.map_or(modified, |times| times.modified),
                 accessed: times.map_or(modified, |times| times.accessed),
+                changed,
+                links: match (names, kind, node.subdirectories) {
+                    (Some(names), ..) => names,
+                    _ if is_removed => 0,
+                    (None, Kind::Directory, Some(directories)) => 2 + directories,
+                    _ => 1,
+                },
+                device: local.special.as_ref().map_or(0, Special::device),
             }
         })?;
         Ok(Found {
@@ -180,44 +254,110 @@ impl FileSystem {
         })
     }
 
-    /// Stores what was set, in the table and in the state database.
+    /// Stores what is known here, in the table and in the state database.
     pub(super) fn keep_local_attributes(&self, ino: Ino, local: LocalAttributes) -> Result<()> {
-        if let Some(path) = self.table.path(ino) {
+        let local = LocalAttributes {
+            ino: match self.place(ino)? {
+                Some((parent, name)) if local.special.is_none() => {
+                    (Ino::derived(parent, &name) != ino).then_some(ino.0)
+                }
+                _ => local.ino,
+            },
+            ..local
+        };
+        if local.special.is_some() {
+            self.state.set_special(&self.namespace(), ino.0, &local)?;
+        } else if let Some(path) = self.table.path(ino) {
             self.state.set_attributes(&self.namespace(), &path, &local)?;
         }
         self.table.with(ino, |node| node.local = Some(local))
     }
 
-    /// The times that were set belong to the content of then; a directory's is what it holds.
+    /// The times that were set belong to the content of then.
     pub(super) fn content_changed(&self, ino: Ino) {
-        self.change_times(ino, |_| None);
+        self.note_locally(ino, |local| {
+            local
+                .times
+                .is_some()
+                .then_some(LocalAttributes { times: None, ..local })
+        });
     }
 
-    /// What was changed here is a version of the provider's now: times that were set before are that version's.
-    pub(super) fn times_follow(&self, ino: Ino, version: &Version) {
-        self.change_times(ino, |times| {
-            Some(LocalTimes {
-                version: version.clone(),
-                ..times
+    /// Something was made in, removed from or renamed in a directory.
+    pub(super) fn names_changed(&self, directory: Ino) {
+        let Ok(version) = self.table.with(directory, |node| node.entry.version.clone()) else {
+            return;
+        };
+        let now = SystemTime::now();
+        self.note_locally(directory, |local| {
+            let times = LocalTimes {
+                modified: now,
+                accessed: local.times.as_ref().map_or(now, |times| times.accessed),
+                version,
+            };
+            Some(LocalAttributes {
+                times: Some(times),
+                changed: Some(now),
+                ..local
             })
         });
     }
 
-    /// Changes times if any were set. A failure costs them and nothing else: the operation itself was carried out.
-    fn change_times(&self, ino: Ino, change: impl FnOnce(LocalTimes) -> Option<LocalTimes>) {
-        let changed = self.local_attributes(ino).and_then(|local| match local.times.clone() {
-            Some(times) => {
-                let times = change(times);
-                self.keep_local_attributes(ino, LocalAttributes { times, ..local })
-            }
+    /// Something of a node changed that is not its content: its name, or how many it has.
+    pub(super) fn touched(&self, ino: Ino) {
+        self.note_locally(ino, |local| {
+            Some(LocalAttributes {
+                changed: Some(SystemTime::now()),
+                ..local
+            })
+        });
+    }
+
+    /// Somebody else made or removed something in a directory: its times are the provider's.
+    pub(super) fn names_changed_elsewhere(&self, directory: Ino) {
+        self.content_changed(directory);
+    }
+
+    /// What was changed here is a version of the provider's now: the times that it had here are that version's.
+    pub(super) fn times_follow(&self, ino: Ino, version: &Version) {
+        let changed_here = self.table.with(ino, |node| {
+            node.content.as_ref().map(|content| content.staged.modified())
+        });
+        let changed_here = changed_here.ok().flatten();
+        self.note_locally(ino, |local| {
+            let times = match (local.times.clone(), changed_here) {
+                (Some(times), _) => LocalTimes {
+                    version: version.clone(),
+                    ..times
+                },
+                (None, Some(modified)) => LocalTimes {
+                    modified,
+                    accessed: modified,
+                    version: version.clone(),
+                },
+                (None, None) => return None,
+            };
+            let changed = local.changed.max(changed_here);
+            Some(LocalAttributes {
+                times: Some(times),
+                changed,
+                ..local
+            })
+        });
+    }
+
+    /// Changes what is kept here. A failure costs that and nothing else: the operation itself was carried out.
+    fn note_locally(&self, ino: Ino, change: impl FnOnce(LocalAttributes) -> Option<LocalAttributes>) {
+        let changed = self.local_attributes(ino).and_then(|local| match change(local) {
+            Some(local) => self.keep_local_attributes(ino, local),
             None => Ok(()),
         });
         if let Err(error) = changed {
-            warn!(ino = ino.0, %error, "the times that were set are not kept");
+            warn!(ino = ino.0, %error, "the attributes of a file are not kept");
         }
     }
 
-    fn local_attributes(&self, ino: Ino) -> Result<LocalAttributes> {
+    pub(super) fn local_attributes(&self, ino: Ino) -> Result<LocalAttributes> {
         if let Some(local) = self.table.with(ino, |node| node.local.clone())? {
             return Ok(local);
         }
@@ -225,29 +365,64 @@ impl FileSystem {
             Some(path) => self.state.attributes(&self.namespace(), &path)?,
             None => LocalAttributes::default(),
         };
+        // Whatever stood under that name, this node is the provider's.
+        let local = LocalAttributes { special: None, ..local };
         self.table.with(ino, |node| node.local.get_or_insert(local).clone())
     }
 
-    /// The mode that a new file or directory was asked to have, kept only where it isn't what would be shown anyway. A
-    /// failure costs the mode and nothing else.
-    pub(super) fn keep_requested_mode(&self, ino: Ino, mode: u32, umask: u32) {
-        let wanted = mode & 0o777 & !umask;
+    /// Keeps what is known of a new file or directory: its number, and the mode that it was asked to have where that
+    /// isn't what would be shown anyway. A failure costs that and nothing else.
+    pub(super) fn note_new(&self, ino: Ino, mode: u32, umask: u32) {
+        let wanted = mode & MODE_BITS & !umask;
+        let now = SystemTime::now();
         let kept = self.known_attributes(ino).and_then(|found| {
             let shown = found.attributes;
-            let rights = self.table.with(ino, |node| self.rights(&node.entry))?;
+            let (rights, version) = self
+                .table
+                .with(ino, |node| (self.rights(&node.entry), node.entry.version.clone()))?;
             let would_show = shown_mode(rights, shown.kind, self.settings.umask, Some(wanted));
-            if would_show & 0o777 == shown.mode & 0o777 {
-                return Ok(());
-            }
+            let times = LocalTimes {
+                modified: now,
+                accessed: now,
+                version,
+            };
             let local = LocalAttributes {
-                mode: Some(wanted),
-                ..self.local_attributes(ino)?
+                mode: (would_show != shown.mode).then_some(wanted),
+                times: (shown.kind == Kind::Directory).then_some(times),
+                changed: Some(now),
+                ..LocalAttributes::default()
             };
             self.keep_local_attributes(ino, local)
         });
         if let Err(error) = kept {
             warn!(ino = ino.0, %error, "the mode that was asked for is not kept");
         }
+    }
+
+    /// Gives what was just made to who asked for it, where owners are kept; what is made in a directory with the
+    /// set-group-ID bit belongs to the directory's group.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn give_to(&self, child: Child, parent: Ino, caller: Caller) -> Result<Child> {
+        if self.owners == Owners::Mounter {
+            return Ok(child);
+        }
+        let directory = self.known_attributes(parent)?.attributes;
+        let shown = child.found.attributes;
+        let mut local = self.local_attributes(shown.ino)?;
+        local.uid = Some(caller.uid).filter(|uid| *uid != self.settings.uid);
+        let gid = if directory.mode & SET_GROUP_ID == 0 {
+            caller.gid
+        } else {
+            if shown.kind == Kind::Directory {
+                local.mode = Some(shown.mode | SET_GROUP_ID);
+            }
+            directory.gid
+        };
+        local.gid = Some(gid).filter(|gid| *gid != self.settings.gid);
+        self.keep_local_attributes(shown.ino, local)?;
+        self.as_child(child.reference)
     }
 }
 
@@ -284,5 +459,6 @@ mod tests {
             shown_mode("rw".parse().unwrap(), Kind::Directory, 0o022, Some(0o700)),
             0o1700
         );
+        assert_eq!(shown_mode(Rights::READ, Kind::File, 0o022, Some(0o6755)), 0o6555);
     }
 }

@@ -1,13 +1,16 @@
 //! Listing directories.
 
+use std::collections::HashSet;
 use std::sync::Arc;
+
+use tracing::warn;
 
 use super::handle::{DirectoryHandle, Handle, HandleId};
 use super::inode::{Answer, Node, Placement, Presence};
 use super::listing::Listing;
-use super::table::Reference;
+use super::reference::Reference;
 use super::{FileSystem, Found, Ino};
-use crate::model::{Action, Entry, Error, ErrorKind, Kind, Name, Result};
+use crate::model::{Action, Entry, Error, ErrorKind, FileType, Kind, Name, Result};
 
 /// One line of `readdir`.
 #[derive(Clone, Debug)]
@@ -16,8 +19,19 @@ pub struct DirEntry {
     /// `.` and `..` too, which are no `Name`s.
     pub name: String,
     pub kind: Kind,
-    /// What the provider said, and when; `None` for `.` and `..`.
-    entry: Option<(Entry, Answer)>,
+    pub file_type: FileType,
+    origin: Origin,
+}
+
+/// Who says that an entry is there.
+#[derive(Clone, Debug)]
+enum Origin {
+    /// `.` and `..`
+    Dots,
+    /// What the provider said, and when.
+    Provider(Box<(Entry, Answer)>),
+    /// It is kept on this host only.
+    Local,
 }
 
 impl FileSystem {
@@ -69,10 +83,14 @@ impl FileSystem {
     /// # Errors
     /// `Changed` when the directory is gone.
     pub fn listed_attributes(&self, directory: Ino, listed: &DirEntry) -> Result<(Found, Option<Reference>)> {
-        let Some((entry, answer)) = &listed.entry else {
-            return Ok((self.known_attributes(listed.ino)?, None));
+        let reference = match &listed.origin {
+            Origin::Dots => return Ok((self.known_attributes(listed.ino)?, None)),
+            Origin::Provider(answer) => {
+                let (entry, answer) = &**answer;
+                self.table.attach(directory, entry.clone(), Some(listed.ino), *answer)?
+            }
+            Origin::Local => self.local_child(directory, &Name::new(&*listed.name)?)?,
         };
-        let reference = self.table.attach(directory, entry.clone(), Some(listed.ino), *answer)?;
         Ok((self.known_attributes(reference.ino())?, Some(reference)))
     }
 
@@ -92,17 +110,35 @@ impl FileSystem {
             ino,
             name: name.to_owned(),
             kind: Kind::Directory,
-            entry: None,
+            file_type: FileType::Directory,
+            origin: Origin::Dots,
         };
         let mut entries = vec![dot(ino, "."), dot(parent, "..")];
         let unsent = self.table.unsent_children(ino).into_iter();
         let unsent = unsent.filter(|(_, entry)| !listing.children.contains_key(&entry.name));
+        let local = self.local_children(ino).unwrap_or_else(|error| {
+            warn!(ino = ino.0, %error, "what only this host has is not listed");
+            Vec::new()
+        });
+        let hidden: HashSet<&Name> = local.iter().map(|(name, ..)| name).collect();
         let listed = listing.children.values().cloned();
-        entries.extend(listed.chain(unsent).map(|(ino, entry)| DirEntry {
+        let visible = listed.chain(unsent).filter(|(_, entry)| !hidden.contains(&entry.name));
+        entries.extend(visible.map(|(ino, entry)| DirEntry {
             ino,
             name: entry.name.to_string(),
             kind: entry.kind,
-            entry: Some((entry, listing.answer)),
+            file_type: match entry.kind {
+                Kind::File => FileType::File,
+                Kind::Directory => FileType::Directory,
+            },
+            origin: Origin::Provider(Box::new((entry, listing.answer))),
+        }));
+        entries.extend(local.iter().map(|(name, ino, file_type)| DirEntry {
+            ino: *ino,
+            name: name.to_string(),
+            kind: Kind::File,
+            file_type: *file_type,
+            origin: Origin::Local,
         }));
         Ok(entries)
     }
@@ -135,14 +171,34 @@ impl FileSystem {
             }
         };
         let answer = question.answered();
-        let listing = Arc::new(self.table.reconcile(ino, entries, answer));
+        let kept = self.kept_numbers(ino, &entries);
+        let listing = Arc::new(self.table.reconcile(ino, entries, &kept, answer));
+        if let Some(known) = &known
+            && self.differs(ino, known, &listing)
+        {
+            self.names_changed_elsewhere(ino);
+        }
+        let directories = listing.children.values().filter(|(_, entry)| entry.is_directory());
+        let directories = directories.count() as u32;
         self.table.with(ino, |node| {
+            node.subdirectories = Some(directories);
             // A change made here while the provider was listing may be missing from its answer.
             if node.changes == answer.changes {
                 node.listing = Some(Arc::clone(&listing));
             }
         })?;
         Ok(listing)
+    }
+
+    /// Whether somebody else made or removed something: what this mount did is in what was known.
+    fn differs(&self, directory: Ino, known: &Listing, listed: &Listing) -> bool {
+        let unsent = self.table.unsent_children(directory);
+        let unsent: HashSet<&Name> = unsent.iter().map(|(_, entry)| &entry.name).collect();
+        let names = |listing: &Listing| -> Vec<Name> {
+            let names = listing.children.keys().filter(|name| !unsent.contains(name));
+            names.cloned().collect()
+        };
+        names(known) != names(listed)
     }
 
     /// A listing that may be relied on, if there is one.

@@ -9,12 +9,13 @@ use parking_lot::Mutex;
 use tracing::warn;
 
 use super::handle::{FileHandle, Handle, HandleId, Reading};
-use super::inode::{LocalContent, Placement};
+use super::inode::{LocalContent, Placement, Presence};
 use super::{Child, CloseMeans, FileSystem, Ino};
 use crate::fetch::Source;
 use crate::model::{Action, Entry, Error, ErrorKind, Kind, ObjectKey, Result, Version};
 use crate::outbox::{self, Sending, Staged};
 use crate::provider::Target;
+use crate::state::Phase;
 
 /// What an open file is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,14 +45,21 @@ pub struct Opened {
 
 impl FileSystem {
     /// # Errors
-    /// `Denied` and `ReadOnly` when the access isn't granted, `IsADirectory`, and as `Provider::stat`.
+    /// `Denied` and `ReadOnly` when the access isn't granted, `IsADirectory`, `Changed` when it is gone, and as
+    /// `Provider::stat`.
     pub async fn open(&self, ino: Ino, access: Access, truncate: bool) -> Result<Opened> {
-        let entry = self.fresh_entry(ino).await?;
+        // The kernel knew its name: told that this is outdated, it asks what the name stands for now.
+        let entry = self.fresh_entry(ino).await.map_err(replaced_if_gone)?;
         if entry.is_directory() {
             return Err(Error::new(
                 ErrorKind::IsADirectory,
                 format!("{} is a directory", entry.name),
             ));
+        }
+        if self.table.with(ino, |node| node.presence)? == Presence::Local {
+            // The kernel opens fifos and devices itself, and follows links.
+            let message = format!("{} is no file", entry.name);
+            return Err(Error::new(ErrorKind::InvalidInput, message));
         }
         if access.reads() {
             self.require(&entry, Action::Read)?;
@@ -113,11 +121,11 @@ impl FileSystem {
             rights: directory.rights,
             labels: Default::default(),
         };
-        let reference = self.table.attach_unsent(parent, entry, Arc::clone(&staged))?;
+        let reference = self.table.attach_unsent(parent, entry, None, Arc::clone(&staged))?;
         self.written(reference.ino(), &staged);
         let opened = self.open_handle(reference.ino(), access, false)?;
-        self.keep_requested_mode(reference.ino(), mode, umask);
-        self.content_changed(parent);
+        self.note_new(reference.ino(), mode, umask);
+        self.names_changed(parent);
         Ok((self.as_child(reference)?, opened))
     }
 
@@ -129,7 +137,11 @@ impl FileSystem {
         let (child, opened) = self.create(parent, name, Access::Write, mode, umask).await?;
         let sent = self.flush(opened.handle).await;
         if sent.is_err() {
+            let staged = self.staged_of(Some(child.attributes.ino));
             self.table.remove(child.attributes.ino);
+            if let Some(staged) = staged {
+                self.commit_or_warn(Self::striking(&staged)).await;
+            }
         }
         self.close(opened.handle);
         sent?;
@@ -144,7 +156,7 @@ impl FileSystem {
         let handle = self.handles.get(handle)?;
         let file = handle.file()?;
         if let Some(content) = self.table.with(file.ino, |node| node.content.clone())? {
-            return content.staged.read(offset, len).await;
+            return self.read_changed(file.ino, &content, offset, len).await;
         }
         let source = self.source(file)?;
         match source.read(offset, len).await {
@@ -163,30 +175,27 @@ impl FileSystem {
     /// Writes at `offset`, or at the end of the file without one.
     ///
     /// # Errors
-    /// `TooLarge`, `NoSpace`, and as reading the unchanged rest of the file fails.
+    /// `TooLarge`, `Quota`, `NoSpace`, and as reading the unchanged rest of the file fails.
     pub async fn write(&self, handle: HandleId, offset: Option<u64>, bytes: Bytes) -> Result<()> {
         let handle = self.handles.get(handle)?;
         let file = handle.file()?;
-        if !file.access.writes() {
-            return Err(Error::new(ErrorKind::BadHandle, "the file isn't open for writing"));
-        }
         let limit = self.provider.capabilities().max_file_size;
-        loop {
-            let staged = self.stage(file.ino, Base::Content).await?;
-            self.may_build_on(file)?;
-            staged.write(offset, bytes.clone(), limit).await?;
-            if self.is_content(file.ino, &staged)? {
-                self.written(file.ino, &staged);
-                break;
+        self.change_content(file, |staged| {
+            let bytes = bytes.clone();
+            async move {
+                let end = offset.unwrap_or(staged.len()).saturating_add(bytes.len() as u64);
+                self.require_room(file.ino, end).await?;
+                staged.write(offset, bytes, limit).await.map(|_| true)
             }
-        }
+        })
+        .await?;
         self.content_changed(file.ino);
         Ok(())
     }
 
     /// Whether a staged copy is the file's content. While it held no change it may have been let go of, and what was
     /// written into it meanwhile is nowhere; with a change in it, it stays.
-    fn is_content(&self, ino: Ino, staged: &Arc<Staged>) -> Result<bool> {
+    pub(super) fn is_content(&self, ino: Ino, staged: &Arc<Staged>) -> Result<bool> {
         self.table.with(ino, |node| {
             node.content
                 .as_ref()
@@ -202,11 +211,13 @@ impl FileSystem {
     pub async fn flush(&self, handle: HandleId) -> Result<()> {
         let handle = self.handles.get(handle)?;
         let file = handle.file()?;
-        if file.access.writes() {
-            self.settle_change(file.ino).await
-        } else {
-            Ok(())
+        if !file.access.writes() {
+            return Ok(());
         }
+        if let Some(content) = self.table.with(file.ino, |node| node.content.clone())? {
+            content.staged.sync_part().await?;
+        }
+        self.settle_change(file.ino).await
     }
 
     /// The provider has the file afterwards.
@@ -230,8 +241,7 @@ impl FileSystem {
         let file = handle.file().ok()?;
         let writes = file.access.writes();
         self.table.closed(file.ino, writes);
-        let dirty = self.table.with(file.ino, |node| node.is_dirty()).unwrap_or(false);
-        (writes && dirty).then_some(file.ino)
+        (writes && self.is_wanted(file.ino)).then_some(file.ino)
     }
 
     /// Sends what `close` found, and lets go of what nobody needs afterwards.
@@ -239,7 +249,11 @@ impl FileSystem {
     /// # Errors
     /// As `Provider::upload`; the content stays staged.
     pub async fn send_closed(&self, ino: Ino) -> Result<()> {
-        let sent = self.settle_change(ino).await;
+        let sent = match self.settle_change(ino).await {
+            // It was removed meanwhile: programs unlink what they have just closed.
+            Err(_) if self.table.with(ino, |_| ()).is_err() => return Ok(()),
+            outcome => outcome,
+        };
         if let Err(error) = &sent {
             let path = self.table.path(ino).unwrap_or_default();
             warn!(path, %error, "a changed file is not at the provider yet");
@@ -260,12 +274,17 @@ impl FileSystem {
         Ok(())
     }
 
-    async fn truncate(&self, ino: Ino, size: u64, by: Option<&FileHandle>) -> Result<()> {
+    pub(super) async fn truncate(&self, ino: Ino, size: u64, by: Option<&FileHandle>) -> Result<()> {
         let limit = self.provider.capabilities().max_file_size;
         let base = if size == 0 { Base::Nothing } else { Base::Content };
         loop {
             let staged = self.stage(ino, base).await?;
             by.map_or(Ok(()), |file| self.may_build_on(file))?;
+            let staged = match base {
+                Base::Nothing => self.set_aside_closed(ino, staged).await?,
+                Base::Content => staged,
+            };
+            self.require_room(ino, size).await?;
             staged.truncate(size, limit).await?;
             if self.is_content(ino, &staged)? {
                 self.written(ino, &staged);
@@ -276,29 +295,36 @@ impl FileSystem {
         Ok(())
     }
 
+    pub(super) async fn stage_content(&self, ino: Ino) -> Result<Arc<Staged>> {
+        self.stage(ino, Base::Content).await
+    }
+
     /// The staged copy of a file, made anew when there is none yet.
     async fn stage(&self, ino: Ino, base: Base) -> Result<Arc<Staged>> {
         if let Some(content) = self.table.with(ino, |node| node.content.clone())? {
             return Ok(content.staged);
         }
         let _turn = self.turn(ino).await?;
+        self.stage_in_turn(ino, base).await
+    }
+
+    /// As `stage`, for callers that have the node's turn.
+    async fn stage_in_turn(&self, ino: Ino, base: Base) -> Result<Arc<Staged>> {
         if let Some(content) = self.table.with(ino, |node| node.content.clone())? {
             return Ok(content.staged);
         }
-        let entry = self.fresh_entry(ino).await.map_err(|error| match error.kind() {
-            ErrorKind::NotFound => Error::new(ErrorKind::Changed, error.message()),
-            _ => error,
-        })?;
-        let backing = self.spool.new_file()?;
-        let size = match base {
-            Base::Content => entry.size,
-            Base::Nothing => 0,
+        let entry = self.fresh_entry(ino).await.map_err(replaced_if_gone)?;
+        let (entry, staged) = match base {
+            Base::Content if entry.size > 0 => {
+                self.require(&entry, Action::Read)?;
+                self.begin_change(ino, entry).await?
+            }
+            _ => {
+                let staged = Staged::copy(self.spool.new_file()?, 0, entry.modified);
+                (entry, staged)
+            }
         };
-        if size > 0 {
-            self.require(&entry, Action::Read)?;
-            self.fetcher.open(entry.object()).copy_to(backing.file()).await?;
-        }
-        let staged = Arc::new(Staged::copy(backing, size, entry.modified));
+        let staged = Arc::new(staged);
         let content = LocalContent {
             staged: Arc::clone(&staged),
             replaces: Some(entry),
@@ -307,10 +333,76 @@ impl FileSystem {
         Ok(staged)
     }
 
+    /// Content that was closed and not sent isn't emptied: what is written instead counts when it is closed, too.
+    async fn set_aside_closed(&self, ino: Ino, staged: Arc<Staged>) -> Result<Arc<Staged>> {
+        if staged.phase() != Phase::Closed || staged.is_empty() {
+            return Ok(staged);
+        }
+        let _turn = self.turn(ino).await?;
+        if staged.phase() != Phase::Closed || !self.is_content(ino, &staged)? {
+            return Ok(staged);
+        }
+        let fresh = Arc::new(Staged::superseding(self.spool.new_file()?, staged));
+        self.table.with(ino, |node| {
+            if let Some(content) = &mut node.content {
+                content.staged = Arc::clone(&fresh);
+            }
+        })?;
+        fail_point!("staged.replaced");
+        Ok(fresh)
+    }
+
+    /// Before a file loses its name by this mount's doing: whoever has it open goes on with a copy. The caller has the
+    /// node's turn.
+    ///
+    /// # Errors
+    /// As reading the file fails, unless it is gone already or may not be read.
+    pub(super) async fn keep_open_content(&self, ino: Ino) -> Result<()> {
+        // Afterwards nothing says by what name it is kept. What isn't known isn't shown then.
+        let _ = self.local_attributes(ino);
+        let is_needed = self.table.with(ino, |node| {
+            node.opens > 0 && node.presence == Presence::AtProvider && !node.entry.is_directory()
+        })?;
+        if !is_needed {
+            self.keep_readable(ino).await;
+            return Ok(());
+        }
+        match self.stage_in_turn(ino, Base::Content).await {
+            Err(error)
+                if !matches!(
+                    error.kind(),
+                    ErrorKind::NotFound | ErrorKind::Changed | ErrorKind::Denied
+                ) =>
+            {
+                Err(error)
+            }
+            _ => {
+                self.keep_readable(ino).await;
+                Ok(())
+            }
+        }
+    }
+
     /// Sends what was changed, unless nothing was.
     pub(super) async fn send(&self, ino: Ino) -> Result<()> {
         let _turn = self.turn(ino).await?;
         self.send_staged(ino).await
+    }
+
+    /// As `send`, unless somebody is writing what nobody has closed yet: that may be half of what is meant.
+    pub(super) async fn send_what_is_closed(&self, ino: Ino) -> Result<()> {
+        let _turn = self.turn(ino).await?;
+        self.send_staged_if_closed(ino).await
+    }
+
+    /// As `send_what_is_closed`, for callers that have the node's turn.
+    pub(super) async fn send_staged_if_closed(&self, ino: Ino) -> Result<()> {
+        let closed = |content: &LocalContent| content.staged.phase() == Phase::Closed;
+        if self.table.with(ino, |node| node.content.as_ref().is_some_and(closed))? {
+            self.send_staged(ino).await
+        } else {
+            Ok(())
+        }
     }
 
     /// As `send`, for callers that have the node's turn.
@@ -323,6 +415,7 @@ impl FileSystem {
         };
         // The key of what is replaced, and of the directory, may have changed by a rename above.
         self.entry(ino).await?;
+        self.complete(ino, &content.staged).await?;
         let replaces = self
             .table
             .with(ino, |node| node.content.as_ref().and_then(|c| c.replaces.clone()))?;
@@ -343,11 +436,31 @@ impl FileSystem {
         let Some((entry, sending)) = outbox::upload(&*self.provider, &content.staged, target).await? else {
             return Ok(());
         };
+        if entry.size != sending.content().len() {
+            return Err(self.stored_wrong(ino, entry, sending.content().len()));
+        }
         let object = entry.object();
         self.stored(ino, entry, &content.staged, &sending)?;
-        // Before writers go on: the cache must hold what was sent.
+        // Before writers go on: what they change must not be taken for what was sent, and the cache must hold that.
+        self.journal.caught_up().await;
         self.fetcher.open(object).prime(&content.staged.file()).await;
         Ok(())
+    }
+
+    /// The provider has something else than what was sent. It is this mount's doing: the next attempt replaces it.
+    fn stored_wrong(&self, ino: Ino, entry: Entry, sent: u64) -> Error {
+        let why = format!(
+            "the provider stored {} bytes of {:?} and not the {sent} that were sent",
+            entry.size,
+            entry.name.as_str()
+        );
+        let _ = self.table.with(ino, |node| {
+            if let Some(content) = &mut node.content {
+                content.replaces = Some(entry.clone());
+            }
+            node.confirm(entry);
+        });
+        Error::bad_data(why)
     }
 
     /// The provider has what is being sent, as this entry. At once: nothing may come between that and what is known of it.
@@ -364,19 +477,22 @@ impl FileSystem {
             node.confirm(entry);
         })?;
         self.strike(staged);
+        fail_point!("upload.struck");
         self.times_follow(ino, &version);
         self.list_node(ino);
         Ok(())
     }
 
     /// Whether what is written by a handle would go where its reads came from.
-    fn may_build_on(&self, file: &FileHandle) -> Result<()> {
+    pub(super) fn may_build_on(&self, file: &FileHandle) -> Result<()> {
         let (base, sent) = self.table.with(file.ino, |node| {
             let replaces = node.content.as_ref().and_then(|content| content.replaces.as_ref());
             (replaces.map(|entry| entry.version.clone()), node.sent.clone())
         })?;
         let reading = file.reading.lock();
-        if reading.used && base.is_some() && base != sent && base.as_ref() != Some(&reading.object.version) {
+        // Who may read and write may have been told of an end by the kernel, which asks nobody beyond the length it knows.
+        let is_bound = reading.used || file.access == Access::ReadWrite;
+        if is_bound && base.is_some() && base != sent && base.as_ref() != Some(&reading.object.version) {
             return Err(replaced());
         }
         Ok(())
@@ -424,6 +540,13 @@ impl FileSystem {
 enum Base {
     Content,
     Nothing,
+}
+
+pub(super) fn replaced_if_gone(error: Error) -> Error {
+    match error.kind() {
+        ErrorKind::NotFound => Error::new(ErrorKind::Changed, error.message()),
+        _ => error,
+    }
 }
 
 fn replaced() -> Error {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
 use super::listing::Listing;
@@ -19,9 +20,31 @@ const MOST_CHANGED: usize = 10_000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Ino(pub u64);
 
+/// The bit that the numbers have which follow from names.
+const DERIVED: u64 = 1 << 62;
+
 impl Ino {
     /// FUSE fixes the number of the mounted directory.
     pub const ROOT: Self = Self(1);
+
+    /// The number that follows from a name: the same in every mount, as long as the directory has the same number.
+    pub fn derived(parent: Self, name: &Name) -> Self {
+        let mut hash = Sha256::new();
+        hash.update(parent.0.to_le_bytes());
+        hash.update(name.as_str());
+        let mut number = [0; 8];
+        number.copy_from_slice(&hash.finalize()[..8]);
+        Self(u64::from_le_bytes(number) >> 2 | DERIVED)
+    }
+
+    /// A number that nobody had.
+    pub fn unused() -> Self {
+        Self(fastrand::u64(Self::ROOT.0 + 1..DERIVED))
+    }
+
+    pub fn is_derived(self) -> bool {
+        self.0 & DERIVED != 0
+    }
 }
 
 /// Where a node hangs in the tree.
@@ -42,6 +65,8 @@ pub enum Presence {
     AtProvider,
     /// Made here and not sent yet: its entry's key and version mean nothing.
     Unsent,
+    /// Of a kind that the provider has no place for: it is kept here, and its entry's key and version mean nothing.
+    Local,
 }
 
 /// How much the node's entry can be relied on.
@@ -78,6 +103,27 @@ pub struct LocalContent {
     pub replaces: Option<Entry>,
 }
 
+/// How many names were not found in a directory lately.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Misses {
+    count: u32,
+    since: Option<Instant>,
+}
+
+impl Misses {
+    /// One more; gives how many they are within `window`.
+    pub fn add(&mut self, window: Duration) -> u32 {
+        if self.since.is_none_or(|since| since.elapsed() >= window) {
+            *self = Self {
+                count: 0,
+                since: Some(Instant::now()),
+            };
+        }
+        self.count += 1;
+        self.count
+    }
+}
+
 /// One file or directory.
 pub struct Node {
     pub placement: Placement,
@@ -87,10 +133,14 @@ pub struct Node {
     /// When this mount changed or doubted the node, or asked for what it knows: earlier questions' answers are void.
     pub learned: Instant,
     pub listing: Option<Arc<Listing>>,
+    /// Names that were looked for in it and not found.
+    pub misses: Misses,
     /// Content that was changed here; `None` while the provider's is the truth.
     pub content: Option<LocalContent>,
-    /// What `chmod` and `utimens` set; `None` until it was read from the state database.
+    /// What is kept here of it; `None` until it was read from the state database.
     pub local: Option<LocalAttributes>,
+    /// How many directories are in this directory, where that is known.
+    pub subdirectories: Option<u32>,
     /// Whose turn it is to change this node at the provider.
     pub turn: Arc<Turn>,
     /// Whose turn it is to list this directory: who comes meanwhile waits for that answer.
@@ -109,6 +159,8 @@ pub struct Node {
     /// Questions about a directory that are not done with.
     pub(super) questions: u64,
     pub(super) children: BTreeMap<Name, Ino>,
+    /// Further names of a `Presence::Local` node.
+    pub(super) other_names: Vec<(Ino, Name)>,
     /// References: the kernel's, and those of operations at work.
     pub(super) references: u64,
     pub(super) opens: u64,
@@ -125,8 +177,10 @@ impl Node {
             freshness,
             learned,
             listing: None,
+            misses: Misses::default(),
             content: None,
             local: None,
+            subdirectories: None,
             turn: Arc::default(),
             listing_turn: Arc::default(),
             sent: None,
@@ -137,6 +191,7 @@ impl Node {
             keys_since: 0,
             questions: 0,
             children: BTreeMap::new(),
+            other_names: Vec::new(),
             references: 0,
             opens: 0,
             writers: 0,
@@ -253,6 +308,6 @@ impl Node {
 
     /// Whether what is known here counts, whatever the provider says.
     pub fn is_ours(&self) -> bool {
-        self.presence == Presence::Unsent || self.is_dirty()
+        self.presence != Presence::AtProvider || self.is_dirty()
     }
 }

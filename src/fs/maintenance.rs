@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::{FileSystem, Ino, KernelCaches};
 use crate::cache::ContentId;
-use crate::model::{Entry, Error, ErrorKind, Result, Usage};
+use crate::model::{Entry, Error, ErrorKind, Kind, Result, Usage};
 use crate::outbox::save_copy;
 
 /// How many errors `status` remembers.
@@ -20,6 +20,8 @@ const PROBLEMS: usize = 20;
 const KERNEL: Duration = Duration::from_secs(1);
 /// How often `df` has the provider asked behind its back.
 const USAGE_AGE: Duration = Duration::from_secs(60);
+/// What the provider said of its room is asked for again before somebody is refused by it, once it is so old.
+const ROOM_AGE: Duration = Duration::from_secs(5);
 /// What `df` shows as size when the provider tells no limit: 1 PiB, as other cloud file systems do.
 const UNLIMITED: u64 = 1 << 50;
 /// `df` counts in these, in bytes.
@@ -75,7 +77,20 @@ impl FileSystem {
             }
             node.confirm(root.clone());
         })?;
-        let told = self.tell_kernel(move |kernel| known.into_iter().for_each(|ino| kernel.forget_attributes(ino)));
+        // A directory's name stays: somebody may work in it.
+        let file = |ino: &Ino| {
+            self.table
+                .with(*ino, |node| node.entry.kind == Kind::File)
+                .unwrap_or(false)
+        };
+        let files = known.iter().filter(|ino| file(ino));
+        let names: Vec<_> = files.filter_map(|ino| self.place(*ino).ok().flatten()).collect();
+        let told = self.tell_kernel(move |kernel| {
+            known.into_iter().for_each(|ino| kernel.forget_attributes(ino));
+            names
+                .iter()
+                .for_each(|(parent, name)| kernel.forget_name(*parent, name.as_str().as_ref()));
+        });
         if let Some(told) = told {
             // Whoever was told that it is done sees it. A kernel that is busy does it later.
             let _ = tokio::time::timeout(KERNEL, told).await;
@@ -118,6 +133,9 @@ impl FileSystem {
         self.retry_pending();
         let mut outcome = Ok(());
         for ino in self.table.dirty() {
+            if !self.is_wanted(ino) {
+                continue;
+            }
             if let Err(error) = self.deliver(ino).await {
                 self.note(ino, &error);
                 outcome = outcome.and(Err(error));
@@ -127,24 +145,33 @@ impl FileSystem {
         outcome
     }
 
-    /// Copies what could not be sent into a folder, below the paths it had; gives the copies.
+    /// Copies what could not be sent into a folder, below the paths it had; gives the copies. What is a part of a file
+    /// stays where it is staged.
     ///
     /// # Errors
     /// The local disk's.
     pub fn export_unsent(&self, folder: &Path) -> Result<Vec<PathBuf>> {
         let mut copies = Vec::new();
+        let mut outcome = Ok(());
         for ino in self.table.dirty() {
             let Some(path) = self.table.path(ino) else { continue };
             let Some(content) = self.table.with(ino, |node| node.content.clone())? else {
                 continue;
             };
+            if !content.staged.is_whole() {
+                content.staged.backing().keep();
+                let place = content.staged.backing().path().display();
+                let message = format!("{path} is a change of a file whose rest is not here; it stays in {place}");
+                outcome = outcome.and(Err(Error::new(ErrorKind::Busy, message)));
+                continue;
+            }
             copies.push(save_copy(
                 &content.staged.file(),
                 content.staged.len(),
                 &folder.join(&path),
             )?);
         }
-        Ok(copies)
+        outcome.map(|()| copies)
     }
 
     /// The latest errors, oldest first.
@@ -159,6 +186,7 @@ impl FileSystem {
             ErrorKind::NotFound
                 | ErrorKind::AlreadyExists
                 | ErrorKind::NotEmpty
+                | ErrorKind::NotPermitted
                 | ErrorKind::NotADirectory
                 | ErrorKind::IsADirectory
                 | ErrorKind::NoAttribute
@@ -218,6 +246,47 @@ impl FileSystem {
         let kernel = self.kernel.get().cloned()?;
         let runtime = tokio::runtime::Handle::try_current().ok()?;
         Some(runtime.spawn_blocking(move || what(&*kernel)))
+    }
+
+    /// Refuses what cannot fit at the provider, whatever else is uploaded or not: better `write` says so than `pending`.
+    ///
+    /// # Errors
+    /// `Quota`.
+    pub(super) async fn require_room(&self, ino: Ino, len: u64) -> Result<()> {
+        if self.has_room(ino, len)? {
+            return Ok(());
+        }
+        let known = self.usage.lock().asked.is_some_and(|asked| asked.elapsed() < ROOM_AGE);
+        if !known {
+            // Somebody may have made room.
+            self.usage.lock().asked = Some(Instant::now());
+            match self.provider.usage().await {
+                Ok(usage) => self.usage.lock().usage = Some(usage),
+                Err(_) => return Ok(()),
+            }
+            if self.has_room(ino, len)? {
+                return Ok(());
+            }
+        }
+        Err(Error::new(
+            ErrorKind::Quota,
+            "the provider has no room for so much; remove something there",
+        ))
+    }
+
+    fn has_room(&self, ino: Ino, len: u64) -> Result<bool> {
+        let Some(Usage {
+            used,
+            total: Some(total),
+        }) = self.usage.lock().usage
+        else {
+            return Ok(true);
+        };
+        let replaced = self.table.with(ino, |node| {
+            let replaces = node.content.as_ref().and_then(|content| content.replaces.as_ref());
+            replaces.map_or(0, |entry| entry.size)
+        })?;
+        Ok(len <= total.saturating_sub(used).saturating_add(replaced))
     }
 
     /// What `df` shows, from memory; the provider is asked behind its back now and then.

@@ -5,30 +5,40 @@
 
 mod ahead;
 mod attributes;
+mod conflicts;
 mod directory;
 mod extras;
 mod files;
 mod handle;
 mod inode;
 mod listing;
+mod local;
 mod maintenance;
 mod namespace;
+mod nodes;
 mod outgoing;
+mod partial;
+mod reference;
+mod resume;
 mod table;
 mod turn;
 mod watch;
 mod xattr;
 
-pub use attributes::{AttributeChange, Attributes, Child, Found};
+pub use attributes::{AttributeChange, Attributes, Caller, Child, Found, Owners};
 pub use directory::DirEntry;
 pub use files::{Access, Opened};
 pub use handle::HandleId;
 pub use inode::Ino;
 pub use maintenance::{PendingFile, Problem, Statistics};
 pub use namespace::RenameMode;
-pub use outgoing::{CloseMeans, Resumed};
-pub use table::Reference;
+pub use outgoing::CloseMeans;
+pub use partial::Allocation;
+pub use reference::Reference;
+pub use resume::Resumed;
 pub use xattr::SetMode;
+
+pub use crate::outbox::{Length, Seek};
 
 use std::collections::VecDeque;
 use std::ffi::OsStr;
@@ -40,14 +50,15 @@ use tokio::time::Instant;
 
 use crate::fetch::Fetcher;
 use crate::model::{Action, Entry, Error, ErrorKind, Result, Rights, Usage};
-use crate::outbox::{Queue, Spool};
+use crate::outbox::{Journal, Queue, Spool};
 use crate::provider::Provider;
 use crate::state::StateDb;
 use ahead::Walks;
 use handle::Handles;
-use inode::{Freshness, Node, Placement};
+use inode::{Freshness, Node, Placement, Presence};
 use maintenance::UsageCache;
-use table::{Question, Table};
+use reference::Question;
+use table::Table;
 
 /// How long a provider that gave no answer is not asked again about what is known: a file manager that looks at a
 /// hundred files waits for one deadline, not for a hundred.
@@ -57,7 +68,7 @@ const AWAY: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug)]
 pub struct FsSettings {
     pub read_only: bool,
-    /// The owner that `stat` shows.
+    /// The owner that `stat` shows of what nobody gave another one.
     pub uid: u32,
     pub gid: u32,
     /// Takes bits from the copies of the owner's rights.
@@ -82,12 +93,19 @@ pub trait KernelCaches: Send + Sync + 'static {
 pub struct FileSystem {
     provider: Arc<dyn Provider>,
     fetcher: Arc<Fetcher>,
-    spool: Spool,
+    spool: Arc<Spool>,
+    journal: Journal,
     queue: Arc<Queue>,
     state: Arc<StateDb>,
     settings: FsSettings,
+    owners: Owners,
     table: Arc<Table>,
     handles: Handles,
+    /// Held from the look at a file to the handing in of what the journal is to say of it: no older state is written
+    /// after a newer one. Never across an await; the table's lock is taken under it.
+    journaling: Mutex<()>,
+    /// Held while a directory gets another name at the provider.
+    renaming: tokio::sync::RwLock<()>,
     usage: Arc<Mutex<UsageCache>>,
     problems: Mutex<VecDeque<Problem>>,
     kernel: OnceLock<Arc<dyn KernelCaches>>,
@@ -106,21 +124,30 @@ impl FileSystem {
         root: Entry,
         settings: FsSettings,
     ) -> Self {
+        let spool = Arc::new(spool);
         Self {
             provider,
             fetcher,
+            journal: Journal::new(Arc::clone(&state), Arc::clone(&spool)),
             spool,
             queue: Arc::default(),
             state,
             settings,
+            owners: Owners::Mounter,
             table: Arc::new(Table::new(root)),
             handles: Handles::default(),
+            journaling: Mutex::default(),
+            renaming: tokio::sync::RwLock::default(),
             usage: Arc::default(),
             problems: Mutex::default(),
             kernel: OnceLock::new(),
             away_since: Mutex::default(),
             walks: Walks::default(),
         }
+    }
+
+    pub fn with_owners(self, owners: Owners) -> Self {
+        Self { owners, ..self }
     }
 
     /// Tells whom to notify of changes; only the first call counts.
@@ -176,9 +203,10 @@ impl FileSystem {
 
     /// The entry with a key that holds; its attributes may be older than the TTL.
     async fn entry(&self, ino: Ino) -> Result<Entry> {
-        let (freshness, placement, entry, ours) = self.table.with(ino, |node| {
+        let (freshness, presence, placement, entry, ours) = self.table.with(ino, |node| {
             (
                 node.freshness,
+                node.presence,
                 node.placement.clone(),
                 node.entry.clone(),
                 node.is_ours(),
@@ -187,7 +215,7 @@ impl FileSystem {
         let Placement::Child { parent, name } = placement else {
             return Ok(entry);
         };
-        if freshness != Freshness::KeyLost {
+        if freshness != Freshness::KeyLost || presence == Presence::Local {
             return Ok(entry);
         }
         let parent_entry = Box::pin(self.entry(parent)).await?;

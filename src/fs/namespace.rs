@@ -1,16 +1,22 @@
 //! Names: looking up, making directories, removing, renaming.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
+use std::sync::Arc;
 
 use tokio::sync::OwnedMutexGuard;
 use tracing::warn;
 
 use super::inode::{Node, Placement, Presence};
 use super::listing::Listing;
-use super::table::Reference;
+use super::reference::Reference;
 use super::{Child, FileSystem, Ino};
-use crate::model::{Action, Entry, Error, ErrorKind, Kind, Name, Result};
+use crate::model::{Action, Entry, Error, ErrorKind, Kind, Name, Result, Version};
+use crate::outbox::{Staged, Step};
 use crate::provider::Place;
+
+/// After so many names that were not there, a directory is listed.
+const MANY_MISSES: u32 = 3;
 
 /// What `renameat2` was asked to mind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,9 +44,17 @@ impl FileSystem {
         let entry = made.inspect_err(|_| self.doubt(&[parent]))?;
         let now = self.table.question(parent)?.answered();
         let reference = self.table.attach(parent, entry, None, now)?;
+        let empty = self.table.question(reference.ino())?.answered();
         self.list_node(reference.ino());
-        self.content_changed(parent);
-        self.keep_requested_mode(reference.ino(), mode, umask);
+        self.table.with(reference.ino(), |node| {
+            // Nothing is in it, so nobody is asked what is.
+            node.listing
+                .get_or_insert_with(|| Arc::new(Listing::new(BTreeMap::new(), empty)));
+            node.subdirectories = Some(0);
+        })?;
+        self.note_new(reference.ino(), mode, umask);
+        self.count_directories(parent, 1);
+        self.names_changed(parent);
         self.as_child(reference)
     }
 
@@ -65,20 +79,52 @@ impl FileSystem {
             // What is to be replaced is not what it was thought to be: look again, once.
             Err(error) if error.kind() == ErrorKind::AlreadyExists && mode == RenameMode::Replace => {
                 let child = self.table.child(to.0, &to.1);
+                let thought = child.as_ref().and_then(|child| self.foreign_version(child.ino()));
                 self.doubt(&[to.0]);
                 self.doubt(child.as_ref().map(|child| child.ino()).as_slice());
+                let there = match self.find(to.0, &to.1).await {
+                    Ok(there) => self.foreign_version(there.ino()),
+                    Err(_) => None,
+                };
+                if there.is_some() && there != thought {
+                    // Nobody here has seen what somebody else has stored there: both are kept.
+                    return self.rename_aside(&from, &to, error).await;
+                }
                 self.rename_once(&from, &to, mode).await
             }
             outcome => outcome,
         }
     }
 
-    /// What a rename pushes out was changed here and never sent: nobody wants it any more.
-    fn strike_replaced(&self, over: Option<Ino>) {
-        let content = over.and_then(|over| self.table.with(over, |node| node.content.clone()).ok()?);
-        if let Some(content) = content {
-            self.strike(&content.staged);
-        }
+    /// The version of a file that somebody else made, as far as it is known.
+    fn foreign_version(&self, ino: Ino) -> Option<Version> {
+        let of = |node: &mut Node| {
+            let is_own = node.sent.as_ref() == Some(&node.entry.version);
+            let known = node.presence == Presence::AtProvider && !node.entry.is_directory() && !is_own;
+            known.then(|| node.entry.version.clone())
+        };
+        self.table.with(ino, of).ok().flatten()
+    }
+
+    /// Gives a file the name of a conflict, beside the one that it was to replace.
+    async fn rename_aside(&self, from: &(Ino, Name), to: &(Ino, Name), clash: Error) -> Result<()> {
+        let aside = self.conflict_name(to.0, &to.1, &clash).await?;
+        warn!(file = %to.1, kept_as = %aside, "somebody else changed this file too; both versions are kept");
+        let target = (to.0, aside);
+        self.rename_once(from, &target, RenameMode::KeepExisting).await?;
+        self.forget_names(vec![
+            (to.0, to.1.as_str().into()),
+            (target.0, target.1.as_str().into()),
+            (from.0, from.1.as_str().into()),
+        ]);
+        Ok(())
+    }
+
+    /// What was changed here of a file that is removed, or that a rename pushes out: nobody wants it any more. What the
+    /// journal has of it is struck out after its node is gone, so that whoever is about to enter it notices.
+    pub(super) fn staged_of(&self, ino: Option<Ino>) -> Option<Arc<Staged>> {
+        let content = ino.and_then(|ino| self.table.with(ino, |node| node.content.clone()).ok()?);
+        content.map(|content| content.staged)
     }
 
     async fn rename_once(&self, from: &(Ino, Name), to: &(Ino, Name), mode: RenameMode) -> Result<()> {
@@ -101,23 +147,37 @@ impl FileSystem {
             if mode == RenameMode::KeepExisting {
                 return Err(Error::new(ErrorKind::AlreadyExists, format!("{new_name} exists")));
             }
-            self.may_replace(&entry, &self.entry(over).await?)?;
+            let replaced = self.entry(over).await?;
+            self.may_replace(&entry, &replaced)?;
+            if replaced.is_directory() {
+                self.must_be_empty_here(over, new_name)?;
+            }
         }
 
         let _turns = self.turns(ino, over_ino).await?;
         // Whose turn it was before may have renamed or removed them.
-        if self.place(ino)?.as_ref() != Some(from) {
+        if !self.table.has_name(ino, from.0, old_name) {
             return Err(Error::not_found(old_name));
         }
         if self.table.child(to.0, new_name).as_ref().map(Reference::ino) != over_ino {
             return Err(Error::new(ErrorKind::AlreadyExists, format!("{new_name} was replaced")));
         }
-        if self.table.with(ino, |node| node.presence)? == Presence::Unsent {
-            self.rename_unsent(ino, to.0, new_name, over_ino)?;
+        let presence = self.table.with(ino, |node| node.presence)?;
+        if presence != Presence::Local
+            && let Some(over) = over_ino
+        {
+            self.keep_open_content(over).await?;
+        }
+        if presence == Presence::Local {
+            self.rename_local(ino, from, to, over_ino).await?;
+        } else if presence == Presence::Unsent {
+            self.rename_unsent(ino, to.0, new_name, over_ino).await?;
         } else {
-            self.send_staged(ino).await?;
+            self.send_staged_if_closed(ino).await?;
             let replaced = match over_ino {
                 Some(over) => {
+                    // Else its change would be found beside what took its place, should this process end in the middle.
+                    let _ = self.send_staged_if_closed(over).await;
                     let replaced = self.table.with(over, |node| (node.presence, node.entry.clone()))?;
                     (replaced.0 == Presence::AtProvider).then_some(replaced.1)
                 }
@@ -132,21 +192,77 @@ impl FileSystem {
                 parent: self.entry(to.0).await?.key,
                 name: new_name.clone(),
             };
-            let renamed = self.provider.rename(&entry, &source, &target, replaced.as_ref()).await;
+            let _names = match entry.kind {
+                Kind::Directory => Some(self.renaming.write().await),
+                Kind::File => None,
+            };
+            if let (true, Some(old)) = (entry.is_directory(), self.table.path(ino)) {
+                // What waits below it must be found by either name, should this process end in the middle.
+                let above = self.table.path(to.0).filter(|above| !above.is_empty());
+                let new = above.map_or_else(|| new_name.to_string(), |above| format!("{above}/{new_name}"));
+                self.commit_or_warn(vec![Step::Intend { from: old, to: new }]).await;
+            }
+            fail_point!("rename.begun");
+            let renamed = if entry.is_directory() && !self.provider.capabilities().rename_directories {
+                self.rename_empty_directory(&entry, &target, replaced.as_ref()).await
+            } else {
+                self.provider.rename(&entry, &source, &target, replaced.as_ref()).await
+            };
             let renamed = renamed.inspect_err(|_| {
                 self.doubt(&[ino, from.0, to.0]);
                 self.doubt(over_ino.as_slice());
             })?;
-            self.strike_replaced(over_ino);
-            self.moved(ino, to.0, new_name)?;
+            fail_point!("rename.stored");
+            let replaced = self.staged_of(over_ino);
+            let moved = self.relocated(ino, to.0, new_name)?;
+            let mut steps = replaced.map_or_else(Vec::new, |staged| Self::striking(&staged));
+            if let Some((from, to)) = moved {
+                steps.push(Step::Move { from, to });
+            }
             let version = renamed.version.clone();
-            self.table.with(ino, |node| node.confirm_same_content(renamed))?;
+            self.table.with(ino, |node| {
+                node.sent = Some(version.clone());
+                node.confirm_same_content(renamed);
+            })?;
+            // Whoever asked may rely on it when this returns.
+            self.enter_moved(ino, steps).await?;
             self.times_follow(ino, &version);
         }
         self.list_node(ino);
-        self.content_changed(from.0);
-        self.content_changed(to.0);
+        self.touched(ino);
+        if let Some(over) = over_ino {
+            self.touched(over);
+        }
+        if entry.is_directory() {
+            self.count_directories(from.0, -1);
+            self.count_directories(to.0, if over_ino.is_some() { 0 } else { 1 });
+        }
+        self.names_changed(from.0);
+        self.names_changed(to.0);
         Ok(())
+    }
+
+    /// Where the provider renames no directories: one that has nothing at the provider takes its new name by being made
+    /// anew there. What was not sent yet goes with it.
+    ///
+    /// # Errors
+    /// `CrossDevice` for one that has something there, `NotEmpty` when what it is to replace has, and as the provider's.
+    async fn rename_empty_directory(&self, entry: &Entry, to: &Place, replaced: Option<&Entry>) -> Result<Entry> {
+        if let Some(replaced) = replaced
+            && !self.provider.list(&replaced.key).await?.is_empty()
+        {
+            return Err(Error::new(ErrorKind::NotEmpty, format!("{} is not empty", to.name)));
+        }
+        if !self.provider.list(&entry.key).await?.is_empty() {
+            let message = "the provider renames no directories that hold something";
+            return Err(Error::new(ErrorKind::CrossDevice, message));
+        }
+        let renamed = match replaced {
+            Some(replaced) => replaced.clone(),
+            None => self.provider.create_directory(&to.parent, &to.name).await?,
+        };
+        self.provider.remove_directory(entry).await?;
+        Ok(renamed)
     }
 
     /// The turns of one or two nodes, in the order of their numbers, so that nobody waits in a circle.
@@ -177,6 +293,10 @@ impl FileSystem {
         }) {
             return Ok(reference);
         }
+        let kept = self.kept(parent, name);
+        if kept.special.is_some() {
+            return self.attach_kept(parent, name.clone(), kept);
+        }
         // From here on what this mount changes is remembered, so that an older listing or answer doesn't win over it.
         let question = self.table.question(parent)?;
         if let Some(listing) = self.fresh_listing(parent) {
@@ -190,8 +310,14 @@ impl FileSystem {
             ));
         }
         match self.provider.lookup(&directory.key, name).await {
-            Ok(entry) => self.table.attach(parent, entry, None, question.answered()),
+            Ok(entry) => {
+                let number = kept.ino.map(Ino);
+                self.table.attach(parent, entry, number, question.answered())
+            }
             Err(error) => {
+                if error.kind() == ErrorKind::NotFound {
+                    self.missed(parent).await;
+                }
                 if let Some(known) = known {
                     if self.means_away(&error) {
                         return Ok(known);
@@ -207,6 +333,21 @@ impl FileSystem {
                 }
                 Err(error)
             }
+        }
+    }
+
+    /// A name was looked for that isn't there. Whoever makes many files looks for each one first: the directory's listing
+    /// answers that, in one request.
+    async fn missed(&self, directory: Ino) {
+        if self.settings.attr_ttl.is_zero() {
+            return;
+        }
+        let many = self
+            .table
+            .with(directory, |node| node.misses.add(self.settings.attr_ttl) >= MANY_MISSES);
+        if many.unwrap_or(false) {
+            // Without the listing each name is asked for, as before.
+            let _ = self.listing(directory).await;
         }
     }
 
@@ -268,50 +409,88 @@ impl FileSystem {
         self.require(&entry, Action::Delete)?;
         let _turn = self.turn(ino).await?;
         // Whose turn it was before may have renamed or removed it.
-        if self.place(ino)? != Some((parent, name.clone())) {
+        if !self.table.has_name(ino, parent, &name) {
             return Err(Error::not_found(&name));
         }
         let (presence, entry) = self.table.with(ino, |node| (node.presence, node.entry.clone()))?;
+        if presence == Presence::Local {
+            return self.remove_local(ino, parent, &name);
+        }
+        if kind == Kind::Directory {
+            self.must_be_empty_here(ino, &name)?;
+        }
+        self.keep_open_content(ino).await?;
+        fail_point!("unlink.begun");
         let outcome = match kind {
             _ if presence == Presence::Unsent => Ok(()),
             Kind::File => self.provider.remove_file(&entry).await,
-            Kind::Directory if !self.table.unsent_children(ino).is_empty() => {
-                Err(Error::new(ErrorKind::NotEmpty, format!("{name} is not empty")))
-            }
             Kind::Directory => self.provider.remove_directory(&entry).await,
         };
         if let Err(error) = &outcome
             && error.kind() != ErrorKind::NotFound
         {
             self.doubt(&[ino, parent]);
-            return outcome;
+            // The kernel's idea of its length is the former version's.
+            self.forget_pages(ino);
+            return outcome.map_err(|error| match error.kind() {
+                // To `ESTALE` the kernel would ask again, for a version that nobody here has seen.
+                ErrorKind::Changed => {
+                    let message = format!("{name} was just changed by somebody else; look at it and remove it again");
+                    Error::new(ErrorKind::Busy, message)
+                }
+                _ => error,
+            });
         }
         if let Some(path) = self.table.path(ino)
             && let Err(error) = self.state.remove(&self.namespace(), &path)
         {
             warn!(path, %error, "the modes and times of what was removed are kept");
         }
-        if let Ok(Some(content)) = self.table.with(ino, |node| node.content.clone()) {
-            self.strike(&content.staged);
-        }
+        fail_point!("unlink.stored");
+        let staged = self.staged_of(Some(ino));
         self.table.remove(ino);
-        self.content_changed(parent);
+        if let Some(staged) = staged {
+            self.commit_or_warn(Self::striking(&staged)).await;
+        }
+        self.touched(ino);
+        if kind == Kind::Directory {
+            self.count_directories(parent, -1);
+        }
+        self.names_changed(parent);
         outcome
     }
 
+    /// The provider says whether a directory is empty there; what only this host has, it doesn't know.
+    fn must_be_empty_here(&self, directory: Ino, name: &Name) -> Result<()> {
+        if self.table.unsent_children(directory).is_empty() && self.local_children(directory)?.is_empty() {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::NotEmpty, format!("{name} is not empty")))
+    }
+
+    /// A directory holds one directory more or fewer.
+    fn count_directories(&self, directory: Ino, change: i32) {
+        let _ = self.table.with(directory, |node| {
+            node.subdirectories = node.subdirectories.and_then(|count| count.checked_add_signed(change));
+        });
+    }
+
     /// A file that the provider doesn't have takes its new name here; it will be sent as the new version of what it replaces.
-    fn rename_unsent(&self, ino: Ino, parent: Ino, name: &Name, over: Option<Ino>) -> Result<()> {
+    ///
+    /// In the journal, it takes its name in the same moment in which what it replaces goes.
+    async fn rename_unsent(&self, ino: Ino, parent: Ino, name: &Name, over: Option<Ino>) -> Result<()> {
         let replaced = match over {
             Some(over) => self.table.with(over, |node| match (node.presence, &node.content) {
-                (Presence::Unsent, _) => None,
+                (Presence::Unsent | Presence::Local, _) => None,
                 (Presence::AtProvider, Some(content)) => content.replaces.clone(),
                 (Presence::AtProvider, None) => Some(node.entry.clone()),
             })?,
             None => None,
         };
-        self.strike_replaced(over);
-        self.moved(ino, parent, name)?;
-        let renamed = self.table.with(ino, |node| {
+        let replaced_content = self.staged_of(over);
+        self.relocated(ino, parent, name)?;
+        let steps = replaced_content.map_or_else(Vec::new, |staged| Self::striking(&staged));
+        self.table.with(ino, |node| {
             if let Some(replaced) = &replaced {
                 node.entry = replaced.clone();
                 node.presence = Presence::AtProvider;
@@ -319,21 +498,22 @@ impl FileSystem {
             if let Some(content) = &mut node.content {
                 content.replaces = replaced;
             }
-        });
-        self.enter_again(ino);
-        renamed
+        })?;
+        fail_point!("rename.begun");
+        self.enter_moved(ino, steps).await
     }
 
-    pub(super) fn moved(&self, ino: Ino, parent: Ino, name: &Name) -> Result<()> {
+    /// A node hangs elsewhere, and so does everything below it; gives the paths before and after, for the journal.
+    pub(super) fn relocated(&self, ino: Ino, parent: Ino, name: &Name) -> Result<Option<(String, String)>> {
         let old_path = self.table.path(ino);
         self.table.relocate(ino, parent, name)?;
-        if let (Some(old), Some(new)) = (old_path, self.table.path(ino)) {
-            if let Err(error) = self.state.rename(&self.namespace(), &old, &new) {
-                warn!(old, new, %error, "the modes and times of what was renamed are not kept");
-            }
-            self.renamed_in_journal(&old, &new);
+        let paths = old_path.zip(self.table.path(ino));
+        if let Some((old, new)) = &paths
+            && let Err(error) = self.state.rename(&self.namespace(), old, new)
+        {
+            warn!(old, new, %error, "the modes and times of what was renamed are not kept");
         }
-        Ok(())
+        Ok(paths)
     }
 
     /// The directory that holds a node, and the name it has there.

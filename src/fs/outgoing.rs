@@ -1,20 +1,20 @@
-//! Files on their way to the provider: what the journal knows of them, when they are sent, and what happens when
-//! somebody else was faster.
+//! Files on their way to the provider: what the journal knows of them, and when they are sent.
+//!
+//! A row of the journal says what is true: `Writing` until somebody closed the file, `Closed` from then on until the
+//! provider has it. Only closed files are sent in the background.
 
-use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::BytesMut;
-use futures_util::StreamExt;
-use tracing::{info, warn};
+use tracing::warn;
 
+use super::conflicts::Resolved;
 use super::inode::{LocalContent, Node, Placement, Presence};
 use super::{FileSystem, Ino};
-use crate::model::{Entry, Error, ErrorKind, Kind, Name, ObjectKey, Progress, Result, Version};
-use crate::outbox::{Attempt, Sender, Staged, base, conflict, save_copy};
-use crate::state::{JournalRow, Phase};
+use crate::model::{Error, ErrorKind, Progress, Result};
+use crate::outbox::{Attempt, Begun, Journal, Sender, Staged, Step, base, boot};
+use crate::state::{Durability, JournalRow, Phase};
 
 /// What `close` waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,17 +28,6 @@ pub enum CloseMeans {
 /// How long a file that was flushed, and that somebody still has open for writing, waits for its end: `echo x > f`
 /// flushes once before it writes.
 const STILL_OPEN: Duration = Duration::from_secs(1);
-/// How many names for a conflict are tried on one day.
-const MAX_CONFLICTS: u32 = 100;
-
-/// What a daemon that ended left, and what became of it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Resumed {
-    /// Files that are shown as they were here, and sent now.
-    pub files: usize,
-    /// Files that nobody had closed, or whose directory is gone: copies of them were saved.
-    pub saved: usize,
-}
 
 impl FileSystem {
     /// Sends in the background from now on, for as long as this file system lives.
@@ -52,18 +41,25 @@ impl FileSystem {
         self.queue.close();
     }
 
-    /// Sees to it that the next mount finds all that is pending.
+    /// Sees to it that the next mount finds all that is pending. Waits for the disk's answer.
     ///
     /// # Errors
     /// The disk's; then copies are needed.
     pub fn keep_pending(&self) -> Result<()> {
-        let mut outcome = Ok(());
-        for ino in self.table.dirty() {
-            let why = self.table.with(ino, |node| node.last_error.clone()).ok().flatten();
-            let why = why.map(|why| Error::new(ErrorKind::Unreachable, why.to_string()));
-            outcome = outcome.and(self.enter(ino, Phase::Closed, why.as_ref()));
+        self.journal.finish();
+        let lost = self.table.dirty().into_iter().any(|ino| {
+            let kept = |node: &mut Node| {
+                node.content
+                    .as_ref()
+                    .is_none_or(|content| content.staged.backing().is_kept())
+            };
+            !self.table.with(ino, kept).unwrap_or(true)
+        });
+        if lost {
+            return Err(Error::internal("the journal doesn't name everything that waits"));
         }
-        outcome
+        self.journal.flush();
+        Ok(())
     }
 
     /// Everything that waits is tried now.
@@ -74,14 +70,49 @@ impl FileSystem {
         self.queue.hurry();
     }
 
+    /// How many files are to be sent; those that somebody is writing are not yet.
+    pub fn waiting(&self) -> usize {
+        self.table
+            .dirty()
+            .into_iter()
+            .filter(|ino| self.is_wanted(*ino))
+            .count()
+    }
+
+    /// The one writer of this mount's journal.
+    pub fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
+    /// What is staged now, in bytes.
+    pub fn staged_bytes(&self) -> u64 {
+        self.spool.used()
+    }
+
     /// A file was written to: it outlives the process from now on, though nothing was promised yet.
     pub(super) fn written(&self, ino: Ino, staged: &Staged) {
-        if !staged.backing().is_kept()
-            && let Err(error) = self.enter(ino, Phase::Writing, None)
-        {
-            // `close` will insist.
-            warn!(ino = ino.0, %error, "a change is not in the journal yet");
+        if staged.backing().is_kept() {
+            return;
         }
+        let _order = self.journaling.lock();
+        match self.entering(ino, None) {
+            Ok(step) => self.journal.post(step.into_iter().collect()),
+            // `close` will insist.
+            Err(error) => warn!(ino = ino.0, %error, "a change is not in the journal yet"),
+        }
+    }
+
+    /// The journal forgets a file: the provider has it.
+    pub(super) fn strike(&self, staged: &Staged) {
+        let _order = self.journaling.lock();
+        self.journal.post(Self::striking(staged));
+    }
+
+    /// What the journal is to say of a file that got another place, handed in with what goes at the same moment.
+    pub(super) fn begin_entering(&self, ino: Ino, mut steps: Vec<Step>) -> Result<Begun> {
+        let _order = self.journaling.lock();
+        steps.extend(self.entering(ino, None)?);
+        Ok(self.journal.begin(steps))
     }
 
     /// What `close` promises.
@@ -94,12 +125,12 @@ impl FileSystem {
             CloseMeans::Sent => {
                 let sent = self.send(ino).await;
                 if let Err(error) = &sent {
-                    self.enter(ino, Phase::Closed, Some(error))?;
+                    self.enter_closed(ino, Some(error)).await?;
                     self.queue.add(ino.0, STILL_OPEN);
                 }
                 sent
             }
-            CloseMeans::Journaled => match self.enter(ino, Phase::Closed, None) {
+            CloseMeans::Journaled => match self.enter_closed(ino, None).await {
                 Ok(()) => {
                     let open = self.table.with(ino, |node| node.writers > 0)?;
                     self.queue.add(ino.0, if open { STILL_OPEN } else { Duration::ZERO });
@@ -108,68 +139,129 @@ impl FileSystem {
                 // Without a journal only the provider can keep it.
                 Err(error) => {
                     warn!(ino = ino.0, %error, "a change is not in the journal; it is sent at once");
-                    self.send(ino).await
+                    let sent = self.send(ino).await;
+                    if sent.is_err() {
+                        self.queue.add(ino.0, STILL_OPEN);
+                    }
+                    sent
                 }
             },
         }
     }
 
-    /// Writes down where a changed file is and what it is a change of.
-    pub(super) fn enter(&self, ino: Ino, phase: Phase, error: Option<&Error>) -> Result<()> {
-        let Some(path) = self.table.path(ino) else {
-            return Ok(());
-        };
+    /// The journal has what is here as closed when this returns.
+    async fn enter_closed(&self, ino: Ino, error: Option<&Error>) -> Result<()> {
         let Some(content) = self.table.with(ino, |node| node.content.clone())? else {
             return Ok(());
         };
-        let backing = content.staged.backing();
-        let row = JournalRow {
-            spool: backing.spool.clone(),
-            file: backing.name.clone(),
-            namespace: self.namespace(),
-            remote: self.settings.remote.clone(),
-            path,
-            phase,
-            base: content.replaces.as_ref().map(base::write).transpose()?,
-            error: error.map(|error| error.message().to_owned()),
-        };
-        self.state.journal(&row)?;
-        backing.keep();
+        let staged = content.staged;
+        if staged.is_journaled() && error.is_none() {
+            return Ok(());
+        }
+        let changes = staged.close();
+        fail_point!("close.begun");
+        // What it takes the place of goes in the same moment.
+        let superseded = staged.take_superseded();
+        let mut more: Vec<Step> = superseded
+            .iter()
+            .map(|old| Step::Strike(Arc::clone(old.backing())))
+            .collect();
+        loop {
+            let (path, begun) = {
+                let _order = self.journaling.lock();
+                let path = self.table.path(ino);
+                let steps = self.entering(ino, error)?.into_iter().chain(more.drain(..));
+                (path, self.journal.begin(steps.collect()))
+            };
+            begun.made().await?;
+            let Some(path) = path else { return Ok(()) };
+            // A directory above may have been renamed between the look at the path and the commit.
+            match self.table.path(ino) {
+                Some(now) if now != path => {}
+                Some(_) => break,
+                // It was removed meanwhile: what was entered is nobody's.
+                None => return self.journal.commit(Self::striking(&staged)).await,
+            }
+        }
+        staged.journaled(changes);
         Ok(())
     }
 
-    /// The journal forgets a file: the provider has it, or it was removed.
-    pub(super) fn strike(&self, staged: &Staged) {
-        let backing = staged.backing();
-        if !backing.is_kept() {
-            return;
+    /// What the journal is to say of a changed file; `None` for what isn't to be sent, or was. The caller has the order.
+    fn entering(&self, ino: Ino, error: Option<&Error>) -> Result<Option<Step>> {
+        let Some(path) = self.table.path(ino) else {
+            return Ok(None);
+        };
+        let Some(content) = self.table.with(ino, |node| node.content.clone())? else {
+            return Ok(None);
+        };
+        if !content.staged.is_dirty() {
+            return Ok(None);
         }
-        match self.state.journal_done(&backing.spool, &backing.name) {
-            Ok(()) => backing.release(),
-            // The next daemon finds that the provider has it.
-            Err(error) => warn!(%error, "the journal still has a file that is done"),
+        let (file, changes) = (Arc::clone(content.staged.backing()), content.staged.changes());
+        let row = JournalRow {
+            spool: file.spool.clone(),
+            file: file.name.clone(),
+            namespace: self.namespace(),
+            remote: self.settings.remote.clone(),
+            path,
+            perhaps: None,
+            phase: content.staged.phase(),
+            durability: if file.is_flushed(changes) {
+                Durability::Flushed
+            } else {
+                Durability::SinceBoot(boot().to_owned())
+            },
+            base: content.replaces.as_ref().map(base::write).transpose()?,
+            error: error.map(|error| error.message().to_owned()),
+        };
+        Ok(Some(Step::Enter { file, row, changes }))
+    }
+
+    /// What makes the journal forget a file: the provider has it, or it was removed.
+    pub(super) fn striking(staged: &Staged) -> Vec<Step> {
+        let superseded = staged.take_superseded();
+        let files = superseded.iter().map(|old| old.backing()).chain([staged.backing()]);
+        files
+            .filter(|file| file.is_kept())
+            .map(|file| Step::Strike(Arc::clone(file)))
+            .collect()
+    }
+
+    /// A file got another name, and what had that goes: in the journal, in one moment.
+    ///
+    /// # Errors
+    /// As what it is a change of cannot be written down.
+    pub(super) async fn enter_moved(&self, ino: Ino, steps: Vec<Step>) -> Result<()> {
+        if let Err(error) = self.begin_entering(ino, steps)?.made().await {
+            warn!(%error, "the journal has an older state of a file");
         }
+        Ok(())
     }
 
     /// A node that is dirty got another path or another base.
-    pub(super) fn enter_again(&self, ino: Ino) {
-        let kept = self.table.with(ino, |node| {
+    pub(super) async fn enter_again(&self, ino: Ino) {
+        let kept = |node: &mut Node| {
             node.content
                 .as_ref()
                 .is_some_and(|content| content.staged.backing().is_kept() && content.staged.is_dirty())
-        });
-        if kept.unwrap_or(false)
-            && let Err(error) = self.enter(ino, Phase::Closed, None)
-        {
+        };
+        if !self.table.with(ino, kept).unwrap_or(false) {
+            return;
+        }
+        let made = match self.begin_entering(ino, Vec::new()) {
+            Ok(begun) => begun.made().await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = made {
             warn!(ino = ino.0, %error, "the journal has an older state of a file");
         }
     }
 
-    pub(super) fn renamed_in_journal(&self, from: &str, to: &str) {
-        let spools = self.spool.names();
-        let spools: Vec<&str> = spools.iter().map(String::as_str).collect();
-        if let Err(error) = self.state.journal_rename(&spools, from, to) {
-            warn!(from, to, %error, "the journal has older paths");
+    /// Journals what was done and cannot be taken back.
+    pub(super) async fn commit_or_warn(&self, steps: Vec<Step>) {
+        if let Err(error) = self.journal.commit(steps).await {
+            warn!(%error, "the journal has an older state of a file");
         }
     }
 
@@ -178,12 +270,19 @@ impl FileSystem {
     /// # Errors
     /// As `Provider::upload`; the content stays staged.
     pub(super) async fn deliver(&self, ino: Ino) -> Result<()> {
-        let outcome = match self.send(ino).await {
-            Err(error) if matches!(error.kind(), ErrorKind::Changed | ErrorKind::AlreadyExists) => {
-                self.resolve(ino, error).await
-            }
-            outcome => outcome,
-        };
+        let mut outcome = self.send_what_is_closed(ino).await;
+        if let Err(error) = &outcome {
+            outcome = match error.kind() {
+                ErrorKind::Changed | ErrorKind::AlreadyExists => match self.resolve(ino, error.clone()).await {
+                    Ok(Resolved::Ours) => self.send_what_is_closed(ino).await,
+                    Ok(Resolved::Theirs) => Ok(()),
+                    Err(error) => Err(error),
+                },
+                // A directory above may have got another name meanwhile.
+                ErrorKind::NotFound => self.send_what_is_closed(ino).await,
+                _ => outcome,
+            };
+        }
         match outcome {
             // Somebody else has sent or removed it while this waited.
             Err(_) if !self.is_wanted(ino) => Ok(()),
@@ -191,214 +290,18 @@ impl FileSystem {
         }
     }
 
-    /// Whether the provider is to have what is here and isn't there.
-    fn is_wanted(&self, ino: Ino) -> bool {
-        let wanted = |node: &mut Node| node.is_dirty() && node.placement != Placement::Removed;
+    fn is_unsent(&self, ino: Ino) -> bool {
+        let unsent = self.table.with(ino, |node| node.presence == Presence::Unsent);
+        unsent.unwrap_or(false)
+    }
+
+    /// Whether the provider is to have what is here and isn't there. While somebody writes it for the first time, it isn't.
+    pub(super) fn is_wanted(&self, ino: Ino) -> bool {
+        let closed = |content: &LocalContent| content.staged.phase() == Phase::Closed;
+        let wanted = |node: &mut Node| {
+            node.is_dirty() && node.placement != Placement::Removed && node.content.as_ref().is_some_and(closed)
+        };
         self.table.with(ino, wanted).unwrap_or(false)
-    }
-
-    /// Somebody else has that name or changed that file. Gives `Ok` when there is nothing to resolve any more but to
-    /// send again.
-    ///
-    /// # Errors
-    /// The first error when there is no other name, and the provider's.
-    async fn resolve(&self, ino: Ino, clash: Error) -> Result<()> {
-        let _turn = self.turn(ino).await?;
-        let Some((parent, name)) = self.place(ino)? else {
-            return Ok(());
-        };
-        let Some(content) = self.table.with(ino, |node| node.content.clone())? else {
-            return Ok(());
-        };
-        let parent_key = self.entry(parent).await?.key;
-        match self.provider.lookup(&parent_key, &name).await {
-            // It was removed there and changed here: the change is a new file.
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                self.make_new(ino)?;
-                self.enter_again(ino);
-                Ok(())
-            }
-            Err(error) => Err(error),
-            Ok(theirs) => {
-                // Nobody writes between the look and what follows from it.
-                let Some(sending) = content.staged.begin_upload().await else {
-                    return Ok(());
-                };
-                if theirs.kind == Kind::File && self.holds(&theirs, &content.staged).await? {
-                    // It is what an attempt whose answer was lost has stored.
-                    return self.stored(ino, theirs, &content.staged, &sending);
-                }
-                drop(sending);
-                self.step_aside(ino, parent, &name, clash).await
-            }
-        }
-    }
-
-    /// Gives the local version another name, under which it is a new file.
-    async fn step_aside(&self, ino: Ino, parent: Ino, name: &Name, clash: Error) -> Result<()> {
-        let directory = self.entry(parent).await?;
-        let host = conflict::host();
-        let date = jiff::Timestamp::now().to_string();
-        let date = date.get(..10).unwrap_or(&date);
-        for number in 1..=MAX_CONFLICTS {
-            let check = |name: &Name| self.provider.check_name(&directory.key, Kind::File, name);
-            let aside = conflict::name(name, &host, date, number, check).map_err(|_| clash.clone())?;
-            match self.find(parent, &aside).await {
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
-                Ok(_) => continue,
-            }
-            self.moved(ino, parent, &aside)?;
-            self.make_new(ino)?;
-            self.enter_again(ino);
-            self.doubt(&[parent]);
-            warn!(file = %name, kept_as = %aside, "somebody else changed this file too; both versions are kept");
-            self.forget_names(vec![(parent, name.as_str().into()), (parent, aside.as_str().into())]);
-            return Ok(());
-        }
-        Err(clash)
-    }
-
-    /// From now on it is a file that the provider doesn't have.
-    fn make_new(&self, ino: Ino) -> Result<()> {
-        self.table.with(ino, |node| {
-            node.presence = Presence::Unsent;
-            node.entry.key = ObjectKey::new("");
-            node.entry.version = Version::new("");
-            node.sent = None;
-            if let Some(content) = &mut node.content {
-                content.replaces = None;
-            }
-        })
-    }
-
-    /// Whether the provider's file has the very bytes that are staged.
-    async fn holds(&self, theirs: &Entry, staged: &Staged) -> Result<bool> {
-        if theirs.size != staged.len() {
-            return Ok(false);
-        }
-        let mut stream = self.provider.read(&theirs.object(), 0..theirs.size).await?;
-        let mut offset = 0;
-        let mut same = true;
-        while let Some(chunk) = stream.next().await {
-            let chunk = chunk?;
-            if same {
-                let mine = BytesMut::from(&staged.read(offset, chunk.len()).await?[..]);
-                same = mine == chunk;
-            }
-            offset += chunk.len() as u64;
-        }
-        Ok(same && offset == theirs.size)
-    }
-
-    /// Takes over what daemons of this remote left when they ended: closed files are shown and sent, others are saved
-    /// below `unsent`.
-    ///
-    /// # Errors
-    /// The state's and the local disk's; what cannot be taken over now stays for the next mount.
-    pub async fn resume(&self, unsent: &Path) -> Result<Resumed> {
-        let mut resumed = Resumed::default();
-        for row in self.state.journaled(Some(&self.namespace()))? {
-            match self.spool.adopt(&row.spool) {
-                Ok(true) => {}
-                // Its daemon lives.
-                Ok(false) => continue,
-                Err(error) if error.kind() == ErrorKind::NotFound => {
-                    warn!(path = row.path, "a staged file is gone with its folder");
-                    self.state.journal_done(&row.spool, &row.file)?;
-                    continue;
-                }
-                Err(error) => {
-                    warn!(path = row.path, %error, "a staged file is not taken over");
-                    continue;
-                }
-            }
-            match self.take_over(&row).await {
-                Ok(()) => resumed.files += 1,
-                Err(error)
-                    if matches!(
-                        error.kind(),
-                        ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::InvalidInput
-                    ) =>
-                {
-                    if let Err(why) = self.save_row(&row, unsent) {
-                        warn!(path = row.path, %why, "a staged file is neither sent nor saved");
-                        continue;
-                    }
-                    warn!(path = row.path, folder = %unsent.display(), %error, "a staged file was saved");
-                    resumed.saved += 1;
-                }
-                Err(error) => warn!(path = row.path, %error, "a staged file waits for the next mount"),
-            }
-        }
-        if resumed != Resumed::default() {
-            info!(files = resumed.files, saved = resumed.saved, "took over what was left");
-        }
-        Ok(resumed)
-    }
-
-    /// # Errors
-    /// `InvalidInput` for a file that nobody closed, `NotFound` when its directory is gone, and the provider's.
-    async fn take_over(&self, row: &JournalRow) -> Result<()> {
-        if row.phase == Phase::Writing {
-            return Err(Error::new(
-                ErrorKind::InvalidInput,
-                "it was being written when keymount ended",
-            ));
-        }
-        let staged = Arc::new(Staged::left_behind(self.spool.reopen(&row.spool, &row.file)?)?);
-        let mut names = row.path.split('/').map(Name::new).collect::<Result<Vec<_>>>()?;
-        let Some(name) = names.pop() else {
-            return Err(Error::not_found("its name"));
-        };
-        let mut directory = Ino::ROOT;
-        // Kept until the file hangs below them.
-        let mut ancestors = Vec::new();
-        for name in &names {
-            let reference = self.find(directory, name).await?;
-            directory = reference.ino();
-            ancestors.push(reference);
-        }
-        let above = self.entry(directory).await?;
-        let reference = match row.base.as_deref().map(base::read).transpose()? {
-            None => {
-                let entry = Entry {
-                    key: ObjectKey::new(""),
-                    name,
-                    kind: Kind::File,
-                    size: 0,
-                    modified: SystemTime::now(),
-                    version: Version::new(""),
-                    rights: above.rights,
-                    labels: Default::default(),
-                };
-                self.table.attach_unsent(directory, entry, staged)?
-            }
-            Some(mut replaced) => {
-                replaced.name = name;
-                let now = self.table.question(directory)?.answered();
-                let reference = self.table.attach(directory, replaced.clone(), None, now)?;
-                let content = LocalContent {
-                    staged,
-                    replaces: Some(replaced),
-                };
-                self.table.with(reference.ino(), |node| node.content = Some(content))?;
-                reference
-            }
-        };
-        // What was set on it is in the state database.
-        self.table.with(reference.ino(), |node| node.local = None)?;
-        self.queue.add(reference.ino().0, Duration::ZERO);
-        Ok(())
-    }
-
-    fn save_row(&self, row: &JournalRow, unsent: &Path) -> Result<()> {
-        let backing = self.spool.reopen(&row.spool, &row.file)?;
-        let len = backing.file().metadata()?.len();
-        save_copy(backing.file(), len, &unsent.join(&row.path))?;
-        self.state.journal_done(&row.spool, &row.file)?;
-        backing.release();
-        Ok(())
     }
 }
 
@@ -412,22 +315,29 @@ impl Sender for FileSystem {
         // With a counter of its own: those who wait for this file see whether it gets on.
         let outcome = match Progress::default().scope(self.deliver(ino)).await {
             Ok(()) => {
-                let dirty = self.table.with(ino, |node| node.is_dirty()).unwrap_or(false);
+                let left = self.is_wanted(ino);
                 self.table.settle(ino);
-                return if dirty { Attempt::Again } else { Attempt::Done };
+                return if left { Attempt::Again } else { Attempt::Done };
             }
             Err(error) => error,
         };
         self.note(ino, &outcome);
-        if let Err(error) = self.enter(ino, Phase::Closed, Some(&outcome)) {
-            warn!(ino = ino.0, %error, "the journal does not know why a file waits");
+        {
+            let _order = self.journaling.lock();
+            match self.entering(ino, Some(&outcome)) {
+                Ok(step) => self.journal.post(step.into_iter().collect()),
+                Err(error) => warn!(ino = ino.0, %error, "the journal does not know why a file waits"),
+            }
         }
         let path = self.table.path(ino).unwrap_or_default();
         warn!(path, error = %outcome, "a changed file is not at the provider yet");
-        if passes(outcome.kind()) {
-            Attempt::Later
-        } else {
-            Attempt::Rejected
+        match outcome.kind() {
+            ErrorKind::Changed if self.is_unsent(ino) => Attempt::Rejected,
+            ErrorKind::RateLimited {
+                retry_after: Some(asked),
+            } => Attempt::After(asked),
+            kind if passes(kind) => Attempt::Later,
+            _ => Attempt::Rejected,
         }
     }
 }

@@ -1,8 +1,9 @@
 //! The inode table: which numbers the kernel holds, and what each stands for.
 //!
-//! One lock covers numbers, names and reference counts, and it is never held across an await. Numbers are never used
-//! twice. A node lives while somebody has a reference to it, a handle is open on it, a child hangs below it, or its
-//! content is not yet at the provider.
+//! One lock covers numbers, names and reference counts, and it is never held across an await. What is found at the
+//! provider has the number that follows from its name, so that it is the same in every mount; what is made here has a
+//! number that nobody had. In one mount no number stands for two nodes. A node lives while somebody has a reference to it,
+//! a handle is open on it, a child hangs below it, or its content is not yet at the provider.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -13,72 +14,14 @@ use tokio::time::Instant;
 
 use super::inode::{Answer, Freshness, Ino, LocalContent, Node, Placement, Presence};
 use super::listing::Listing;
+use super::nodes::{Nodes, stale};
+use super::reference::{Question, Reference};
 use crate::model::{Entry, Error, ErrorKind, Kind, Name, ObjectKey, Result};
 use crate::outbox::Staged;
 use crate::state::LocalAttributes;
 
 pub struct Table {
-    inner: Mutex<Inner>,
-}
-
-struct Inner {
-    nodes: HashMap<Ino, Node>,
-    next: u64,
-}
-
-/// A node that stays in the table while this lives. The kernel's count is made of those that were kept for it.
-pub struct Reference {
-    table: Arc<Table>,
-    ino: Ino,
-}
-
-impl Reference {
-    pub fn ino(&self) -> Ino {
-        self.ino
-    }
-
-    /// The kernel has it from now on and gives it back by `forget`.
-    pub fn keep(self) {
-        self.table.with_inner(|inner| inner.refer(self.ino));
-    }
-}
-
-impl std::fmt::Debug for Reference {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Reference({})", self.ino.0)
-    }
-}
-
-impl Drop for Reference {
-    fn drop(&mut self) {
-        self.table.forget(self.ino, 1);
-    }
-}
-
-/// The provider is being asked about a node or what is in it.
-pub struct Question {
-    node: Reference,
-    asked: Instant,
-    changes: u64,
-}
-
-impl Question {
-    pub fn answered(&self) -> Answer {
-        Answer {
-            asked: self.asked,
-            changes: self.changes,
-            came: Instant::now(),
-        }
-    }
-}
-
-impl Drop for Question {
-    fn drop(&mut self) {
-        let _ = self.node.table.with(self.node.ino, |node| {
-            node.questions -= 1;
-            node.forget_changes();
-        });
-    }
+    inner: Mutex<Nodes>,
 }
 
 /// Something that may have changed at the provider.
@@ -90,25 +33,22 @@ pub struct Outdated {
     pub place: Option<(Ino, Name)>,
 }
 
-fn stale() -> Error {
-    Error::new(ErrorKind::Changed, "the file is not known any more")
-}
-
 impl Table {
     pub fn new(root: Entry) -> Self {
         let now = Instant::now();
         let mut root = Node::new(root, Presence::AtProvider, Freshness::Checked(now), now);
         root.placement = Placement::Root;
         Self {
-            inner: Mutex::new(Inner {
+            inner: Mutex::new(Nodes {
                 nodes: HashMap::from([(Ino::ROOT, root)]),
-                next: Ino::ROOT.0 + 1,
+                retired: HashSet::new(),
             }),
         }
     }
 
-    fn with_inner<T>(&self, work: impl FnOnce(&mut Inner) -> T) -> T {
-        work(&mut self.inner.lock())
+    /// One reference more to a node.
+    pub fn refer(&self, ino: Ino) {
+        self.inner.lock().refer(ino);
     }
 
     /// Looks at or changes one node.
@@ -128,20 +68,13 @@ impl Table {
         let node = inner.nodes.get_mut(&ino).ok_or_else(stale)?;
         node.questions += 1;
         let changes = node.changes;
-        Ok(Question {
-            node: self.reference(&mut inner, ino),
-            asked: Instant::now(),
-            changes,
-        })
+        Ok(Question::new(self.reference(&mut inner, ino), changes))
     }
 
     /// A reference to something whose node was seen under the table's lock.
-    fn reference(self: &Arc<Self>, inner: &mut Inner, ino: Ino) -> Reference {
+    fn reference(self: &Arc<Self>, inner: &mut Nodes, ino: Ino) -> Reference {
         inner.refer(ino);
-        Reference {
-            table: Arc::clone(self),
-            ino,
-        }
+        Reference::counted(Arc::clone(self), ino)
     }
 
     pub fn child(self: &Arc<Self>, parent: Ino, name: &Name) -> Option<Reference> {
@@ -153,7 +86,7 @@ impl Table {
     /// Puts what the provider said of a child into the table; a node of another kind under that name is pushed out,
     /// unless it counts more than the answer.
     ///
-    /// `number` is the one that a listing already showed, if any.
+    /// `number` is the one that a listing already showed, or that is kept for the name, if any.
     ///
     /// # Errors
     /// `NotFound` when this mount removed the name since it asked, `Changed` when the directory is gone.
@@ -182,17 +115,23 @@ impl Table {
         };
         let ino = number
             .filter(|ino| !inner.nodes.contains_key(ino))
-            .unwrap_or_else(|| inner.take_number());
+            .unwrap_or_else(|| inner.number_for(parent, &name));
         let node = Node::new(entry, Presence::AtProvider, freshness, answer.asked);
         inner.insert(ino, parent, node)?;
         Ok(self.reference(&mut inner, ino))
     }
 
-    /// A new file that the provider doesn't have yet.
+    /// A new file that the provider doesn't have yet; with the number that a former mount gave it, if any.
     ///
     /// # Errors
     /// `AlreadyExists` when the name has something that the provider lacks, `Changed` when the directory is gone.
-    pub fn attach_unsent(self: &Arc<Self>, parent: Ino, entry: Entry, staged: Arc<Staged>) -> Result<Reference> {
+    pub fn attach_unsent(
+        self: &Arc<Self>,
+        parent: Ino,
+        entry: Entry,
+        number: Option<Ino>,
+        staged: Arc<Staged>,
+    ) -> Result<Reference> {
         let mut inner = self.inner.lock();
         if let Some(old) = inner.child(parent, &entry.name) {
             if inner.nodes.get(&old).is_some_and(Node::is_ours) {
@@ -200,13 +139,67 @@ impl Table {
             }
             inner.remove(old);
         }
-        let ino = inner.take_number();
+        let number = number.filter(|ino| !inner.nodes.contains_key(ino));
+        let ino = number.unwrap_or_else(|| inner.unused_number());
         let now = Instant::now();
         let mut node = Node::new(entry, Presence::Unsent, Freshness::Checked(now), now);
         node.content = Some(LocalContent { staged, replaces: None });
-        node.local = Some(LocalAttributes::default());
+        node.local = Some(LocalAttributes {
+            ino: Some(ino.0),
+            ..LocalAttributes::default()
+        });
         inner.insert(ino, parent, node)?;
         Ok(self.reference(&mut inner, ino))
+    }
+
+    /// A node that only this host has, or another name of one.
+    ///
+    /// # Errors
+    /// `AlreadyExists` when the name has something else that counts, `Changed` when the directory is gone.
+    pub fn attach_local(self: &Arc<Self>, parent: Ino, entry: Entry, local: LocalAttributes) -> Result<Reference> {
+        let mut inner = self.inner.lock();
+        let name = entry.name.clone();
+        let ino = local.ino.map_or_else(|| inner.unused_number(), Ino);
+        if let Some(there) = inner.child(parent, &name) {
+            let is_local = inner
+                .nodes
+                .get(&there)
+                .is_some_and(|node| node.presence == Presence::Local);
+            if there == ino && is_local {
+                return Ok(self.reference(&mut inner, ino));
+            }
+            if inner.nodes.get(&there).is_some_and(Node::is_ours) {
+                return Err(Error::new(ErrorKind::AlreadyExists, format!("{name} exists")));
+            }
+            inner.remove(there);
+        }
+        match inner.nodes.get(&ino).map(|node| node.placement.clone()) {
+            None => {
+                let now = Instant::now();
+                let mut node = Node::new(entry, Presence::Local, Freshness::Checked(now), now);
+                node.local = Some(LocalAttributes {
+                    ino: Some(ino.0),
+                    ..local
+                });
+                inner.insert(ino, parent, node)?;
+            }
+            Some(placement) => inner.add_name(ino, &placement, parent, name)?,
+        }
+        Ok(self.reference(&mut inner, ino))
+    }
+
+    /// Takes one name from a node; with the last one it goes out of the tree, and open handles keep it.
+    pub fn remove_name(&self, parent: Ino, name: &Name) {
+        let mut inner = self.inner.lock();
+        if let Some(directory) = inner.nodes.get_mut(&parent) {
+            directory.change(name, None);
+        }
+        inner.drop_name(parent, name);
+    }
+
+    /// Whether a node has this name.
+    pub fn has_name(&self, ino: Ino, parent: Ino, name: &Name) -> bool {
+        self.inner.lock().child(parent, name) == Some(ino)
     }
 
     pub fn forget(&self, ino: Ino, references: u64) {
@@ -251,6 +244,7 @@ impl Table {
     pub fn remove(&self, ino: Ino) {
         let mut inner = self.inner.lock();
         inner.depart(ino);
+        inner.retire(ino);
         inner.remove(ino);
     }
 
@@ -277,11 +271,10 @@ impl Table {
         if let Some(directory) = inner.nodes.get_mut(&parent) {
             directory.change(name, None);
         }
-        if let Some(old) = inner.child(parent, name)
-            && old != ino
-        {
-            inner.remove(old);
+        if inner.child(parent, name).is_some_and(|old| old != ino) {
+            inner.drop_name(parent, name);
         }
+        inner.retire(ino);
         inner.unhook(ino);
         let moved = inner.nodes.remove(&ino).ok_or_else(stale).and_then(|mut node| {
             node.entry.name = name.clone();
@@ -318,7 +311,8 @@ impl Table {
     /// What a directory holds: the provider's children, joined with what was changed here since it was asked.
     ///
     /// Nodes that the provider no longer lists are pushed out.
-    pub fn reconcile(&self, directory: Ino, listed: Vec<Entry>, answer: Answer) -> Listing {
+    /// `kept` are the numbers that names have which don't follow from them.
+    pub fn reconcile(&self, directory: Ino, listed: Vec<Entry>, kept: &HashMap<Name, Ino>, answer: Answer) -> Listing {
         let mut inner = self.inner.lock();
         let mut children = BTreeMap::new();
         for entry in listed {
@@ -328,16 +322,26 @@ impl Table {
             };
             let Some(entry) = corrected else { continue };
             let known = inner.child(directory, &entry.name);
+            if known.is_some_and(|ino| inner.is_local(ino)) {
+                continue;
+            }
             let current = known.filter(|ino| inner.is_current(*ino, &entry, answer));
             let child = match current.and_then(|ino| Some((ino, inner.nodes.get(&ino)?.entry.clone()))) {
                 Some(child) => child,
-                None => (inner.take_number(), entry),
+                None => {
+                    let number = kept.get(&entry.name).copied();
+                    let number = number.filter(|ino| !inner.nodes.contains_key(ino));
+                    (
+                        number.unwrap_or_else(|| inner.number_for(directory, &entry.name)),
+                        entry,
+                    )
+                }
             };
             children.insert(child.1.name.clone(), child);
         }
         for ino in inner.children_of(directory) {
             let Some(node) = inner.nodes.get(&ino) else { continue };
-            if children.contains_key(&node.entry.name) {
+            if children.contains_key(&node.entry.name) || node.presence == Presence::Local {
                 continue;
             }
             if node.outlives(answer) {
@@ -435,133 +439,6 @@ impl Table {
     }
 }
 
-impl Inner {
-    fn take_number(&mut self) -> Ino {
-        let ino = Ino(self.next);
-        self.next += 1;
-        ino
-    }
-
-    fn child(&self, parent: Ino, name: &Name) -> Option<Ino> {
-        self.nodes.get(&parent)?.children.get(name).copied()
-    }
-
-    fn children_of(&self, directory: Ino) -> Vec<Ino> {
-        let node = self.nodes.get(&directory);
-        node.map_or_else(Vec::new, |node| node.children.values().copied().collect())
-    }
-
-    fn refer(&mut self, ino: Ino) {
-        if let Some(node) = self.nodes.get_mut(&ino) {
-            node.references += 1;
-        }
-    }
-
-    /// Whether a node still stands for what the provider answered about its name. One that doesn't is pushed out.
-    fn is_current(&mut self, ino: Ino, entry: &Entry, answer: Answer) -> bool {
-        let Some(node) = self.nodes.get_mut(&ino) else {
-            return false;
-        };
-        if node.entry.kind == entry.kind {
-            node.update(entry, answer);
-            return true;
-        }
-        let outlives = node.outlives(answer);
-        if !outlives {
-            self.remove(ino);
-        }
-        outlives
-    }
-
-    fn insert(&mut self, ino: Ino, parent: Ino, mut node: Node) -> Result<()> {
-        let name = node.entry.name.clone();
-        let directory = self.nodes.get_mut(&parent).ok_or_else(stale)?;
-        directory.children.insert(name.clone(), ino);
-        node.placement = Placement::Child { parent, name };
-        self.nodes.insert(ino, node);
-        Ok(())
-    }
-
-    /// Remembers that a node's name is taken from its directory by what this mount does.
-    fn depart(&mut self, ino: Ino) {
-        if let Some(Placement::Child { parent, name }) = self.nodes.get(&ino).map(|node| node.placement.clone())
-            && let Some(directory) = self.nodes.get_mut(&parent)
-        {
-            directory.change(&name, None);
-        }
-    }
-
-    /// Breaks the tie to the parent and leaves the node `Removed`.
-    fn unhook(&mut self, ino: Ino) {
-        let Some(node) = self.nodes.get_mut(&ino) else { return };
-        if let Placement::Child { parent, name } = std::mem::replace(&mut node.placement, Placement::Removed) {
-            if let Some(directory) = self.nodes.get_mut(&parent) {
-                directory.children.remove(&name);
-            }
-            self.drop_if_unneeded(parent);
-        }
-    }
-
-    fn remove(&mut self, ino: Ino) {
-        self.unhook(ino);
-        self.drop_if_unneeded(ino);
-    }
-
-    fn drop_if_unneeded(&mut self, ino: Ino) {
-        if self.nodes.get(&ino).is_some_and(|node| !node.is_needed()) {
-            self.unhook(ino);
-            self.nodes.remove(&ino);
-        }
-    }
-
-    fn drop_clean_content(&mut self, ino: Ino) {
-        if let Some(node) = self.nodes.get_mut(&ino)
-            && node.opens == 0
-            && !node.is_ours()
-        {
-            node.content = None;
-        }
-    }
-
-    fn lose_keys_below(&mut self, top: Ino) {
-        let mut directories = vec![top];
-        while let Some(directory) = directories.pop() {
-            if let Some(node) = self.nodes.get_mut(&directory) {
-                node.listing = None;
-                // Whoever is listing it now gets the old keys.
-                node.changes += 1;
-                node.keys_since = node.changes;
-            }
-            for child in self.children_of(directory) {
-                if let Some(node) = self.nodes.get_mut(&child) {
-                    node.freshness = Freshness::KeyLost;
-                    node.learned = Instant::now();
-                    if node.entry.is_directory() {
-                        directories.push(child);
-                    }
-                }
-            }
-        }
-    }
-
-    fn path(&self, ino: Ino) -> Option<String> {
-        let mut names = Vec::new();
-        let mut at = ino;
-        loop {
-            match &self.nodes.get(&at)?.placement {
-                Placement::Root => break,
-                Placement::Child { parent, name } => {
-                    names.push(name.as_str());
-                    at = *parent;
-                }
-                Placement::Removed => return None,
-            }
-        }
-        names.reverse();
-        Some(names.join("/"))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -609,12 +486,55 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_never_used_twice() {
-        let table = table();
-        let mut seen = std::collections::HashSet::new();
+    fn a_forgotten_file_comes_back_under_its_number_and_another_one_does_not() {
+        let (table, other_mount) = (table(), super::tests::table());
+        let first = attach(&table, Ino::ROOT, "f", Kind::File).ino();
+        assert_eq!(table.len(), 1);
+        assert_eq!(attach(&table, Ino::ROOT, "f", Kind::File).ino(), first);
+        assert_eq!(attach(&other_mount, Ino::ROOT, "f", Kind::File).ino(), first);
+        assert_ne!(attach(&table, Ino::ROOT, "g", Kind::File).ino(), first);
+        let mut seen = std::collections::HashSet::from([first]);
         for _ in 0..10 {
-            assert!(seen.insert(attach(&table, Ino::ROOT, "f", Kind::File).ino()));
+            let file = attach(&table, Ino::ROOT, "f", Kind::File);
+            table.remove(file.ino());
+            seen.insert(file.ino());
         }
+        assert_eq!(
+            seen.len(),
+            10,
+            "the first one is removed under its number, and no other has that"
+        );
+    }
+
+    #[test]
+    fn a_node_that_only_this_host_has_lives_as_long_as_one_of_its_names() {
+        let table = table();
+        let local = LocalAttributes {
+            ino: Some(77),
+            special: Some(crate::model::Special::Fifo),
+            ..LocalAttributes::default()
+        };
+        let name = |name: &str| Name::new(name).unwrap();
+        let attach = |at: &str| {
+            table
+                .attach_local(Ino::ROOT, entry(at, Kind::File), local.clone())
+                .unwrap()
+        };
+        let (first, second) = (attach("a"), attach("b"));
+        assert_eq!((first.ino(), second.ino()), (Ino(77), Ino(77)));
+        table.remove_name(Ino::ROOT, &name("a"));
+        assert_eq!(table.path(Ino(77)).as_deref(), Some("b"));
+        assert!(!table.has_name(Ino(77), Ino::ROOT, &name("a")));
+        let listing = table.reconcile(
+            Ino::ROOT,
+            vec![entry("b", Kind::File)],
+            &HashMap::new(),
+            table.question(Ino::ROOT).unwrap().answered(),
+        );
+        assert!(listing.children.is_empty(), "the one here has the name");
+        table.remove_name(Ino::ROOT, &name("b"));
+        assert_eq!(table.path(Ino(77)), None);
+        drop((first, second));
         assert_eq!(table.len(), 1);
     }
 
@@ -650,7 +570,12 @@ mod tests {
         let before = table.question(Ino::ROOT).unwrap();
         table.remove(file.ino());
         drop(file);
-        let listing = table.reconcile(Ino::ROOT, vec![entry("f", Kind::File)], before.answered());
+        let listing = table.reconcile(
+            Ino::ROOT,
+            vec![entry("f", Kind::File)],
+            &HashMap::new(),
+            before.answered(),
+        );
         assert!(listing.children.is_empty());
         let late = table.attach(Ino::ROOT, entry("f", Kind::File), None, before.answered());
         assert_eq!(late.unwrap_err().kind(), ErrorKind::NotFound);

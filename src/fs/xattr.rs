@@ -1,5 +1,6 @@
-//! Extended attributes: `user.keymount.*` says what keymount knows, other `user.*` names are the provider's labels. Who
-//! may see an entry, `user.keymount.visibility`, is the one of keymount's that can be set, with those of `extras`.
+//! Extended attributes: `user.keymount.*` says what keymount knows, other `user.*` names are the provider's labels, or are
+//! kept on this host where the provider has no place for them. Who may see an entry, `user.keymount.visibility`, is the
+//! one of keymount's that can be set, with those of `extras`.
 
 use std::ffi::OsStr;
 
@@ -19,6 +20,17 @@ pub enum SetMode {
     Create,
     /// `XATTR_REPLACE`.
     Replace,
+}
+
+/// Where an attribute is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Provider,
+    Here,
+}
+
+fn is_not_for_labels(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported)
 }
 
 fn no_attribute(name: &str) -> Error {
@@ -44,7 +56,10 @@ impl FileSystem {
             return Err(no_attribute(&name));
         };
         let value = self.table.with(ino, |node| node.entry.labels.get(label).cloned())?;
-        value.map(String::into_bytes).ok_or_else(|| no_attribute(&name))
+        match value {
+            Some(value) => Ok(value.into_bytes()),
+            None => self.kept_here(ino, label)?.ok_or_else(|| no_attribute(&name)),
+        }
     }
 
     /// Without the visibility: a tool that copies the attributes of a public file would publish the copy.
@@ -59,10 +74,16 @@ impl FileSystem {
         let labels = self
             .table
             .with(ino, |node| node.entry.labels.keys().cloned().collect::<Vec<_>>())?;
+        let mut here = match self.table.path(ino) {
+            Some(path) => self.state.xattrs(&self.namespace(), &path)?,
+            None => Vec::new(),
+        };
+        here.retain(|name| !labels.contains(name));
         Ok(own
             .chain(
                 labels
                     .into_iter()
+                    .chain(here)
                     .filter(|label| label != VISIBILITY)
                     .map(|label| format!("{USER}{label}")),
             )
@@ -70,16 +91,16 @@ impl FileSystem {
     }
 
     /// # Errors
-    /// `Unsupported` where the provider keeps no labels and for keymount's own, `InvalidInput` for what a label cannot
-    /// hold.
+    /// `Unsupported` for keymount's own and for names outside of `user.`.
     pub async fn set_xattr(&self, ino: Ino, name: &OsStr, value: &[u8], mode: SetMode) -> Result<()> {
         if let Some(own) = name.to_string_lossy().strip_prefix(OWN)
             && self.set_extra(ino, own, Some(value)).await?
         {
             return Ok(());
         }
-        let label = self.settable(ino, name).await?;
-        let exists = self.table.with(ino, |node| node.entry.labels.contains_key(&label))?;
+        let (label, place) = self.settable(ino, name).await?;
+        let is_label = self.table.with(ino, |node| node.entry.labels.contains_key(&label))?;
+        let exists = is_label || self.kept_here(ino, &label)?.is_some();
         match mode {
             SetMode::Create if exists => {
                 return Err(Error::new(
@@ -90,14 +111,23 @@ impl FileSystem {
             SetMode::Replace if !exists => return Err(no_attribute(&label)),
             _ => {}
         }
-        let Ok(text) = std::str::from_utf8(value) else {
-            return Err(Error::new(
-                ErrorKind::InvalidInput,
-                "the provider's labels hold text only",
-            ));
-        };
-        self.change_labels(ino, LabelChanges::from([(label, Some(text.to_owned()))]))
-            .await
+        if let (Place::Provider, Ok(text)) = (place, std::str::from_utf8(value)) {
+            let changes = LabelChanges::from([(label.clone(), Some(text.to_owned()))]);
+            match self.change_labels(ino, changes).await {
+                Ok(()) => return self.keep_here(ino, &label, None),
+                // A directory, or what no label can hold.
+                Err(error) if is_not_for_labels(&error) && label != VISIBILITY => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if label == VISIBILITY {
+            return Err(Error::new(ErrorKind::InvalidInput, "a visibility is a word"));
+        }
+        if is_label {
+            self.change_labels(ino, LabelChanges::from([(label.clone(), None)]))
+                .await?;
+        }
+        self.keep_here(ino, &label, Some(value))
     }
 
     /// # Errors
@@ -108,20 +138,40 @@ impl FileSystem {
         {
             return Ok(());
         }
-        let label = self.settable(ino, name).await?;
-        if !self.table.with(ino, |node| node.entry.labels.contains_key(&label))? {
+        let (label, _) = self.settable(ino, name).await?;
+        if self.table.with(ino, |node| node.entry.labels.contains_key(&label))? {
+            return self.change_labels(ino, LabelChanges::from([(label, None)])).await;
+        }
+        if self.kept_here(ino, &label)?.is_none() {
             return Err(no_attribute(&label));
         }
-        self.change_labels(ino, LabelChanges::from([(label, None)])).await
+        self.keep_here(ino, &label, None)
     }
 
-    async fn settable(&self, ino: Ino, name: &OsStr) -> Result<String> {
+    /// The value that this host keeps.
+    fn kept_here(&self, ino: Ino, label: &str) -> Result<Option<Vec<u8>>> {
+        match self.table.path(ino) {
+            Some(path) => self.state.xattr(&self.namespace(), &path, label),
+            None => Ok(None),
+        }
+    }
+
+    fn keep_here(&self, ino: Ino, label: &str, value: Option<&[u8]>) -> Result<()> {
+        if let Some(path) = self.table.path(ino) {
+            self.state.set_xattr(&self.namespace(), &path, label, value)?;
+        }
+        self.touched(ino);
+        Ok(())
+    }
+
+    /// The name and the place of an attribute that may be set.
+    async fn settable(&self, ino: Ino, name: &OsStr) -> Result<(String, Place)> {
         let name = name.to_string_lossy();
         let support = self.provider.capabilities().labels;
         let is_visibility = name.strip_prefix(USER) == Some(VISIBILITY);
         if is_visibility && matches!(support, LabelSupport::Visibility(_)) {
             self.require(&self.entry(ino).await?, Action::Write)?;
-            return Ok(VISIBILITY.to_owned());
+            return Ok((VISIBILITY.to_owned(), Place::Provider));
         }
         if name.starts_with(OWN) {
             let message = format!("{name} is what keymount reports; it cannot be set");
@@ -133,11 +183,12 @@ impl FileSystem {
                 "only attributes that begin with {USER} can be kept"
             )));
         };
-        if support != LabelSupport::Stored {
-            return Err(Error::unsupported("the provider keeps no labels"));
-        }
         self.require(&self.entry(ino).await?, Action::Write)?;
-        Ok(label.to_owned())
+        let place = match support {
+            LabelSupport::Stored => Place::Provider,
+            LabelSupport::Visibility(_) | LabelSupport::None => Place::Here,
+        };
+        Ok((label.to_owned(), place))
     }
 
     /// Where `chmod` publishes: gives an entry the visibility that a mode asks for. A file that is being written is never
@@ -184,6 +235,7 @@ impl FileSystem {
         let away = self.provider_is_away();
         self.table.with(ino, |node| {
             let state = match (node.presence, node.is_dirty()) {
+                (Presence::Local, _) => "kept on this host only",
                 (Presence::Unsent, _) => "not sent yet",
                 (Presence::AtProvider, true) => "changed here",
                 (Presence::AtProvider, false) if away => "stale",

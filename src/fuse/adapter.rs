@@ -1,31 +1,32 @@
 //! `fuser::Filesystem` in terms of `fs::FileSystem`: arguments in, replies out.
 //!
-//! Left to the kernel on purpose: permission checks by mode bits (`default_permissions`), locks (one host), and
-//! `lseek` and `copy_file_range`, whose ENOSYS makes the kernel do them by reading and writing.
+//! Left to the kernel on purpose: permission checks by mode bits (`default_permissions`) and locks (one host).
 
 use std::ffi::{OsStr, OsString};
 use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::time::SystemTime;
 
 use bytes::Bytes;
 use fuser::{
-    BsdFileFlags, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
-    KernelConfig, LockOwner, OpenAccMode, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
-    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow,
-    WriteFlags,
+    BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
+    KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
+    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request,
+    TimeOrNow, WriteFlags,
 };
 
 use super::bridge::Bridge;
-use crate::fs::{
-    Access, AttributeChange, Attributes, Child, Found, HandleId, Ino, Opened, RenameMode, SetMode, Statistics,
+use super::translate::{
+    access, attr_reply, caller, empty_reply, entry_reply, file_attr, file_type, handle, ino, is_users, open_flags,
+    open_reply, special, time, xattr_reply,
 };
-use crate::model::{Error, ErrorKind, Kind, Result};
+use crate::fs::{Allocation, AttributeChange, Length, RenameMode, Seek, SetMode, Statistics};
+use crate::model::{Error, ErrorKind, Special};
 
 /// Requests that the kernel may keep in flight for reads ahead and asynchronous work; its default is 16 (mountpoint-s3
 /// uses 64).
 const MAX_BACKGROUND: u16 = 64;
-/// What `stat` shows as the preferred size of reads and writes, in bytes: the largest WRITE that the kernel sends.
-const BLOCK_SIZE: u32 = 1 << 20;
 
 pub struct Adapter {
     bridge: Bridge,
@@ -34,115 +35,6 @@ pub struct Adapter {
 impl Adapter {
     pub fn new(bridge: Bridge) -> Self {
         Self { bridge }
-    }
-}
-
-fn ino(number: INodeNo) -> Ino {
-    Ino(number.0)
-}
-
-fn handle(number: FileHandle) -> HandleId {
-    HandleId(number.0)
-}
-
-fn file_type(kind: Kind) -> FileType {
-    match kind {
-        Kind::File => FileType::RegularFile,
-        Kind::Directory => FileType::Directory,
-    }
-}
-
-fn file_attr(attributes: &Attributes) -> FileAttr {
-    let Attributes {
-        ino,
-        kind,
-        size,
-        mode,
-        uid,
-        gid,
-        modified,
-        accessed,
-    } = *attributes;
-    FileAttr {
-        ino: INodeNo(ino.0),
-        size,
-        blocks: size.div_ceil(512),
-        atime: accessed,
-        mtime: modified,
-        ctime: modified,
-        crtime: modified,
-        kind: file_type(kind),
-        perm: mode as u16,
-        nlink: if kind == Kind::Directory { 2 } else { 1 },
-        uid,
-        gid,
-        rdev: 0,
-        blksize: BLOCK_SIZE,
-        flags: 0,
-    }
-}
-
-fn access(flags: OpenFlags) -> Access {
-    match flags.acc_mode() {
-        OpenAccMode::O_RDONLY => Access::Read,
-        OpenAccMode::O_WRONLY => Access::Write,
-        OpenAccMode::O_RDWR => Access::ReadWrite,
-    }
-}
-
-fn open_flags(opened: Opened) -> FopenFlags {
-    if opened.keep_pages {
-        FopenFlags::FOPEN_KEEP_CACHE
-    } else {
-        FopenFlags::empty()
-    }
-}
-
-fn time(time: TimeOrNow) -> SystemTime {
-    match time {
-        TimeOrNow::SpecificTime(time) => time,
-        TimeOrNow::Now => SystemTime::now(),
-    }
-}
-
-fn entry_reply(reply: ReplyEntry) -> impl FnOnce(Result<Child, Errno>) + Send + 'static {
-    move |outcome| match outcome {
-        Ok(child) => {
-            let found = child.keep();
-            reply.entry(&found.ttl, &file_attr(&found.attributes), Generation(0));
-        }
-        Err(errno) => reply.error(errno),
-    }
-}
-
-fn attr_reply(reply: ReplyAttr) -> impl FnOnce(Result<Found, Errno>) + Send + 'static {
-    move |outcome| match outcome {
-        Ok(found) => reply.attr(&found.ttl, &file_attr(&found.attributes)),
-        Err(errno) => reply.error(errno),
-    }
-}
-
-fn empty_reply(reply: ReplyEmpty) -> impl FnOnce(Result<(), Errno>) + Send + 'static {
-    move |outcome| match outcome {
-        Ok(()) => reply.ok(),
-        Err(errno) => reply.error(errno),
-    }
-}
-
-fn open_reply(reply: ReplyOpen) -> impl FnOnce(Result<Opened, Errno>) + Send + 'static {
-    move |outcome| match outcome {
-        Ok(opened) => reply.opened(FileHandle(opened.handle.0), open_flags(opened)),
-        Err(errno) => reply.error(errno),
-    }
-}
-
-/// Both forms of an extended attribute's answer: its size, or its bytes if they fit.
-fn xattr_reply(size: u32, reply: ReplyXattr) -> impl FnOnce(Result<Vec<u8>, Errno>) + Send + 'static {
-    move |outcome| match outcome {
-        Ok(value) if size == 0 => reply.size(value.len() as u32),
-        Ok(value) if value.len() <= size as usize => reply.data(&value),
-        Ok(_) => reply.error(Errno::ERANGE),
-        Err(errno) => reply.error(errno),
     }
 }
 
@@ -212,21 +104,59 @@ impl Filesystem for Adapter {
         self.bridge.change("setattr", ino(number), work, attr_reply(reply));
     }
 
-    fn mknod(&self, _: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, _: u32, reply: ReplyEntry) {
-        let (fs, name) = (self.bridge.fs.clone(), name.to_owned());
+    fn readlink(&self, _: &Request, number: INodeNo, reply: ReplyData) {
+        let fs = self.bridge.fs.clone();
+        let work = async move { fs.read_link(ino(number)) };
+        self.bridge
+            .answer("readlink", ino(number), work, move |outcome| match outcome {
+                Ok(target) => reply.data(&target),
+                Err(errno) => reply.error(errno),
+            });
+    }
+
+    fn mknod(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        device: u32,
+        reply: ReplyEntry,
+    ) {
+        let (fs, name, caller) = (self.bridge.fs.clone(), name.to_owned(), caller(request));
         let work = async move {
-            if mode & libc::S_IFMT != libc::S_IFREG {
-                let message = "the provider keeps files and directories only";
-                return Err(Error::new(ErrorKind::NotPermitted, message));
-            }
-            fs.make_file(ino(parent), &name, mode, umask).await
+            let child = match special(mode, device)? {
+                Some(special) => fs.make_special(ino(parent), &name, special, mode & !umask).await?,
+                None => fs.make_file(ino(parent), &name, mode, umask).await?,
+            };
+            fs.give_to(child, ino(parent), caller)
         };
         self.bridge.change("mknod", ino(parent), work, entry_reply(reply));
     }
 
-    fn mkdir(&self, _: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
+    fn symlink(&self, request: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
+        let (fs, name, caller) = (self.bridge.fs.clone(), name.to_owned(), caller(request));
+        let special = Special::Symlink(target.as_os_str().as_bytes().into());
+        let work = async move {
+            let child = fs.make_special(ino(parent), &name, special, 0o777).await?;
+            fs.give_to(child, ino(parent), caller)
+        };
+        self.bridge.change("symlink", ino(parent), work, entry_reply(reply));
+    }
+
+    fn link(&self, _: &Request, number: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let (fs, name) = (self.bridge.fs.clone(), name.to_owned());
-        let work = async move { fs.make_directory(ino(parent), &name, mode, umask).await };
+        let work = async move { fs.link(ino(number), ino(parent), &name).await };
+        self.bridge.change("link", ino(parent), work, entry_reply(reply));
+    }
+
+    fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
+        let (fs, name, caller) = (self.bridge.fs.clone(), name.to_owned(), caller(request));
+        let work = async move {
+            let child = fs.make_directory(ino(parent), &name, mode, umask).await?;
+            fs.give_to(child, ino(parent), caller)
+        };
         self.bridge.change("mkdir", ino(parent), work, entry_reply(reply));
     }
 
@@ -285,7 +215,7 @@ impl Filesystem for Adapter {
 
     fn create(
         &self,
-        _: &Request,
+        request: &Request,
         parent: INodeNo,
         name: &OsStr,
         mode: u32,
@@ -293,10 +223,13 @@ impl Filesystem for Adapter {
         flags: i32,
         reply: ReplyCreate,
     ) {
-        let (fs, name) = (self.bridge.fs.clone(), name.to_owned());
+        let (fs, name, caller) = (self.bridge.fs.clone(), name.to_owned(), caller(request));
         let work = async move {
-            fs.create(ino(parent), &name, access(OpenFlags(flags)), mode, umask)
-                .await
+            let access = access(OpenFlags(flags));
+            let (child, opened) = fs.create(ino(parent), &name, access, mode, umask).await?;
+            let child = fs.give_to(child, ino(parent), caller);
+            let child = child.inspect_err(|_| _ = fs.close(opened.handle))?;
+            Ok((child, opened))
         };
         self.bridge
             .answer("create", ino(parent), work, move |outcome| match outcome {
@@ -410,7 +343,7 @@ impl Filesystem for Adapter {
                         if reply.add(
                             INodeNo(entry.ino.0),
                             index as u64 + 1,
-                            file_type(entry.kind),
+                            file_type(entry.file_type),
                             &entry.name,
                         ) {
                             break;
@@ -484,6 +417,9 @@ impl Filesystem for Adapter {
         _: u32,
         reply: ReplyEmpty,
     ) {
+        if !is_users(name) {
+            return reply.error(Errno::EOPNOTSUPP);
+        }
         let (fs, name, value) = (self.bridge.fs.clone(), name.to_owned(), value.to_vec());
         let mode = match flags {
             libc::XATTR_CREATE => SetMode::Create,
@@ -495,6 +431,9 @@ impl Filesystem for Adapter {
     }
 
     fn getxattr(&self, _: &Request, number: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        if !is_users(name) {
+            return reply.error(Errno::ENODATA);
+        }
         let (fs, name) = (self.bridge.fs.clone(), name.to_owned());
         let work = async move { fs.get_xattr(ino(number), &name).await };
         self.bridge
@@ -520,7 +459,74 @@ impl Filesystem for Adapter {
         self.bridge.change("removexattr", ino(number), work, empty_reply(reply));
     }
 
-    fn fallocate(&self, _: &Request, _: INodeNo, _: FileHandle, _: u64, _: u64, _: i32, reply: ReplyEmpty) {
-        reply.error(Errno::EOPNOTSUPP);
+    fn fallocate(
+        &self,
+        _: &Request,
+        number: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        length: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        let keeps = mode & libc::FALLOC_FL_KEEP_SIZE != 0;
+        let what = match mode & !libc::FALLOC_FL_KEEP_SIZE {
+            0 => Allocation::Room,
+            libc::FALLOC_FL_ZERO_RANGE => Allocation::Zeros,
+            // The only form there is (fallocate(2)).
+            libc::FALLOC_FL_PUNCH_HOLE if keeps => Allocation::Zeros,
+            _ => return reply.error(Errno::EOPNOTSUPP),
+        };
+        let size = if keeps { Length::Stays } else { Length::Grows };
+        let Some(end) = offset.checked_add(length) else {
+            return reply.error(Errno::EFBIG);
+        };
+        let fs = self.bridge.fs.clone();
+        let work = async move { fs.allocate(handle(fh), offset..end, what, size).await };
+        self.bridge.answer("fallocate", ino(number), work, empty_reply(reply));
+    }
+
+    fn lseek(&self, _: &Request, number: INodeNo, fh: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
+        let what = match whence {
+            libc::SEEK_DATA => Seek::Data,
+            libc::SEEK_HOLE => Seek::Hole,
+            _ => return reply.error(Errno::EINVAL),
+        };
+        let Ok(offset) = u64::try_from(offset) else {
+            return reply.error(Errno::ENXIO);
+        };
+        let fs = self.bridge.fs.clone();
+        let work = async move { fs.seek(handle(fh), offset, what).await };
+        self.bridge
+            .answer("lseek", ino(number), work, move |outcome| match outcome {
+                Ok(Some(place)) => reply.offset(place as i64),
+                Ok(None) => reply.error(Errno::ENXIO),
+                Err(errno) => reply.error(errno),
+            });
+    }
+
+    fn copy_file_range(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        from: FileHandle,
+        from_offset: u64,
+        number: INodeNo,
+        to: FileHandle,
+        to_offset: u64,
+        len: u64,
+        _: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        let fs = self.bridge.fs.clone();
+        let work = async move {
+            fs.copy_range((handle(from), from_offset), (handle(to), to_offset), len)
+                .await
+        };
+        self.bridge
+            .answer("copy_file_range", ino(number), work, move |outcome| match outcome {
+                Ok(copied) => reply.written(copied),
+                Err(errno) => reply.error(errno),
+            });
     }
 }

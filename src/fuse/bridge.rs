@@ -156,6 +156,7 @@ fn log(operation: &'static str, ino: Ino, error: &Error) {
         | ErrorKind::NoAttribute
         | ErrorKind::AlreadyExists
         | ErrorKind::NotEmpty
+        | ErrorKind::NotPermitted
         | ErrorKind::AttributeBufferTooSmall => debug!(operation, ino = ino.0, %error),
         _ => warn!(operation, ino = ino.0, %error),
     }

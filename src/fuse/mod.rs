@@ -7,6 +7,7 @@ mod bridge;
 mod errno;
 mod mount_point;
 mod session;
+mod translate;
 
 pub use mount_point::{Detach, MountPointState, detach, detach_dead, keymount_mounts, mount_point_state};
 pub use session::{MountSettings, Session, mount};

@@ -2,6 +2,9 @@
 //!
 //! Validated types without I/O. It knows no provider, no kernel and no clock beyond `SystemTime`.
 
+#[macro_use]
+pub mod fail_point;
+
 mod bandwidth;
 mod conflict;
 mod entry;
@@ -11,6 +14,7 @@ mod listing;
 mod name;
 mod progress;
 mod rights;
+mod special;
 
 pub use bandwidth::Bandwidth;
 pub use conflict::conflict_name;
@@ -23,3 +27,4 @@ pub use listing::{
 pub use name::Name;
 pub use progress::{Holder, Progress};
 pub use rights::{Action, ParseRightsError, Rights};
+pub use special::{FileType, Special};

@@ -2,6 +2,7 @@
 //!
 //! It knows neither credentials nor providers. It is the only room that knows an HTTP client: opendal sends through it too.
 
+mod gate;
 mod local;
 mod plain_http;
 mod rate;

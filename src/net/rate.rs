@@ -1,7 +1,7 @@
 //! A service's limit on how often it may be asked, counted on this side so that the service needn't refuse.
 //!
-//! It only counts and says how long one more request has to wait; whether that wait is worth it is `retry`'s. Limits that
-//! are told with each answer are in `told`.
+//! It only counts and says how long one more request has to wait; whether that wait is worth it is `retry`'s. What the
+//! service refuses all the same closes the bucket's gate. Limits that are told with each answer are in `told`.
 
 mod told;
 
@@ -14,7 +14,7 @@ use reqwest::header::HeaderMap;
 use tokio::time::Instant;
 
 use self::told::Told;
-use super::status::retry_after;
+use super::gate::Gate;
 
 /// How often something may be asked for.
 #[derive(Debug)]
@@ -22,6 +22,8 @@ pub struct RateBucket {
     /// What is counted, for messages: `uploads`.
     what: &'static str,
     law: Law,
+    /// Closed by refusals of such requests.
+    pub(super) gate: Gate,
 }
 
 #[derive(Debug)]
@@ -39,8 +41,6 @@ struct State {
     sent: VecDeque<Instant>,
     /// Further ones that the service counted, and until when they count.
     elsewhere: Option<(u32, Instant)>,
-    /// The service said that it takes none before.
-    closed_until: Option<Instant>,
 }
 
 impl RateBucket {
@@ -54,9 +54,9 @@ impl RateBucket {
                     limit,
                     sent: VecDeque::new(),
                     elsewhere: None,
-                    closed_until: None,
                 }),
             },
+            gate: Gate::default(),
         }
     }
 
@@ -65,7 +65,17 @@ impl RateBucket {
         Self {
             what,
             law: Law::Told(Mutex::default()),
+            gate: Gate::default(),
         }
+    }
+
+    /// The wait that a refusal asks for, as far as it can be meant: after a whole window nothing counts any more.
+    pub(super) fn believed(&self, asked: Option<Duration>) -> Option<Duration> {
+        let longest = match &self.law {
+            Law::Rolling { window, .. } => *window,
+            Law::Told(_) => told::LONGEST_WINDOW,
+        };
+        asked.map(|asked| asked.min(longest))
     }
 
     /// What is counted, as a word.
@@ -91,21 +101,18 @@ impl RateBucket {
         }
     }
 
-    /// Takes over what an answer tells: `X-RateLimit-Limit`, `-Remaining` and `-Reset` (Unix seconds), and of a refusal
-    /// for too many requests its `Retry-After`.
+    /// Takes over what an answer tells: `X-RateLimit-Limit`, `-Remaining` and `-Reset` (Unix seconds).
     pub(super) fn learn(&self, status: StatusCode, headers: &HeaderMap) {
         let now = Instant::now();
         let (window, state) = match &self.law {
             Law::Told(told) => return told.lock().learn(status, headers, now),
             Law::Rolling { window, state } => (*window, state),
         };
-        let mut state = state.lock();
         if status == StatusCode::TOO_MANY_REQUESTS {
-            if let Some(wait) = retry_after(headers, SystemTime::now()) {
-                state.closed_until = Some(now + wait.min(window));
-            }
+            // The gate's affair.
             return;
         }
+        let mut state = state.lock();
         let number = |name: &str| number(headers, name);
         if let Some(limit) = number("x-ratelimit-limit") {
             state.limit = u32::try_from(limit).unwrap_or(u32::MAX);
@@ -134,17 +141,15 @@ impl State {
             self.sent.pop_front();
         }
         self.elsewhere = self.elsewhere.filter(|(_, until)| *until > now);
-        self.closed_until = self.closed_until.filter(|until| *until > now);
     }
 
     /// How long until so many more fit.
     fn wait(&self, requests: u32, now: Instant, window: Duration) -> Duration {
-        let closed = self.closed_until.map_or(Duration::ZERO, |until| until - now);
         let foreign = self.elsewhere.map_or(0, |(count, _)| count);
         let used = self.sent.len() as u64 + u64::from(foreign);
         let surplus = (used + u64::from(requests)).saturating_sub(u64::from(self.limit));
         if surplus == 0 {
-            return closed;
+            return Duration::ZERO;
         }
         // When each of those that count leaves, the first of them first.
         let own = self.sent.iter().map(|sent| *sent + window);
@@ -156,17 +161,16 @@ impl State {
         leaving.sort_unstable();
         let index = usize::try_from(surplus - 1).unwrap_or(usize::MAX);
         // More than ever fit: the whole window, after which it is the service's turn to say so.
-        let room = leaving
+        leaving
             .get(index)
-            .map_or(window, |at| at.saturating_duration_since(now));
-        room.max(closed)
+            .map_or(window, |at| at.saturating_duration_since(now))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use reqwest::header::{HeaderName, HeaderValue, RETRY_AFTER};
+    use reqwest::header::{HeaderName, HeaderValue};
 
     const MINUTE: Duration = Duration::from_secs(60);
 
@@ -220,15 +224,5 @@ mod tests {
             "those of others left, the own two are still there"
         );
         assert!(bucket.take(1).is_err());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_refusal_closes_it_for_as_long_as_it_says() {
-        let bucket = bucket(100);
-        let headers = HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_static("7"))]);
-        bucket.learn(StatusCode::TOO_MANY_REQUESTS, &headers);
-        assert_eq!(bucket.take(1), Err(Duration::from_secs(7)));
-        tokio::time::advance(Duration::from_secs(7)).await;
-        assert_eq!(bucket.take(1), Ok(Duration::ZERO));
     }
 }

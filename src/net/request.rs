@@ -60,6 +60,15 @@ pub enum Metering {
     Prepaid(Arc<RateBucket>),
 }
 
+impl Metering {
+    pub(super) fn bucket(&self) -> Option<&RateBucket> {
+        match self {
+            Self::Free => None,
+            Self::Counted(bucket) | Self::Prepaid(bucket) => Some(bucket),
+        }
+    }
+}
+
 /// How a request proves who sends it. Sent to the origin it was made for and to no other.
 #[derive(Clone)]
 pub enum Credential {

@@ -36,9 +36,21 @@ impl RetryPolicy {
         }
     }
 
+    /// How long after the first attempt began one may still wait for a service that said "not now": longer than for a
+    /// failure, because the answer then comes soon. Nine tenths of the deadline.
+    pub fn longest_wait(&self) -> Duration {
+        self.budget * 6 / 5
+    }
+
+    /// The pause after so many refusals without a word about when to come again.
+    pub fn growing_pause(&self, refusals: u32) -> Duration {
+        doubled(self.first_pause, refusals, self.max_pause)
+    }
+
     /// The pause before attempt `attempt` + 1, or `None` when the failure is final.
     ///
-    /// `attempt` counts from 1, `elapsed` from the start of the first.
+    /// `attempt` counts from 1, `elapsed` from the start of the first. After a refusal for too many requests there is
+    /// none: the gate lets the next attempt through when it is time.
     pub fn pause(
         &self,
         kind: ErrorKind,
@@ -57,15 +69,15 @@ impl RetryPolicy {
         };
         let pause = match kind {
             _ if !may_repeat => return None,
-            ErrorKind::RateLimited {
-                retry_after: Some(wait),
-            } => wait.max(self.first_pause),
-            ErrorKind::Unreachable | ErrorKind::RateLimited { retry_after: None } | ErrorKind::Busy => {
-                doubled(self.first_pause, attempt, self.max_pause)
-            }
+            ErrorKind::RateLimited { .. } => Duration::ZERO,
+            ErrorKind::Unreachable | ErrorKind::Busy => self.growing_pause(attempt),
             _ => return None,
         };
-        (elapsed + pause <= self.budget).then_some(pause)
+        let last = match kind {
+            ErrorKind::RateLimited { .. } => self.longest_wait(),
+            _ => self.budget,
+        };
+        (elapsed + pause <= last).then_some(pause)
     }
 }
 
@@ -140,15 +152,15 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_beyond_the_budget_is_a_failure_now() {
-        let wait = |seconds| ErrorKind::RateLimited {
-            retry_after: Some(Duration::from_secs(seconds)),
-        };
-        assert_eq!(
-            pause(wait(5), Reach::Answered, Replay::Once),
-            Some(Duration::from_secs(5))
-        );
-        assert_eq!(pause(wait(60), Reach::Answered, Replay::Once), None);
+    fn a_refusal_for_now_is_waited_out_elsewhere_and_longer() {
+        let limited = ErrorKind::RateLimited { retry_after: None };
+        assert_eq!(pause(limited, Reach::Answered, Replay::Once), Some(Duration::ZERO));
+        let late = |kind, elapsed| POLICY.pause(kind, Reach::Answered, Replay::Idempotent, 1, elapsed);
+        assert_eq!(late(ErrorKind::Unreachable, POLICY.budget), None);
+        assert_eq!(late(limited, POLICY.budget), Some(Duration::ZERO));
+        assert_eq!(late(limited, POLICY.longest_wait() * 2), None);
+        let deadline = Duration::from_secs(30);
+        assert!(RetryPolicy::within(deadline).longest_wait() < deadline);
     }
 
     #[test]

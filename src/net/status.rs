@@ -50,11 +50,17 @@ pub fn error_for(status: StatusCode, headers: &HeaderMap, refusal: Refusal, purp
         416 => ErrorKind::BadData,
         423 | 425 => ErrorKind::Busy,
         429 => ErrorKind::RateLimited { retry_after },
+        // Whoever says when to come again is there (RFC 9110, 15.6.4).
+        503 if retry_after.is_some() => ErrorKind::RateLimited { retry_after },
         501 => ErrorKind::Unsupported,
         507 => ErrorKind::NoSpace,
         500..=599 => ErrorKind::Unreachable,
         _ => ErrorKind::BadData,
     });
+    let kind = match kind {
+        ErrorKind::RateLimited { retry_after: None } => ErrorKind::RateLimited { retry_after },
+        kind => kind,
+    };
     let words = refusal
         .message
         .unwrap_or_else(|| status.canonical_reason().unwrap_or("no reason given").to_owned());
@@ -93,6 +99,30 @@ mod tests {
             Some(Duration::ZERO)
         );
         assert_eq!(retry_after(&with("soon"), now), None);
+    }
+
+    #[test]
+    fn a_wait_that_is_told_makes_a_refusal_for_now() {
+        let told = HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_static("7"))]);
+        let kind = |status, headers: &HeaderMap, refusal| error_for(status, headers, refusal, "list").kind();
+        let limited = |seconds| ErrorKind::RateLimited {
+            retry_after: Some(Duration::from_secs(seconds)),
+        };
+        let unavailable = StatusCode::SERVICE_UNAVAILABLE;
+        assert_eq!(
+            kind(unavailable, &HeaderMap::new(), Refusal::default()),
+            ErrorKind::Unreachable
+        );
+        assert_eq!(kind(unavailable, &told, Refusal::default()), limited(7));
+        let words = Refusal {
+            kind: Some(ErrorKind::RateLimited { retry_after: None }),
+            ..Refusal::default()
+        };
+        assert_eq!(kind(unavailable, &told, words.clone()), limited(7));
+        assert_eq!(
+            kind(unavailable, &HeaderMap::new(), words),
+            ErrorKind::RateLimited { retry_after: None }
+        );
     }
 
     #[test]

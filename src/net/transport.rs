@@ -14,11 +14,12 @@ use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 use tracing::debug;
 
+use super::gate::{Gate, Pass};
 use super::redirect::{self, MAX_REDIRECTS};
 use super::request::FilePart;
 use super::retry::Reach;
 use super::throttle::Throttle;
-use super::{Body, Credential, Dialect, Metering, RateBucket, Replay, Request, RetryPolicy, error_for};
+use super::{Body, Credential, Dialect, Metering, RateBucket, Request, RetryPolicy, error_for};
 use crate::model::{Bandwidth, Error, ErrorKind, Progress, Result};
 
 /// The longest error body that is read for its message, in bytes.
@@ -60,6 +61,8 @@ pub struct Transport {
     client: reqwest::Client,
     settings: TransportSettings,
     throttle: Option<Arc<Throttle>>,
+    /// Closed by a service's "not now".
+    gate: Arc<Gate>,
 }
 
 struct Failure {
@@ -91,6 +94,7 @@ impl Transport {
             client,
             settings,
             throttle: None,
+            gate: Arc::default(),
         })
     }
 
@@ -108,26 +112,67 @@ impl Transport {
     /// By `net::status` for answers, `Unreachable` and `TimedOut` for what happens on the way.
     pub async fn send(&self, request: &Request, credential: &Credential, dialect: &dyn Dialect) -> Result<Response> {
         let start = Instant::now();
+        let policy = &self.settings.retry;
+        let limit = start + policy.longest_wait();
         let mut attempt = 1;
+        let mut refusal = None;
         loop {
-            let failure = match self.metered(request, credential, attempt).await {
-                Ok(response) if response.status.is_success() => return Ok(response),
-                Ok(response) => Failure {
-                    error: response.refusal(request, dialect).await,
-                    reach: Reach::Answered,
-                },
+            let passes = match self.admitted(request, attempt, limit).await {
+                Ok(passes) => passes,
+                // The service's own words say more.
+                Err(error) => return Err(refusal.unwrap_or(error)),
+            };
+            let Failure { error, reach } = match self.attempt(request, credential).await {
+                Ok(response) => {
+                    if let Some(bucket) = request.metering.bucket() {
+                        bucket.learn(response.status, &response.headers);
+                    }
+                    if response.status.is_success() {
+                        passes.answered();
+                        return Ok(response);
+                    }
+                    let status = response.status;
+                    let error = response.refusal(request, dialect).await;
+                    passes.judge(status, &error, request, policy);
+                    Failure {
+                        error,
+                        reach: Reach::Answered,
+                    }
+                }
                 Err(failure) => failure,
             };
-            let Failure { error, reach } = failure;
-            let pause = self
-                .settings
-                .retry
-                .pause(error.kind(), reach, request.replay, attempt, start.elapsed());
+            let pause = policy.pause(error.kind(), reach, request.replay, attempt, start.elapsed());
             let Some(pause) = pause else { return Err(error) };
             debug!(?request, attempt, ?pause, %error, "trying again");
-            tokio::time::sleep(pause).await;
+            if !pause.is_zero() {
+                tokio::time::sleep(pause).await;
+            }
+            refusal = matches!(error.kind(), ErrorKind::RateLimited { .. }).then_some(error);
             attempt += 1;
         }
+    }
+
+    /// Waits until the service takes requests, and such ones, and counts this one where they are limited.
+    async fn admitted<'a>(&'a self, request: &'a Request, attempt: u32, limit: Instant) -> Result<Passes<'a>> {
+        let service = self
+            .gate
+            .pass(limit)
+            .await
+            .map_err(|wait| closed(wait, request.purpose))?;
+        let (bucket, paid) = match &request.metering {
+            Metering::Free => return Ok(Passes::new(service, None)),
+            Metering::Counted(bucket) => (bucket, false),
+            Metering::Prepaid(bucket) => (bucket, attempt == 1),
+        };
+        if paid {
+            let pass = bucket.gate.pass(limit).await;
+            return Ok(Passes::new(
+                service,
+                Some(pass.map_err(|wait| full(bucket, wait, request.purpose))?),
+            ));
+        }
+        let pass = counted(bucket, 1, limit, request.purpose).await?;
+        Ok(Passes::new(service, Some(pass)))
     }
 
     /// Sends once, follows no redirect, and takes every status for an answer: for requests whose refusals are part of a
@@ -161,45 +206,8 @@ impl Transport {
     /// # Errors
     /// `RateLimited` when they don't fit soon enough.
     pub async fn reserve(&self, bucket: &RateBucket, requests: u32, purpose: &'static str) -> Result<()> {
-        let start = Instant::now();
-        let mut attempt = 1;
-        loop {
-            let wait = match bucket.take(requests) {
-                Ok(pause) => {
-                    tokio::time::sleep(pause).await;
-                    return Ok(());
-                }
-                Err(wait) => wait,
-            };
-            let error = full(bucket, wait, purpose);
-            let policy = &self.settings.retry;
-            let pause = policy.pause(error.kind(), Reach::NotSent, Replay::Once, attempt, start.elapsed());
-            let Some(pause) = pause else { return Err(error) };
-            debug!(purpose, ?pause, %error, "waiting");
-            tokio::time::sleep(pause).await;
-            attempt += 1;
-        }
-    }
-
-    /// One attempt, counted where the service limits such requests.
-    async fn metered(&self, request: &Request, credential: &Credential, attempt: u32) -> Result<Response, Failure> {
-        let bucket = match &request.metering {
-            Metering::Free => return self.attempt(request, credential).await,
-            Metering::Counted(bucket) | Metering::Prepaid(bucket) => bucket,
-        };
-        let paid = attempt == 1 && matches!(request.metering, Metering::Prepaid(_));
-        if !paid {
-            let pause = bucket.take(1).map_err(|wait| Failure {
-                error: full(bucket, wait, request.purpose),
-                reach: Reach::NotSent,
-            })?;
-            if pause > Duration::ZERO {
-                tokio::time::sleep(pause).await;
-            }
-        }
-        let response = self.attempt(request, credential).await?;
-        bucket.learn(response.status, &response.headers);
-        Ok(response)
+        let limit = Instant::now() + self.settings.retry.longest_wait();
+        counted(bucket, requests, limit, purpose).await.map(drop)
     }
 
     async fn attempt(&self, request: &Request, credential: &Credential) -> Result<Response, Failure> {
@@ -339,6 +347,84 @@ impl Transport {
             .mime_str(&file.content_type)
             .map_err(|error| Error::internal("a content type is malformed").with_source(error))
     }
+}
+
+/// Leave to send, from the service and, where such requests are limited, from their bucket.
+struct Passes<'a> {
+    service: Pass<'a>,
+    bucket: Option<Pass<'a>>,
+}
+
+impl<'a> Passes<'a> {
+    fn new(service: Pass<'a>, bucket: Option<Pass<'a>>) -> Self {
+        if service.waited || bucket.as_ref().is_some_and(|bucket| bucket.waited) {
+            // Who may go on after a wait has got further.
+            Progress::tick();
+        }
+        Self { service, bucket }
+    }
+
+    fn answered(self) {
+        self.service.answered();
+        if let Some(bucket) = self.bucket {
+            bucket.answered();
+        }
+    }
+
+    /// Closes what a refusal for now is about: where such requests are limited, 429 is about them alone.
+    fn judge(self, status: StatusCode, error: &Error, request: &Request, policy: &RetryPolicy) {
+        let ErrorKind::RateLimited { retry_after } = error.kind() else {
+            return self.answered();
+        };
+        match (self.bucket, request.metering.bucket()) {
+            (Some(pass), Some(bucket)) if status == StatusCode::TOO_MANY_REQUESTS => {
+                pass.refused(bucket.believed(retry_after), policy);
+                self.service.answered();
+            }
+            _ => self.service.refused(retry_after, policy),
+        }
+    }
+}
+
+/// Waits until so many requests fit, and counts them.
+///
+/// # Errors
+/// `RateLimited` when they don't fit before `limit`.
+async fn counted<'a>(bucket: &'a RateBucket, requests: u32, limit: Instant, purpose: &str) -> Result<Pass<'a>> {
+    loop {
+        let pass = bucket
+            .gate
+            .pass(limit)
+            .await
+            .map_err(|wait| full(bucket, wait, purpose))?;
+        let wait = match bucket.take(requests) {
+            Ok(pause) => {
+                if !pause.is_zero() {
+                    tokio::time::sleep(pause).await;
+                }
+                return Ok(pass);
+            }
+            Err(wait) => wait,
+        };
+        // Somebody else may try meanwhile.
+        drop(pass);
+        if Instant::now() + wait > limit {
+            return Err(full(bucket, wait, purpose));
+        }
+        debug!(purpose, ?wait, "waiting");
+        tokio::time::sleep(wait).await;
+        Progress::tick();
+    }
+}
+
+/// The service asked for a wait that is too long for this request.
+fn closed(wait: Duration, purpose: &str) -> Error {
+    let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+    let kind = ErrorKind::RateLimited {
+        retry_after: Some(wait),
+    };
+    let message = format!("{purpose}: the provider takes no requests for now; it is asked again in {seconds} s");
+    Error::new(kind, message)
 }
 
 fn is_redirect(status: StatusCode) -> bool {

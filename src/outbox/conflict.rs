@@ -2,6 +2,11 @@
 
 pub use crate::model::conflict_name as name;
 
+/// Today, by this machine's clock and time zone: the day that its user would write.
+pub fn date() -> String {
+    jiff::Zoned::now().date().to_string()
+}
+
 /// This machine's name, without what a file's name cannot hold everywhere.
 pub fn host() -> String {
     let name = rustix::system::uname();

@@ -5,17 +5,28 @@
 
 pub mod base;
 pub mod conflict;
+mod holes;
+mod journal;
+mod label;
+mod map;
 mod queue;
+mod recovery;
+mod room;
 mod saved;
 mod spool;
 mod staged;
 
+pub use holes::{Length, Seek};
+pub use journal::{Begun, Journal, Step, boot};
 pub use queue::{Attempt, Queue, Sender};
+pub use recovery::{Recovered, recover};
 pub use saved::save_copy;
-pub use spool::{Spool, SpoolFile, is_in_use, sweep};
-pub use staged::{Sending, Staged};
+pub use spool::{Spool, SpoolFile, is_in_use};
+pub use staged::{Part, Sending, Staged};
 
-use crate::model::{Entry, Result};
+use std::path::Path;
+
+use crate::model::{Entry, Error, ErrorKind, Result};
 use crate::provider::{Provider, Target};
 
 /// Sends what was staged since the last upload; `None` when there was nothing to send.
@@ -33,6 +44,44 @@ pub async fn upload<'a>(
     let Some(sending) = staged.begin_upload().await else {
         return Ok(None);
     };
-    let entry = provider.upload(&target, sending.content()).await?;
+    if !staged.is_whole() {
+        return Err(Error::internal("a part of a changed file was to be sent as the whole"));
+    }
+    fail_point!("upload.begun");
+    let entry = match provider.upload(&target, sending.content()).await {
+        Ok(entry) => entry,
+        Err(error) => {
+            if may_have_effect(error.kind()) {
+                sending.attempted().await;
+            }
+            return Err(error);
+        }
+    };
+    fail_point!("upload.stored");
     Ok(Some((entry, sending)))
+}
+
+/// How many bytes of a staged file are only at the provider.
+///
+/// # Errors
+/// `BadData` when nobody can tell, and the local disk's.
+pub fn missing_bytes(staged: &Path) -> Result<u64> {
+    match spool::map_of(staged) {
+        Some(map) => map::missing_bytes(&map, staged.symlink_metadata()?.len()),
+        None => Ok(0),
+    }
+}
+
+/// Whether the provider may have stored it although it failed.
+fn may_have_effect(kind: ErrorKind) -> bool {
+    matches!(
+        kind,
+        ErrorKind::Unreachable
+            | ErrorKind::TimedOut
+            | ErrorKind::BadData
+            | ErrorKind::Busy
+            | ErrorKind::NotFound
+            | ErrorKind::Internal
+            | ErrorKind::RateLimited { .. }
+    )
 }

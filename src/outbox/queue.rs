@@ -2,7 +2,7 @@
 //!
 //! It knows numbers and outcomes; what a number stands for is the sender's affair.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -16,6 +16,8 @@ const AT_ONCE: usize = 4;
 /// The pauses between attempts at one file: each twice the one before.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// The longest wait that a provider may ask for: the longest window in which one counts requests is an hour.
+const LONGEST_ASKED: Duration = Duration::from_secs(3600);
 /// How long something that only a person, or room at the provider, can help waits before it is tried once more.
 const REJECTED_PAUSE: Duration = Duration::from_secs(300);
 
@@ -28,6 +30,8 @@ pub enum Attempt {
     Again,
     /// It may go well later.
     Later,
+    /// As `Later`, and the provider said that it is no use before.
+    After(Duration),
     /// The provider refuses it.
     Rejected,
 }
@@ -47,8 +51,11 @@ pub struct Queue {
 
 #[derive(Default)]
 struct Waiting {
-    due: BTreeMap<u64, Due>,
-    under_way: HashSet<u64>,
+    due: HashMap<u64, Due>,
+    /// The same by time.
+    order: BTreeSet<(Instant, u64)>,
+    /// With what was asked for meanwhile.
+    under_way: HashMap<u64, Option<Due>>,
     closed: bool,
 }
 
@@ -62,21 +69,20 @@ impl Queue {
     /// To be sent after `delay`, or earlier if somebody said so.
     pub fn add(&self, number: u64, delay: Duration) {
         let at = Instant::now() + delay;
-        let mut waiting = self.waiting.lock();
-        let due = waiting.due.entry(number).or_insert(Due { at, failures: 0 });
-        due.at = due.at.min(at);
-        drop(waiting);
+        self.waiting.lock().ask(number, Due { at, failures: 0 });
         self.changed.notify_one();
     }
 
     /// Whatever waits is tried now.
     pub fn hurry(&self) {
-        let now = Instant::now();
-        self.waiting
-            .lock()
-            .due
-            .values_mut()
-            .for_each(|due| *due = Due { at: now, failures: 0 });
+        let now = Due {
+            at: Instant::now(),
+            failures: 0,
+        };
+        let mut waiting = self.waiting.lock();
+        waiting.due.values_mut().for_each(|due| *due = now);
+        waiting.order = waiting.due.keys().map(|number| (now.at, *number)).collect();
+        drop(waiting);
         self.changed.notify_one();
     }
 
@@ -115,14 +121,20 @@ impl Queue {
             Attempt::Done => None,
             Attempt::Again => Some((Duration::ZERO, 0)),
             Attempt::Later => Some((pause_after(failures), failures + 1)),
+            Attempt::After(asked) => Some((pause_after(failures).max(asked.min(LONGEST_ASKED)), failures + 1)),
             Attempt::Rejected => Some((REJECTED_PAUSE, failures)),
         };
         let mut waiting = self.waiting.lock();
-        waiting.under_way.remove(&number);
-        if let Some((pause, failures)) = pause {
-            let at = Instant::now() + pause;
-            // Somebody may have asked for it meanwhile.
-            waiting.due.entry(number).or_insert(Due { at, failures });
+        // Somebody may have asked for it meanwhile.
+        let asked = waiting.under_way.remove(&number).flatten();
+        let next = asked.or_else(|| {
+            pause.map(|(pause, failures)| Due {
+                at: Instant::now() + pause,
+                failures,
+            })
+        });
+        if let Some(due) = next {
+            waiting.ask(number, due);
         }
         drop(waiting);
         self.changed.notify_one();
@@ -140,6 +152,27 @@ enum Next {
 }
 
 impl Waiting {
+    /// The earlier of what is asked now and before.
+    fn ask(&mut self, number: u64, due: Due) {
+        if let Some(asked) = self.under_way.get_mut(&number) {
+            let earlier = asked.filter(|asked| asked.at <= due.at);
+            *asked = Some(earlier.unwrap_or(due));
+            return;
+        }
+        match self.due.get_mut(&number) {
+            Some(known) if known.at <= due.at => {}
+            Some(known) => {
+                self.order.remove(&(known.at, number));
+                known.at = due.at;
+                self.order.insert((due.at, number));
+            }
+            None => {
+                self.due.insert(number, due);
+                self.order.insert((due.at, number));
+            }
+        }
+    }
+
     fn next(&mut self) -> Next {
         if self.closed {
             return Next::End;
@@ -147,19 +180,16 @@ impl Waiting {
         if self.under_way.len() >= AT_ONCE {
             return Next::Wait(None);
         }
-        let candidates = self.due.iter().filter(|(number, _)| !self.under_way.contains(number));
-        let Some((number, due)) = candidates
-            .min_by_key(|(_, due)| due.at)
-            .map(|(number, due)| (*number, *due))
-        else {
+        let Some(&(at, number)) = self.order.first() else {
             return Next::Wait(None);
         };
-        if due.at > Instant::now() {
-            return Next::Wait(Some(due.at));
+        if at > Instant::now() {
+            return Next::Wait(Some(at));
         }
-        self.due.remove(&number);
-        self.under_way.insert(number);
-        Next::Attempt(number, due.failures)
+        self.order.pop_first();
+        let failures = self.due.remove(&number).map_or(0, |due| due.failures);
+        self.under_way.insert(number, None);
+        Next::Attempt(number, failures)
     }
 }
 
@@ -227,6 +257,19 @@ mod tests {
         let at = script.at(1);
         let pauses: Vec<u64> = at.windows(2).map(|pair| (pair[1] - pair[0]).as_secs()).collect();
         assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_provider_is_left_alone_for_as_long_as_it_asked() {
+        let script = Script::default();
+        let asked = [1800, 1, 1_000_000].map(|seconds| Attempt::After(Duration::from_secs(seconds)));
+        script.outcomes.lock().insert(1, asked.to_vec());
+        let (queue, script) = start(script);
+        queue.add(1, Duration::ZERO);
+        script.wait_for(4).await;
+        let at = script.at(1);
+        let pauses: Vec<u64> = at.windows(2).map(|pair| (pair[1] - pair[0]).as_secs()).collect();
+        assert_eq!(pauses, [1800, 2, 3600]);
     }
 
     #[tokio::test(start_paused = true)]

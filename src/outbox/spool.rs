@@ -3,6 +3,7 @@
 //! A lock says whose a folder is for as long as the process lives. Files in it that no journal names are leftovers.
 
 use std::fs::{File, OpenOptions, TryLockError};
+use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,10 +12,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use parking_lot::Mutex;
 use uuid::Uuid;
 
+use super::room::Room;
 use crate::model::{Error, ErrorKind, Result};
 
 /// The lock's file, beside the staged ones.
-const LOCK: &str = ".lock";
+pub(super) const LOCK: &str = ".lock";
+/// The end of the name of a staged file that is not whole without its map, and what the map's name has beside it.
+const PARTIAL: char = 's';
+const MAP: &str = ".map";
 
 /// Where staged files are.
 pub struct Spool {
@@ -22,23 +27,32 @@ pub struct Spool {
     own: Folder,
     adopted: Mutex<Vec<Folder>>,
     next: AtomicU64,
+    room: Arc<Room>,
 }
 
 /// A folder that is ours while the lock is held.
-struct Folder {
+pub(super) struct Folder {
     name: String,
-    path: PathBuf,
+    pub(super) path: PathBuf,
     lock: File,
 }
 
-/// A staged file with a name, which goes with its last user unless it was to stay.
+/// A staged file with a name, which goes with its last user unless the journal names it.
 #[derive(Debug)]
 pub struct SpoolFile {
     pub spool: String,
     pub name: String,
     path: PathBuf,
     file: Arc<File>,
-    stays: AtomicBool,
+    /// The journal was asked to name it.
+    posted: AtomicBool,
+    /// The journal names it.
+    entered: AtomicBool,
+    /// The latest state of its content that the disk has, as its writer counts.
+    flushed: AtomicU64,
+    room: Arc<Room>,
+    /// What it takes of the room, in bytes.
+    taken: Mutex<u64>,
 }
 
 impl Spool {
@@ -54,12 +68,25 @@ impl Spool {
         std::fs::DirBuilder::new().create(&path).map_err(named)?;
         let own = Folder::lock(path, name)?
             .ok_or_else(|| Error::internal("a new folder for staged files is somebody else's already"))?;
+        let room = Arc::new(Room::new(File::open(&own.path)?, None));
         Ok(Self {
             base: base.to_owned(),
             own,
             adopted: Mutex::default(),
             next: AtomicU64::new(1),
+            room,
         })
+    }
+
+    /// With at most so many bytes staged at any moment; `None` leaves it to the disk. To be said before it is used.
+    pub fn limited_to(self, limit: Option<u64>) -> Result<Self> {
+        let room = Arc::new(Room::new(File::open(&self.own.path)?, limit));
+        Ok(Self { room, ..self })
+    }
+
+    /// What is staged now, in bytes.
+    pub fn used(&self) -> u64 {
+        self.room.used()
     }
 
     /// An empty staged file.
@@ -67,7 +94,22 @@ impl Spool {
     /// # Errors
     /// When no file can be made there.
     pub fn new_file(&self) -> Result<SpoolFile> {
-        let name = self.next.fetch_add(1, Ordering::Relaxed).to_string();
+        self.make(self.next_number())
+    }
+
+    /// An empty staged file that is not whole without the map beside it, which the caller makes before anything else.
+    ///
+    /// # Errors
+    /// As `new_file`.
+    pub fn new_partial_file(&self) -> Result<SpoolFile> {
+        self.make(format!("{}{PARTIAL}", self.next_number()))
+    }
+
+    fn next_number(&self) -> String {
+        self.next.fetch_add(1, Ordering::Relaxed).to_string()
+    }
+
+    fn make(&self, name: String) -> Result<SpoolFile> {
         let path = self.own.path.join(&name);
         let file = OpenOptions::new()
             .read(true)
@@ -75,12 +117,17 @@ impl Spool {
             .create_new(true)
             .mode(0o600)
             .open(&path)?;
+        fail_point!("spool.created");
         Ok(SpoolFile {
             spool: self.own.name.clone(),
             name,
             path,
             file: Arc::new(file),
-            stays: AtomicBool::new(false),
+            posted: AtomicBool::new(false),
+            entered: AtomicBool::new(false),
+            flushed: AtomicU64::new(0),
+            room: Arc::clone(&self.room),
+            taken: Mutex::new(0),
         })
     }
 
@@ -107,18 +154,39 @@ impl Spool {
     /// When the local disk refuses; `NotFound` when there is no such file.
     pub fn reopen(&self, spool: &str, name: &str) -> Result<SpoolFile> {
         let path = self.path_of(spool)?.join(plain(name)?);
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .custom_flags(libc::O_NOFOLLOW)
-            .open(&path)?;
+        let file = self.look_at(spool, name)?;
+        // It is there, whatever the limit is today.
+        let len = file.metadata()?.len();
+        self.room.insist(len);
         Ok(SpoolFile {
             spool: spool.to_owned(),
             name: name.to_owned(),
             path,
             file: Arc::new(file),
-            stays: AtomicBool::new(true),
+            posted: AtomicBool::new(true),
+            entered: AtomicBool::new(true),
+            flushed: AtomicU64::new(0),
+            room: Arc::clone(&self.room),
+            taken: Mutex::new(len),
         })
+    }
+
+    /// A staged file as it is, without taking it over.
+    ///
+    /// # Errors
+    /// As `reopen`.
+    pub(super) fn look_at(&self, spool: &str, name: &str) -> Result<File> {
+        open(&self.path_of(spool)?.join(plain(name)?))
+    }
+
+    /// Everything on the disk that holds this folder is written to it. One wait, however many files there are.
+    pub(super) fn sync_all(&self) -> io::Result<()> {
+        Ok(rustix::fs::syncfs(&File::open(&self.own.path)?)?)
+    }
+
+    /// The names of staged files are on the disk.
+    pub(super) fn sync_folders(&self) -> io::Result<()> {
+        File::open(&self.own.path)?.sync_all()
     }
 
     /// The folders that are ours, by name.
@@ -135,8 +203,17 @@ impl Spool {
     }
 }
 
+pub(super) fn open(path: &Path) -> Result<File> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(path)?;
+    Ok(file)
+}
+
 /// A name that leads nowhere else.
-fn plain(name: &str) -> Result<&str> {
+pub(super) fn plain(name: &str) -> Result<&str> {
     let ours = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric());
     ours.then_some(name)
         .ok_or_else(|| Error::new(ErrorKind::InvalidName, format!("{name:?} names no staged file")))
@@ -144,7 +221,7 @@ fn plain(name: &str) -> Result<&str> {
 
 impl Folder {
     /// `None` while another process has it.
-    fn lock(path: PathBuf, name: String) -> Result<Option<Self>> {
+    pub(super) fn lock(path: PathBuf, name: String) -> Result<Option<Self>> {
         let lock = OpenOptions::new()
             .write(true)
             .create(true)
@@ -163,6 +240,8 @@ impl Folder {
 impl Drop for Folder {
     /// An empty folder has nothing for anybody.
     fn drop(&mut self) {
+        // Closing is not enough: a process that is being started at this moment may have the descriptor, too.
+        let _ = self.lock.unlock();
         let left = std::fs::read_dir(&self.path).map(|entries| entries.flatten().count());
         if left.is_ok_and(|left| left <= 1) {
             let _ = std::fs::remove_file(self.path.join(LOCK));
@@ -182,23 +261,11 @@ pub fn is_in_use(base: &Path, name: &str) -> bool {
     }
 }
 
-/// Takes away the folders of daemons that ended, unless `named` has something in them.
-///
-/// Files without a name in the journal were never whole or are at the provider.
-pub fn sweep(base: &Path, named: impl Fn(&str) -> bool) {
-    let Ok(entries) = std::fs::read_dir(base) else { return };
-    for entry in entries.flatten() {
-        let name = entry.file_name();
-        let Some(name) = name.to_str().filter(|name| plain(name).is_ok() && !named(name)) else {
-            continue;
-        };
-        if !entry.path().join(LOCK).exists() {
-            continue;
-        }
-        if let Ok(Some(folder)) = Folder::lock(entry.path(), name.to_owned()) {
-            let _ = std::fs::remove_dir_all(&folder.path);
-        }
-    }
+/// Where the map of a staged file is; `None` for one that is whole by itself.
+pub fn map_of(staged: &Path) -> Option<PathBuf> {
+    let name = staged.file_name()?.to_str()?;
+    name.ends_with(PARTIAL)
+        .then(|| staged.with_file_name(format!("{name}{MAP}")))
 }
 
 impl SpoolFile {
@@ -210,18 +277,61 @@ impl SpoolFile {
         &self.path
     }
 
-    /// The journal names it: it outlives the process.
-    pub fn keep(&self) {
-        self.stays.store(true, Ordering::Release);
+    /// Takes room for so many bytes in all, before they are written.
+    ///
+    /// # Errors
+    /// `NoSpace` beyond what may be staged, or when the disk is nearly full.
+    pub fn reserve(&self, len: u64) -> Result<()> {
+        let mut taken = self.taken.lock();
+        if len > *taken {
+            self.room.take(len - *taken)?;
+            *taken = len;
+        }
+        Ok(())
     }
 
-    /// The journal doesn't name it any more.
-    pub fn release(&self) {
-        self.stays.store(false, Ordering::Release);
+    /// It has no more than so many bytes now.
+    pub fn give_back_beyond(&self, len: u64) {
+        let mut taken = self.taken.lock();
+        if len < *taken {
+            self.room.give_back(*taken - len);
+            *taken = len;
+        }
     }
 
+    /// Whether the journal names it or will: then it outlives the process.
     pub fn is_kept(&self) -> bool {
-        self.stays.load(Ordering::Acquire)
+        self.posted.load(Ordering::Acquire) || self.entered.load(Ordering::Acquire)
+    }
+
+    /// It stays, though the journal could not be told.
+    pub fn keep(&self) {
+        self.posted();
+    }
+
+    /// Whether the disk has this state of its content.
+    pub fn is_flushed(&self, changes: u64) -> bool {
+        self.flushed.load(Ordering::Acquire) == changes
+    }
+
+    pub(super) fn posted(&self) {
+        self.posted.store(true, Ordering::Release);
+    }
+
+    pub(super) fn forget_posted(&self) {
+        self.posted.store(false, Ordering::Release);
+    }
+
+    pub(super) fn entered(&self) {
+        self.entered.store(true, Ordering::Release);
+    }
+
+    pub(super) fn struck(&self) {
+        self.entered.store(false, Ordering::Release);
+    }
+
+    pub(super) fn flushed(&self, changes: u64) {
+        self.flushed.store(changes, Ordering::Release);
     }
 }
 
@@ -230,7 +340,11 @@ impl Drop for SpoolFile {
         if !self.is_kept() {
             // What cannot be removed now is swept later.
             let _ = std::fs::remove_file(&self.path);
+            if let Some(map) = map_of(&self.path) {
+                let _ = std::fs::remove_file(map);
+            }
         }
+        self.room.give_back(*self.taken.lock());
     }
 }
 
@@ -246,7 +360,7 @@ mod tests {
             let spool = Spool::open(base.path()).unwrap();
             let kept = spool.new_file().unwrap();
             kept.file().write_all_at(b"kept", 0).unwrap();
-            kept.keep();
+            kept.entered();
             let dropped = spool.new_file().unwrap();
             let other = Spool::open(base.path()).unwrap();
             assert!(!other.adopt(&kept.spool).unwrap(), "its daemon lives");
@@ -259,27 +373,10 @@ mod tests {
         let mut bytes = [0; 4];
         again.file().read_exact_at(&mut bytes, 0).unwrap();
         assert_eq!(&bytes, b"kept");
-        again.release();
+        again.struck();
+        again.forget_posted();
         drop((again, next));
         assert_eq!(base.path().read_dir().unwrap().count(), 0, "empty folders go");
-    }
-
-    #[test]
-    fn leftovers_are_swept_and_what_is_named_or_in_use_is_not() {
-        let base = tempfile::tempdir().unwrap();
-        let living = Spool::open(base.path()).unwrap();
-        let leave = |kept: bool| {
-            let spool = Spool::open(base.path()).unwrap();
-            let file = spool.new_file().unwrap();
-            file.keep();
-            assert!(kept || file.path().exists());
-            file.spool.clone()
-        };
-        let (named, leftover) = (leave(true), leave(false));
-        std::fs::write(base.path().join("somebody-elses"), "x").unwrap();
-        sweep(base.path(), |name| name == named);
-        let exists = |name: &str| base.path().join(name).exists();
-        assert!(exists(&named) && !exists(&leftover) && exists(&living.names()[0]) && exists("somebody-elses"));
     }
 
     #[test]

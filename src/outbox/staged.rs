@@ -1,42 +1,76 @@
-//! The local copy of a file that is being changed.
+//! The local copy of a file that is being changed: all of it, or what was changed and a map of the rest.
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
-use super::spool::SpoolFile;
-use crate::model::{Error, ErrorKind, Holder, Result};
+use super::map::Map;
+use super::spool::{SpoolFile, map_of};
+use crate::model::{Error, ErrorKind, Holder, ObjectId, Result};
 use crate::provider::Content;
+use crate::state::{Durability, Phase};
 
 /// A file's content as changed here.
 ///
 /// What was begun on disk is finished and entered, even if the caller stops waiting in the middle.
 pub struct Staged {
-    shared: Arc<Shared>,
-    backing: SpoolFile,
+    pub(super) shared: Arc<Shared>,
+    pub(super) backing: Arc<SpoolFile>,
+    /// What it takes the place of as soon as it is closed: content that was closed and not sent.
+    supersedes: Mutex<Option<Arc<Staged>>>,
+    /// States of which nobody knows whether the provider has them.
+    attempts: Mutex<Vec<Attempted>>,
     /// Held shared by writers and exclusively while an upload reads.
-    gate: Arc<RwLock<()>>,
+    pub(super) gate: Arc<RwLock<()>>,
     /// Who has the gate for an upload.
-    holder: Holder,
+    pub(super) holder: Holder,
 }
 
-struct Shared {
-    file: Arc<File>,
-    state: Mutex<State>,
-}
+/// How many attempts of unknown outcome are remembered.
+const MOST_ATTEMPTS: usize = 16;
 
-struct State {
+/// A state that was sent, and no answer came.
+#[derive(Clone, Debug)]
+struct Attempted {
+    changes: u64,
     len: u64,
+    /// In lower-case hexadecimal.
+    sha256: String,
+}
+
+pub(super) struct Shared {
+    pub(super) file: Arc<File>,
+    pub(super) state: Mutex<State>,
+}
+
+pub(super) struct State {
+    pub(super) len: u64,
     modified: SystemTime,
     /// Counts changes; what is sent is compared with it.
     changes: u64,
     sent: u64,
+    /// What somebody closed.
+    closed: u64,
+    /// What the journal has as closed.
+    journaled: u64,
+    /// What is as in the version that the provider has, and not here; `None` when nothing ever was.
+    map: Option<Map>,
+}
+
+/// What is here of some bytes.
+#[derive(Debug)]
+pub struct Part {
+    /// Zeros where something is missing.
+    pub bytes: BytesMut,
+    /// What is to be read from the base, as places in the file, in order.
+    pub missing: Vec<Range<u64>>,
 }
 
 /// An upload in progress: writers wait while it lives.
@@ -50,45 +84,148 @@ pub struct Sending<'a> {
 impl Staged {
     /// A file that the provider doesn't have: to be sent even if nobody writes to it.
     pub fn new_file(backing: SpoolFile) -> Self {
-        Self::with(backing, 0, SystemTime::now(), 1)
+        Self::with(backing, 0, SystemTime::now(), 1, None)
     }
 
     /// A copy of what the provider has.
     pub fn copy(backing: SpoolFile, len: u64, modified: SystemTime) -> Self {
-        Self::with(backing, len, modified, 0)
+        Self::with(backing, len, modified, 0, None)
     }
 
-    /// What a daemon that ended left: to be sent.
+    /// The content that the provider has, into an empty copy. Doesn't count as a change.
+    ///
+    /// # Errors
+    /// `NoSpace` and others of the local disk.
+    pub async fn begin_with(&self, bytes: Bytes) -> Result<()> {
+        self.backing.reserve(bytes.len() as u64)?;
+        let shared = Arc::clone(&self.shared);
+        on_disk(move || {
+            shared.file.write_all_at(&bytes, 0)?;
+            shared.state.lock().len = bytes.len() as u64;
+            Ok(())
+        })
+        .await
+    }
+
+    /// What the provider has, without any of its bytes: `fill` brings them when they are needed.
     ///
     /// # Errors
     /// When the local disk fails.
-    pub fn left_behind(backing: SpoolFile) -> Result<Self> {
-        let metadata = backing.file().metadata()?;
-        let modified = metadata.modified()?;
-        Ok(Self::with(backing, metadata.len(), modified, 1))
+    pub fn partial(backing: SpoolFile, base: ObjectId, modified: SystemTime) -> Result<Self> {
+        let path = map_of(backing.path()).ok_or_else(|| Error::internal("a staged file has no place for its map"))?;
+        let len = base.size;
+        // All of it will be here before it is sent.
+        backing.reserve(len)?;
+        let map = Map::begin(&path, base)?;
+        backing.file().set_len(len)?;
+        Ok(Self::with(backing, len, modified, 0, Some(map)))
     }
 
-    fn with(backing: SpoolFile, len: u64, modified: SystemTime, changes: u64) -> Self {
+    /// What a daemon that ended left: closed, and to be sent.
+    ///
+    /// # Errors
+    /// `BadData` when nobody can tell what it lacks, and when the local disk fails.
+    pub fn left_behind(backing: SpoolFile, durability: &Durability) -> Result<Self> {
+        let metadata = backing.file().metadata()?;
+        let modified = metadata.modified()?;
+        let map = map_of(backing.path());
+        let map = map.map(|map| Map::reopen(&map, metadata.len())).transpose()?;
+        if *durability == Durability::Flushed {
+            backing.flushed(1);
+        }
+        let staged = Self::with(backing, metadata.len(), modified, 1, map);
+        staged.journaled(staged.close());
+        Ok(staged)
+    }
+
+    /// Empty, in the place of content that was closed and not sent: that stays until this is closed.
+    pub fn superseding(backing: SpoolFile, closed: Arc<Self>) -> Self {
+        // Being empty is a change already: nobody may let go of it.
+        let staged = Self::with(backing, 0, SystemTime::now(), 1, None);
+        // What was sent of that may be at the provider.
+        let mut attempts = closed.attempts.lock().clone();
+        attempts.iter_mut().for_each(|attempt| attempt.changes = 0);
+        *staged.attempts.lock() = attempts;
+        *staged.supersedes.lock() = Some(closed);
+        staged
+    }
+
+    /// Whether an attempt of unknown outcome may have stored so many bytes.
+    pub fn may_have_stored(&self, len: u64) -> bool {
+        self.attempts.lock().iter().any(|attempt| attempt.len == len)
+    }
+
+    /// Whether an attempt of unknown outcome sent a content with this SHA-256, in lower-case hexadecimal.
+    pub fn has_sent(&self, sha256: &str) -> bool {
+        self.attempts.lock().iter().any(|attempt| attempt.sha256 == sha256)
+    }
+
+    fn with(backing: SpoolFile, len: u64, modified: SystemTime, changes: u64, map: Option<Map>) -> Self {
         let state = State {
             len,
             modified,
             changes,
             sent: 0,
+            closed: 0,
+            journaled: 0,
+            map,
         };
         Self {
             shared: Arc::new(Shared {
                 file: Arc::clone(backing.file()),
                 state: Mutex::new(state),
             }),
-            backing,
+            backing: Arc::new(backing),
+            supersedes: Mutex::default(),
+            attempts: Mutex::default(),
             gate: Arc::default(),
             holder: Holder::default(),
         }
     }
 
     /// Where it is on disk.
-    pub fn backing(&self) -> &SpoolFile {
+    pub fn backing(&self) -> &Arc<SpoolFile> {
         &self.backing
+    }
+
+    /// Whether somebody closed something that the provider lacks. What is written over that without being closed stays
+    /// with it: as in every file system, whoever writes over bytes gives them up.
+    pub fn phase(&self) -> Phase {
+        let state = self.shared.state.lock();
+        if state.closed > state.sent {
+            Phase::Closed
+        } else {
+            Phase::Writing
+        }
+    }
+
+    /// Counts the states of its content.
+    pub fn changes(&self) -> u64 {
+        self.shared.state.lock().changes
+    }
+
+    /// Somebody closed it; gives the state that was closed.
+    pub fn close(&self) -> u64 {
+        let mut state = self.shared.state.lock();
+        state.closed = state.changes;
+        state.changes
+    }
+
+    /// The journal has this state as closed.
+    pub fn journaled(&self, changes: u64) {
+        let mut state = self.shared.state.lock();
+        state.journaled = state.journaled.max(changes);
+    }
+
+    /// Whether the journal has what is here as closed.
+    pub fn is_journaled(&self) -> bool {
+        let state = self.shared.state.lock();
+        state.journaled == state.changes && state.closed == state.changes
+    }
+
+    /// What it took the place of, if that is still kept; asked once.
+    pub fn take_superseded(&self) -> Option<Arc<Self>> {
+        self.supersedes.lock().take()
     }
 
     /// In bytes.
@@ -114,27 +251,104 @@ impl Staged {
         Arc::clone(&self.shared.file)
     }
 
-    /// Up to `len` bytes from `offset`, fewer only at the end.
+    /// Which version of what the missing bytes are to be read from; `None` when none is missing.
+    pub fn base(&self) -> Option<ObjectId> {
+        let state = self.shared.state.lock();
+        let map = state.map.as_ref().filter(|map| !map.is_whole())?;
+        Some(map.base().clone())
+    }
+
+    pub fn is_whole(&self) -> bool {
+        self.base().is_none()
+    }
+
+    /// Bytes to be brought next until none is missing, at most `most`.
+    pub fn next_missing(&self, most: u64) -> Option<Range<u64>> {
+        self.shared.state.lock().map.as_ref()?.next(most)
+    }
+
+    /// What is here of up to `len` bytes from `offset`, fewer only at the end.
     ///
     /// # Errors
     /// When the local disk fails.
-    pub async fn read(&self, offset: u64, len: usize) -> Result<Bytes> {
-        let want = self.len().saturating_sub(offset).min(len as u64) as usize;
+    pub async fn read_part(&self, offset: u64, len: usize) -> Result<Part> {
+        let (want, missing) = {
+            let state = self.shared.state.lock();
+            let want = state.len.saturating_sub(offset).min(len as u64);
+            // Before the bytes are read: what comes meanwhile is the base's or newer.
+            let missing = state.gaps(&(offset..offset + want));
+            (want as usize, missing)
+        };
         let file = self.file();
         on_disk(move || {
-            let mut buffer = vec![0; want];
+            let mut bytes = BytesMut::zeroed(want);
             let mut have = 0;
             // It may be truncated meanwhile.
             while have < want {
-                match file.read_at(&mut buffer[have..], offset + have as u64) {
+                match file.read_at(&mut bytes[have..], offset + have as u64) {
                     Ok(0) => break,
                     Ok(more) => have += more,
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                     Err(error) => return Err(error.into()),
                 }
             }
-            buffer.truncate(have);
-            Ok(buffer.into())
+            bytes.truncate(have);
+            Ok(Part { bytes, missing })
+        })
+        .await
+    }
+
+    /// Up to `len` bytes from `offset`, fewer only at the end.
+    ///
+    /// # Errors
+    /// When some of them are missing, and when the local disk fails.
+    pub async fn read(&self, offset: u64, len: usize) -> Result<Bytes> {
+        let part = self.read_part(offset, len).await?;
+        if part.missing.is_empty() {
+            Ok(part.bytes.freeze())
+        } else {
+            Err(Error::internal("a part of a changed file was taken for the whole"))
+        }
+    }
+
+    /// Bytes of the base, for what is still missing there. Doesn't count as a change.
+    ///
+    /// # Errors
+    /// `NoSpace` and others of the local disk.
+    pub async fn fill(&self, offset: u64, bytes: Bytes) -> Result<()> {
+        // Nobody writes between the look at what is missing and the end.
+        let gate = self.holder.wait(Arc::clone(&self.gate).write_owned()).await;
+        let shared = Arc::clone(&self.shared);
+        on_disk(move || {
+            let _gate = gate;
+            let range = offset..offset + bytes.len() as u64;
+            let gaps = shared.state.lock().gaps(&range);
+            for gap in gaps {
+                let piece = (gap.start - offset) as usize..(gap.end - offset) as usize;
+                shared.file.write_all_at(&bytes[piece], gap.start)?;
+                shared.state.lock().is_local(gap)?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// What is here outlives a power cut, as far as the local disk keeps what it promises. For those with a map alone:
+    /// without its bytes a map would tell lies.
+    ///
+    /// # Errors
+    /// The local disk's.
+    pub async fn sync_part(&self) -> Result<()> {
+        if self.shared.state.lock().map.as_ref().is_none_or(Map::has_told_all) {
+            return Ok(());
+        }
+        let gate = self.holder.wait(Arc::clone(&self.gate).write_owned()).await;
+        let shared = Arc::clone(&self.shared);
+        on_disk(move || {
+            let _gate = gate;
+            shared.file.sync_data()?;
+            let mut state = shared.state.lock();
+            state.map.as_mut().map_or(Ok(()), Map::is_synced)
         })
         .await
     }
@@ -151,11 +365,14 @@ impl Staged {
         };
         let offset = offset.unwrap_or_else(|| self.len());
         let end = checked_end(offset, bytes.len() as u64, limit)?;
+        self.backing.reserve(end)?;
         let shared = Arc::clone(&self.shared);
         on_disk(move || {
             let _gate = gate;
             shared.file.write_all_at(&bytes, offset)?;
+            fail_point!("staged.written");
             let mut state = shared.state.lock();
+            state.is_local(offset..end)?;
             state.len = state.len.max(end);
             state.changed();
             Ok(state.len)
@@ -168,14 +385,20 @@ impl Staged {
     pub async fn truncate(&self, len: u64, limit: Option<u64>) -> Result<()> {
         checked_end(len, 0, limit)?;
         let gate = self.holder.wait(Arc::clone(&self.gate).write_owned()).await;
-        let shared = Arc::clone(&self.shared);
+        self.backing.reserve(len)?;
+        let (shared, backing) = (Arc::clone(&self.shared), Arc::clone(&self.backing));
         on_disk(move || {
             let _gate = gate;
             shared.file.set_len(len)?;
+            backing.give_back_beyond(len);
+            fail_point!("staged.truncated");
             let mut state = shared.state.lock();
             state.len = len;
             state.changed();
-            Ok(())
+            match &mut state.map {
+                Some(map) => map.is_cut(len),
+                None => Ok(()),
+            }
         })
         .await
     }
@@ -198,9 +421,21 @@ impl Staged {
 }
 
 impl State {
-    fn changed(&mut self) {
+    pub(super) fn changed(&mut self) {
         self.changes += 1;
         self.modified = SystemTime::now();
+    }
+
+    pub(super) fn gaps(&self, range: &Range<u64>) -> Vec<Range<u64>> {
+        self.map.as_ref().map_or_else(Vec::new, |map| map.gaps(range))
+    }
+
+    pub(super) fn first_gap(&self, range: &Range<u64>) -> Option<Range<u64>> {
+        self.map.as_ref()?.first_gap(range)
+    }
+
+    pub(super) fn is_local(&mut self, range: Range<u64>) -> Result<()> {
+        self.map.as_mut().map_or(Ok(()), |map| map.is_local(range))
     }
 }
 
@@ -214,6 +449,26 @@ impl Sending<'_> {
         &self.content
     }
 
+    /// It was sent, and nobody knows whether the provider has it.
+    pub async fn attempted(&self) {
+        let known = |attempts: &Vec<Attempted>| attempts.iter().any(|attempt| attempt.changes == self.changes);
+        if known(&self.staged.attempts.lock()) {
+            return;
+        }
+        let Ok(sha256) = self.content.sha256().await else {
+            return;
+        };
+        let mut attempts = self.staged.attempts.lock();
+        if attempts.len() == MOST_ATTEMPTS {
+            attempts.remove(0);
+        }
+        attempts.push(Attempted {
+            changes: self.changes,
+            len: self.content.len(),
+            sha256,
+        });
+    }
+
     /// The provider has it.
     pub fn done(&self) {
         let mut state = self.staged.shared.state.lock();
@@ -221,7 +476,7 @@ impl Sending<'_> {
     }
 }
 
-fn checked_end(offset: u64, len: u64, limit: Option<u64>) -> Result<u64> {
+pub(super) fn checked_end(offset: u64, len: u64, limit: Option<u64>) -> Result<u64> {
     match offset.checked_add(len) {
         Some(end) if limit.is_none_or(|limit| end <= limit) && end <= i64::MAX as u64 => Ok(end),
         _ => Err(Error::new(
@@ -231,7 +486,7 @@ fn checked_end(offset: u64, len: u64, limit: Option<u64>) -> Result<u64> {
     }
 }
 
-async fn on_disk<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+pub(super) async fn on_disk<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
         Err(_) => Err(Error::internal("work on a staged file was interrupted")),
@@ -239,9 +494,10 @@ async fn on_disk<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 's
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
-    use crate::outbox::Spool;
+    use crate::model::{ObjectKey, Version};
+    use crate::outbox::{Length, Spool};
 
     fn backing() -> SpoolFile {
         // The folder goes at once; what is in it stays usable as long as it is open.
@@ -329,5 +585,113 @@ mod tests {
         );
         assert_eq!(staged.len(), 0);
         assert!(!staged.is_dirty());
+    }
+
+    pub(in crate::outbox) struct Partial {
+        pub(in crate::outbox) staged: Staged,
+        _spool: Spool,
+        _folder: tempfile::TempDir,
+    }
+
+    fn base(size: u64) -> ObjectId {
+        ObjectId {
+            key: ObjectKey::new("k"),
+            version: Version::new("v"),
+            size,
+        }
+    }
+
+    /// A change of `size` bytes, none of which is here.
+    pub(in crate::outbox) fn partial(size: u64) -> Partial {
+        let folder = tempfile::tempdir().unwrap();
+        let spool = Spool::open(folder.path()).unwrap();
+        let staged = Staged::partial(spool.new_partial_file().unwrap(), base(size), SystemTime::UNIX_EPOCH).unwrap();
+        Partial {
+            staged,
+            _spool: spool,
+            _folder: folder,
+        }
+    }
+
+    pub(in crate::outbox) async fn missing(staged: &Staged) -> Vec<Range<u64>> {
+        staged.read_part(0, 1 << 20).await.unwrap().missing
+    }
+
+    #[tokio::test]
+    async fn what_is_not_here_is_never_zeros() {
+        let it = partial(100);
+        let staged = &it.staged;
+        assert_eq!((staged.len(), staged.is_dirty()), (100, false));
+        staged.write(Some(10), Bytes::from_static(b"mine"), None).await.unwrap();
+        assert_eq!(missing(staged).await, [0..10, 14..100]);
+        assert!(staged.read(0, 100).await.is_err());
+        assert_eq!(&staged.read(10, 4).await.unwrap()[..], b"mine");
+        // Bytes that come late don't win over what was written.
+        staged.fill(0, Bytes::from(vec![b'b'; 20])).await.unwrap();
+        assert_eq!(&staged.read(8, 8).await.unwrap()[..], b"bbminebb");
+        staged.truncate(50, None).await.unwrap();
+        staged.truncate(60, None).await.unwrap();
+        assert_eq!(missing(staged).await, [20..50], "what was cut off comes back as zeros");
+        staged.clear(30..40, Length::Stays, None).await.unwrap();
+        assert_eq!(missing(staged).await, [20..30, 40..50]);
+        assert_eq!(staged.base(), Some(base(100)));
+        assert_eq!(staged.next_missing(1000), Some(20..50));
+        staged.fill(20, Bytes::from(vec![b'b'; 30])).await.unwrap();
+        assert!(staged.is_whole());
+        let mut expected = [b'b'; 60];
+        expected[10..14].copy_from_slice(b"mine");
+        expected[30..40].fill(0);
+        expected[50..].fill(0);
+        assert_eq!(&staged.read(0, 100).await.unwrap()[..], expected);
+    }
+
+    #[tokio::test]
+    async fn the_next_process_knows_what_is_missing() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = {
+            let spool = Spool::open(folder.path()).unwrap();
+            let staged = Staged::partial(spool.new_partial_file().unwrap(), base(100), SystemTime::UNIX_EPOCH).unwrap();
+            staged.write(Some(10), Bytes::from_static(b"mine"), None).await.unwrap();
+            staged.sync_part().await.unwrap();
+            staged.truncate(90, None).await.unwrap();
+            staged.write(None, Bytes::from_static(b"end"), None).await.unwrap();
+            staged.backing().entered();
+            (staged.backing().spool.clone(), staged.backing().name.clone())
+        };
+        let spool = Spool::open(folder.path()).unwrap();
+        assert!(spool.adopt(&place.0).unwrap());
+        let staged = Staged::left_behind(spool.reopen(&place.0, &place.1).unwrap(), &Durability::Flushed).unwrap();
+        assert_eq!((staged.len(), staged.base()), (93, Some(base(100))));
+        assert_eq!(missing(&staged).await, [0..10, 14..90]);
+        let path = staged.backing().path().to_owned();
+        assert_eq!(crate::outbox::missing_bytes(&path).unwrap(), 86);
+        std::fs::remove_file(map_of(&path).unwrap()).unwrap();
+        assert!(crate::outbox::missing_bytes(&path).is_err());
+        assert!(Staged::left_behind(spool.reopen(&place.0, &place.1).unwrap(), &Durability::Flushed).is_err());
+        staged.backing().struck();
+        staged.backing().forget_posted();
+        drop((staged, spool));
+        assert_eq!(
+            folder.path().read_dir().unwrap().count(),
+            0,
+            "the map goes with its file"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_part_is_never_sent_for_the_whole() {
+        let it = partial(100);
+        it.staged.write(Some(0), Bytes::from_static(b"x"), None).await.unwrap();
+        let target = crate::provider::Target::New {
+            parent: ObjectKey::new(""),
+            name: crate::model::Name::new("a").unwrap(),
+        };
+        let provider = crate::provider::memory::Memory::default();
+        let refused = crate::outbox::upload(&provider, &it.staged, target)
+            .await
+            .err()
+            .unwrap();
+        assert_eq!(refused.kind(), ErrorKind::Internal);
+        assert_eq!(provider.content("a"), None);
     }
 }

@@ -5,10 +5,11 @@
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::{StreamExt, stream};
+use futures_util::{StreamExt, TryStreamExt, stream};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -40,6 +41,8 @@ pub enum Fault {
     Fail(ErrorKind),
     /// It is carried out, and then says that it failed: the answer was lost.
     FailAfterEffect(ErrorKind),
+    /// It takes so long before it begins.
+    Delay(Duration),
     /// It does nothing until the gate is opened, then goes on as if nothing had been.
     Stall(Gate),
     /// It is carried out at once, and the answer waits until the gate is opened.
@@ -52,6 +55,8 @@ pub enum Fault {
     StallAfter { bytes: u64, gate: Gate },
     /// A read's stream has the right length and every byte inverted, without an error. Others are unharmed.
     WrongBytes,
+    /// An upload stores all but the last byte and tells what it stored. Others are unharmed.
+    Short,
     /// It says that all went well and did nothing: changes invent their entry, a listing is empty, a read ends at
     /// once, `stat` repeats what it was given, `lookup` finds nothing; `probe` and `usage` are unharmed.
     NoEffect,
@@ -184,8 +189,13 @@ impl<P: ?Sized + Provider> Faulty<P> {
             Some(Fault::Fail(kind)) => Err(injected(kind)),
             Some(Fault::FailAfterEffect(kind)) => Ok(Course::FailAfter(kind)),
             Some(Fault::NoEffect) => Ok(Course::NoEffect),
+            Some(Fault::Short) => Ok(Course::Short),
             Some(Fault::Stall(gate)) => {
                 gate.pass().await;
+                Ok(Course::Unharmed)
+            }
+            Some(Fault::Delay(time)) => {
+                tokio::time::sleep(time).await;
                 Ok(Course::Unharmed)
             }
             Some(Fault::StallAnswer(gate)) => Ok(Course::StallAnswer(gate)),
@@ -230,6 +240,7 @@ enum Course {
     FailAfter(ErrorKind),
     StallAnswer(Gate),
     NoEffect,
+    Short,
     Break { after: u64, kind: ErrorKind },
     StallAfter { bytes: u64, gate: Gate },
     WrongBytes,
@@ -326,7 +337,9 @@ impl<P: ?Sized + Provider> Provider for Faulty<P> {
             }
             Course::StallAfter { bytes, gate } => stalled(whole, bytes, gate),
             Course::WrongBytes => whole.map(|chunk| chunk.map(inverted)).boxed(),
-            Course::Unharmed | Course::FailAfter(_) | Course::StallAnswer(_) | Course::NoEffect => whole,
+            Course::Unharmed | Course::FailAfter(_) | Course::StallAnswer(_) | Course::NoEffect | Course::Short => {
+                whole
+            }
         })
     }
 
@@ -350,6 +363,12 @@ impl<P: ?Sized + Provider> Provider for Faulty<P> {
                     ..entry.clone()
                 },
             });
+        }
+        if matches!(course, Course::Short) {
+            let chunks: Vec<Bytes> = content.stream().try_collect().await?;
+            let bytes = chunks.concat();
+            let short = Content::from_bytes(&bytes[..bytes.len().saturating_sub(1)])?;
+            return self.inner.upload(target, &short).await;
         }
         course.after(self.inner.upload(target, content).await).await
     }

@@ -24,7 +24,7 @@ mod unbroken;
 pub mod webdav;
 
 pub use awaited::Awaited;
-pub use content::Content;
+pub use content::{Content, hex};
 pub use extras::Extras;
 pub use feed::{Change, ChangeFeed};
 

@@ -3,7 +3,7 @@
 //! A row survives the daemon: what it names is sent by the next one. It says where content is and what it is for; the
 //! content itself is in the staging folder.
 
-use rusqlite::{Row, params};
+use rusqlite::{Connection, Row, Transaction, params};
 
 use super::{StateDb, failed};
 use crate::model::Result;
@@ -15,6 +15,15 @@ pub enum Phase {
     Writing,
     /// Closed, so it is to be sent.
     Closed,
+}
+
+/// What would be left of the content if the machine stopped now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// All: the disk has it.
+    Flushed,
+    /// Perhaps not all. As long as the machine runs it is there: this says since which start of the machine.
+    SinceBoot(String),
 }
 
 /// One file.
@@ -30,50 +39,70 @@ pub struct JournalRow {
     pub remote: String,
     /// Below the mount point.
     pub path: String,
+    /// Where it is if a rename that was begun was done.
+    pub perhaps: Option<String>,
     pub phase: Phase,
+    pub durability: Durability,
     /// What it is a change of, in the writer's own notation; `None` for a new file.
     pub base: Option<String>,
     /// Why it isn't sent, when a person must act.
     pub error: Option<String>,
 }
 
-impl StateDb {
+/// One change of the journal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum JournalStep {
     /// Enters a file, or replaces what is known of it.
+    Enter(JournalRow),
+    /// The provider has it, or nobody wants it any more.
+    Strike { spool: String, file: String },
+    /// As `Move`, but nobody knows yet whether it will happen, or whether it has.
+    Intend {
+        spools: Vec<String>,
+        from: String,
+        to: String,
+    },
+    /// A directory or file of these spools got another path, and so did everything below it.
+    Move {
+        spools: Vec<String>,
+        from: String,
+        to: String,
+    },
+}
+
+const COLUMNS: &str = "spool, file, namespace, remote, path, perhaps, closed, boot, base, error";
+
+impl StateDb {
+    /// Changes the journal: all steps or none, in their order. Afterwards the change outlives this process.
     ///
     /// # Errors
     /// The disk's.
-    pub fn journal(&self, row: &JournalRow) -> Result<()> {
-        let connection = self.connection.lock();
-        let kept = connection
-            .prepare_cached(
-                "INSERT OR REPLACE INTO journal (spool, file, namespace, remote, path, closed, base, error)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
-            )
-            .and_then(|mut insert| {
-                insert.execute(params![
-                    row.spool,
-                    row.file,
-                    row.namespace,
-                    row.remote,
-                    row.path,
-                    row.phase == Phase::Closed,
-                    row.base,
-                    row.error,
-                ])
-            });
-        kept.map(drop).map_err(failed("journal a change"))
+    pub fn journal(&self, steps: &[JournalStep]) -> Result<()> {
+        let mut connection = self.connection.lock();
+        let done = connection.transaction().and_then(|transaction| {
+            steps.iter().try_for_each(|step| take(&transaction, step))?;
+            transaction.commit()
+        });
+        done.map_err(failed("journal a change"))
     }
 
-    /// The provider has it, or nobody wants it any more.
+    /// The disk has the content of these files, each named by spool and file. Afterwards it has the journal too: the
+    /// one change that waits for the disk.
     ///
     /// # Errors
     /// The disk's.
-    pub fn journal_done(&self, spool: &str, file: &str) -> Result<()> {
-        let connection = self.connection.lock();
-        let gone = connection
-            .prepare_cached("DELETE FROM journal WHERE spool = ?1 AND file = ?2")
-            .and_then(|mut delete| delete.execute(params![spool, file]));
-        gone.map(drop).map_err(failed("journal the end of a change"))
+    pub fn journal_flushed(&self, files: &[(String, String)]) -> Result<()> {
+        let mut connection = self.connection.lock();
+        let done = in_full(&mut connection, |connection| {
+            let transaction = connection.transaction()?;
+            for (spool, file) in files {
+                transaction
+                    .prepare_cached("UPDATE journal SET boot = NULL WHERE spool = ?1 AND file = ?2")?
+                    .execute(params![spool, file])?;
+            }
+            transaction.commit()
+        });
+        done.map_err(failed("journal what the disk has"))
     }
 
     /// Every file of a mount's tree, or of all, in the order of their paths.
@@ -83,34 +112,98 @@ impl StateDb {
     pub fn journaled(&self, namespace: Option<&str>) -> Result<Vec<JournalRow>> {
         let connection = self.connection.lock();
         let rows = connection
-            .prepare_cached(
-                "SELECT spool, file, namespace, remote, path, closed, base, error FROM journal
-                 WHERE ?1 IS NULL OR namespace = ?1 ORDER BY namespace, path",
-            )
+            .prepare_cached(&format!(
+                "SELECT {COLUMNS} FROM journal WHERE ?1 IS NULL OR namespace = ?1 ORDER BY namespace, path"
+            ))
             .and_then(|mut select| select.query_map(params![namespace], read_row)?.collect());
         rows.map_err(failed("read the journal"))
     }
 
-    /// A directory or file of these spools got another path, and so did everything below it.
+    /// What these spools hold for a path and for everything below it.
     ///
     /// # Errors
     /// The disk's.
-    pub fn journal_rename(&self, spools: &[&str], from: &str, to: &str) -> Result<()> {
-        let mut connection = self.connection.lock();
-        let moved = connection.transaction().and_then(|transaction| {
+    pub fn journaled_below(&self, spools: &[String], path: &str) -> Result<Vec<JournalRow>> {
+        let connection = self.connection.lock();
+        let read = || -> rusqlite::Result<Vec<JournalRow>> {
+            let mut rows = Vec::new();
+            let mut select =
+                connection.prepare_cached(&format!("SELECT {COLUMNS} FROM journal WHERE spool = ?1 AND {BELOW}"))?;
             for spool in spools {
-                // What begins with `path/` lies between that and `path0`: `0` follows `/` in ASCII.
+                for row in select.query_map(params![spool, path], read_row)? {
+                    rows.push(row?);
+                }
+            }
+            Ok(rows)
+        };
+        read().map_err(failed("read the journal"))
+    }
+}
+
+/// What begins with `path/` lies between that and `path0`: `0` follows `/` in ASCII.
+const BELOW: &str = "(path = ?2 OR (path > ?2 || '/' AND path < ?2 || '0'))";
+
+fn take(transaction: &Transaction<'_>, step: &JournalStep) -> rusqlite::Result<()> {
+    match step {
+        JournalStep::Enter(row) => {
+            let boot = match &row.durability {
+                Durability::Flushed => None,
+                Durability::SinceBoot(boot) => Some(boot),
+            };
+            transaction
+                .prepare_cached(&format!(
+                    "INSERT OR REPLACE INTO journal ({COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)"
+                ))?
+                .execute(params![
+                    row.spool,
+                    row.file,
+                    row.namespace,
+                    row.remote,
+                    row.path,
+                    row.perhaps,
+                    row.phase == Phase::Closed,
+                    boot,
+                    row.base,
+                    row.error,
+                ])?;
+        }
+        JournalStep::Strike { spool, file } => {
+            transaction
+                .prepare_cached("DELETE FROM journal WHERE spool = ?1 AND file = ?2")?
+                .execute(params![spool, file])?;
+        }
+        JournalStep::Intend { spools, from, to } => {
+            for spool in spools {
                 transaction
-                    .prepare_cached(
-                        "UPDATE journal SET path = ?3 || substr(path, length(?2) + 1)
-                         WHERE spool = ?1 AND (path = ?2 OR (path > ?2 || '/' AND path < ?2 || '0'))",
-                    )?
+                    .prepare_cached(&format!(
+                        "UPDATE journal SET perhaps = ?3 || substr(path, length(?2) + 1) WHERE spool = ?1 AND {BELOW}"
+                    ))?
                     .execute(params![spool, from, to])?;
             }
-            transaction.commit()
-        });
-        moved.map_err(failed("journal a rename"))
+        }
+        JournalStep::Move { spools, from, to } => {
+            for spool in spools {
+                transaction
+                    .prepare_cached(&format!(
+                        "UPDATE journal SET path = ?3 || substr(path, length(?2) + 1), perhaps = NULL
+                         WHERE spool = ?1 AND {BELOW}"
+                    ))?
+                    .execute(params![spool, from, to])?;
+            }
+        }
     }
+    Ok(())
+}
+
+/// Runs work whose commits wait for the disk.
+fn in_full<T>(
+    connection: &mut Connection,
+    work: impl FnOnce(&mut Connection) -> rusqlite::Result<T>,
+) -> rusqlite::Result<T> {
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    let done = work(connection);
+    connection.pragma_update(None, "synchronous", "NORMAL")?;
+    done
 }
 
 fn read_row(row: &Row<'_>) -> rusqlite::Result<JournalRow> {
@@ -120,9 +213,14 @@ fn read_row(row: &Row<'_>) -> rusqlite::Result<JournalRow> {
         namespace: row.get(2)?,
         remote: row.get(3)?,
         path: row.get(4)?,
-        phase: if row.get(5)? { Phase::Closed } else { Phase::Writing },
-        base: row.get(6)?,
-        error: row.get(7)?,
+        perhaps: row.get(5)?,
+        phase: if row.get(6)? { Phase::Closed } else { Phase::Writing },
+        durability: match row.get(7)? {
+            Some(boot) => Durability::SinceBoot(boot),
+            None => Durability::Flushed,
+        },
+        base: row.get(8)?,
+        error: row.get(9)?,
     })
 }
 
@@ -137,7 +235,9 @@ mod tests {
             namespace: "n".into(),
             remote: "drive".into(),
             path: path.into(),
+            perhaps: None,
             phase: Phase::Writing,
+            durability: Durability::SinceBoot("b".into()),
             base: None,
             error: None,
         }
@@ -148,14 +248,24 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("state.db");
         let mut closed = row("s", "1", "a/b");
-        StateDb::open(&path).unwrap().journal(&closed).unwrap();
+        StateDb::open(&path)
+            .unwrap()
+            .journal(&[JournalStep::Enter(closed.clone())])
+            .unwrap();
         closed.phase = Phase::Closed;
         closed.base = Some("{}".into());
         let db = StateDb::open(&path).unwrap();
-        db.journal(&closed).unwrap();
+        db.journal(&[JournalStep::Enter(closed.clone())]).unwrap();
+        assert_eq!(db.journaled(Some("n")).unwrap(), [closed.clone()]);
+        db.journal_flushed(&[("s".into(), "1".into())]).unwrap();
+        closed.durability = Durability::Flushed;
         assert_eq!(db.journaled(Some("n")).unwrap(), [closed]);
         assert_eq!(db.journaled(Some("other")).unwrap(), []);
-        db.journal_done("s", "1").unwrap();
+        let strike = JournalStep::Strike {
+            spool: "s".into(),
+            file: "1".into(),
+        };
+        db.journal(&[strike]).unwrap();
         assert_eq!(db.journaled(None).unwrap(), []);
     }
 
@@ -164,10 +274,18 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let db = StateDb::open(&folder.path().join("state.db")).unwrap();
         for (file, path) in [("1", "d"), ("2", "d/x"), ("3", "d-e"), ("4", "dd/x")] {
-            db.journal(&row("mine", file, path)).unwrap();
+            db.journal(&[JournalStep::Enter(row("mine", file, path))]).unwrap();
         }
-        db.journal(&row("theirs", "5", "d/y")).unwrap();
-        db.journal_rename(&["mine"], "d", "new").unwrap();
+        db.journal(&[
+            JournalStep::Enter(row("theirs", "5", "d/y")),
+            JournalStep::Move {
+                spools: vec!["mine".into()],
+                from: "d".into(),
+                to: "new".into(),
+            },
+        ])
+        .unwrap();
+        assert_eq!(db.journaled_below(&["mine".into()], "new").unwrap().len(), 2);
         let mut paths: Vec<String> = db.journaled(None).unwrap().into_iter().map(|row| row.path).collect();
         paths.sort();
         assert_eq!(paths, ["d-e", "d/y", "dd/x", "new", "new/x"]);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use rusqlite::{Connection, ErrorCode};
 
 /// One step from each schema version to the next; `user_version` counts those that were done.
-const MIGRATIONS: [&str; 4] = [
+const MIGRATIONS: [&str; 6] = [
     "CREATE TABLE attributes (
     namespace TEXT NOT NULL,
     path TEXT NOT NULL,
@@ -59,6 +59,27 @@ END;
 CREATE TRIGGER tree_replaced AFTER UPDATE OF address ON tree WHEN old.address IS NOT new.address BEGIN
     INSERT OR IGNORE INTO tree_forgotten SELECT old.address WHERE old.address IS NOT NULL;
 END",
+    "ALTER TABLE journal ADD COLUMN boot TEXT;
+ALTER TABLE journal ADD COLUMN perhaps TEXT",
+    // A row with `special` is a node of its own: no provider has it. Rows of one namespace with equal `ino` are its names.
+    "ALTER TABLE attributes ADD COLUMN ino INTEGER;
+ALTER TABLE attributes ADD COLUMN uid INTEGER;
+ALTER TABLE attributes ADD COLUMN gid INTEGER;
+ALTER TABLE attributes ADD COLUMN changed_s INTEGER;
+ALTER TABLE attributes ADD COLUMN changed_ns INTEGER;
+ALTER TABLE attributes ADD COLUMN special TEXT
+    CHECK (special IN ('symlink', 'fifo', 'socket', 'block', 'character'));
+ALTER TABLE attributes ADD COLUMN target BLOB;
+ALTER TABLE attributes ADD COLUMN device INTEGER;
+CREATE INDEX special_names ON attributes (namespace, path) WHERE special IS NOT NULL;
+CREATE INDEX special_nodes ON attributes (namespace, ino) WHERE special IS NOT NULL;
+CREATE TABLE xattrs (
+    namespace TEXT NOT NULL,
+    path TEXT NOT NULL,
+    name TEXT NOT NULL,
+    value BLOB NOT NULL,
+    PRIMARY KEY (namespace, path, name)
+) WITHOUT ROWID",
 ];
 
 pub enum Refused {

@@ -1,4 +1,5 @@
 use super::*;
+use crate::model::{Special, Version};
 
 fn times(seconds: i64, nanos: u32) -> Option<LocalTimes> {
     let time = from_epoch(seconds, nanos);
@@ -16,6 +17,7 @@ fn what_was_set_outlives_the_daemon() {
     let set = LocalAttributes {
         mode: Some(0o755),
         times: times(-5, 999_999_999),
+        ..LocalAttributes::default()
     };
     StateDb::open(&path).unwrap().set_attributes("n", "a/b", &set).unwrap();
     let db = StateDb::open(&path).unwrap();
@@ -33,7 +35,7 @@ fn renaming_and_removing_take_what_is_below() {
     let db = StateDb::open(&folder.path().join("state.db")).unwrap();
     let mode = |mode| LocalAttributes {
         mode: Some(mode),
-        times: None,
+        ..LocalAttributes::default()
     };
     for (number, path) in ["d", "d/a%_", "d/b/c", "dd", "e", "e/old"].iter().enumerate() {
         db.set_attributes("n", path, &mode(number as u32)).unwrap();
@@ -52,6 +54,64 @@ fn renaming_and_removing_take_what_is_below() {
 }
 
 #[test]
+fn nodes_that_no_provider_has_move_with_their_directory_and_share_what_is_set() {
+    let db = StateDb::in_memory().unwrap();
+    let link = |ino, special| LocalAttributes {
+        ino: Some(ino),
+        changed: Some(from_epoch(7, 8)),
+        special: Some(special),
+        ..LocalAttributes::default()
+    };
+    let target = Special::Symlink((*b"../x\xff").into());
+    db.set_attributes("n", "d/link", &link(5, target.clone())).unwrap();
+    db.set_attributes("n", "d/deep/fifo", &link(6, Special::Fifo)).unwrap();
+    db.set_attributes("n", "device", &link(7, Special::BlockDevice(0x0801)))
+        .unwrap();
+    db.set_attributes(
+        "n",
+        "d/plain",
+        &LocalAttributes {
+            mode: Some(0o600),
+            ..Default::default()
+        },
+    )
+    .unwrap();
+    db.set_xattr("n", "d/plain", "colour", Some(b"\0blue")).unwrap();
+    db.rename("n", "d", "e").unwrap();
+    let names = |directory: &str| -> Vec<String> {
+        let found = db.specials("n", directory).unwrap();
+        found.into_iter().map(|child| child.name).collect()
+    };
+    assert_eq!(
+        [names("e"), names("e/deep"), names("")],
+        [["link"], ["fifo"], ["device"]]
+    );
+    assert!(names("d").is_empty());
+    assert_eq!(db.attributes("n", "e/link").unwrap(), link(5, target));
+    assert_eq!(
+        db.xattr("n", "e/plain", "colour").unwrap().as_deref(),
+        Some(&b"\0blue"[..])
+    );
+    assert_eq!(db.xattrs("n", "e/plain").unwrap(), ["colour"]);
+    db.set_attributes("n", "second", &link(6, Special::Fifo)).unwrap();
+    assert_eq!(db.special_names("n", 6).unwrap(), 2);
+    let painted = LocalAttributes {
+        uid: Some(3),
+        ..link(6, Special::Fifo)
+    };
+    db.set_special("n", 6, &painted).unwrap();
+    assert_eq!(
+        [db.attributes("n", "second"), db.attributes("n", "e/deep/fifo")].map(Result::unwrap),
+        [painted.clone(), painted]
+    );
+    db.remove("n", "e").unwrap();
+    assert_eq!(
+        (db.special_names("n", 6).unwrap(), db.xattrs("n", "e/plain").unwrap()),
+        (1, vec![])
+    );
+}
+
+#[test]
 fn a_damaged_database_is_set_aside() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("state.db");
@@ -62,7 +122,7 @@ fn a_damaged_database_is_set_aside() {
         "a",
         &LocalAttributes {
             mode: Some(1),
-            times: None,
+            ..LocalAttributes::default()
         },
     )
     .unwrap();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use keymount::emulator::cloudsync::{Assumptions, Limits, Plan, RetryAfter};
+use keymount::emulator::cloudsync::{Assumptions, Limits, Plan, RetryAfter, Scope};
 use keymount::emulator::{Fault, Rule};
 use keymount::model::{Entry, ErrorKind};
 use keymount::provider::Provider;
@@ -59,7 +59,6 @@ async fn pages_without_end_are_wrong_data() {
 #[tokio::test]
 async fn a_short_wait_is_waited_for() {
     use super::support::{Credential, OWNER, client_with, settings};
-    use keymount::emulator::cloudsync::Scope;
     use keymount::net::TransportSettings;
     let bench = Bench::new().await;
     let key = bench.store.create_key(OWNER, "patient", &Scope::of_keys()).unwrap();
@@ -92,6 +91,38 @@ async fn a_short_wait_is_waited_for() {
         .filter(|(method, _)| *method == Method::POST);
     assert_eq!(posts.count(), 2, "refused once, then taken");
     assert_eq!(bench.workspace.read("/file").unwrap(), "content");
+}
+
+/// `X-RateLimit-Remaining` tells which request is the last one: the next isn't sent.
+#[tokio::test]
+async fn nothing_is_sent_beyond_what_remains() {
+    const REQUESTS: u32 = 20;
+    let plan = Plan::Enterprise(Limits {
+        storage: None,
+        workspaces: None,
+        requests: REQUESTS,
+    });
+    let bench = Bench::with(Assumptions::default(), plan).await;
+    bench.workspace.put("/file", "content").unwrap();
+    let mut answered = 0;
+    let refused = loop {
+        match bench.cloudsync.lookup(&bench.root(), &name("file")).await {
+            Ok(_) => answered += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(
+        matches!(refused.kind(), ErrorKind::RateLimited { retry_after: Some(_) }),
+        "{refused}"
+    );
+    assert_eq!(answered, REQUESTS);
+    let statuses: Vec<_> = bench
+        .running
+        .requests()
+        .into_iter()
+        .map(|request| request.status)
+        .collect();
+    assert_eq!(statuses, vec![Some(200); REQUESTS as usize]);
 }
 
 /// What isn't directly in the folder, or has a name that no file can have, isn't shown.
@@ -177,7 +208,6 @@ async fn a_file_that_somebody_moved_is_replaced_where_it_is() {
 /// The wait is the window's rest, from the documented headers or from `Retry-After`; afterwards all goes on.
 #[tokio::test]
 async fn beyond_the_limit_the_wait_is_told() {
-    use super::support::{Credential, OWNER, client, settings};
     use keymount::emulator::cloudsync::Scope;
     for retry_after in [RetryAfter::Absent, RetryAfter::Sent] {
         let assumptions = Assumptions {
@@ -212,10 +242,8 @@ async fn beyond_the_limit_the_wait_is_told() {
             "a request that would be refused isn't sent"
         );
         bench.store.clock().advance(jiff::SignedDuration::from_secs(61));
-        // The clock of this one's window is not the test's.
-        let key = bench.store.create_key(OWNER, "later", &Scope::of_keys()).unwrap();
-        let credential = Credential::ApiKey(key.secret().to_owned());
-        let later = client(&bench.running.url(), credential, settings(Some("project"), "")).await;
-        later.list(&bench.root()).await.unwrap();
+        // By its own clock this client has to wait still; another one sees that the window is over.
+        let another = bench.limited(&Scope::of_keys()).await;
+        another.list(&bench.root()).await.unwrap();
     }
 }

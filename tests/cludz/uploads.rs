@@ -154,6 +154,39 @@ async fn unchanged_is_success_when_the_file_has_the_content() {
     }
 }
 
+/// Nobody who lists meanwhile meets names that are gone in the next moment; what a crash leaves is shown.
+#[tokio::test]
+async fn temporary_names_are_not_listed_while_they_are_in_use() {
+    let bench = Bench::new().await;
+    bench.drive.put("/file", "old").unwrap();
+    bench.drive.put("/.keymount-new-1a2b3c4d5e6f-left", "x").unwrap();
+    let file = bench.entry("file").await;
+    let release = Arc::new(Notify::new());
+    let hold = Fault::Hold(Arc::clone(&release));
+    bench.running.faults().inject(Rule::once(Method::PUT, "/file", hold));
+    let (target, bytes) = (over(&file), content(b"ours"));
+    let upload = bench.cludz.upload(&target, &bytes);
+    let meanwhile = async {
+        bench
+            .running
+            .wait_until(|log| log.iter().any(|request| request.method == Method::PUT))
+            .await;
+        assert_eq!(
+            bench.drive.list("/").unwrap().len(),
+            3,
+            "the new content is there already"
+        );
+        let listed = bench.cludz.list(&root()).await.unwrap();
+        let mut names: Vec<&str> = listed.iter().map(|entry| entry.name.as_str()).collect();
+        names.sort_unstable();
+        assert_eq!(names, [".keymount-new-1a2b3c4d5e6f-left", "file"]);
+        release.notify_one();
+    };
+    let (stored, ()) = tokio::join!(upload, meanwhile);
+    stored.unwrap();
+    assert_eq!(bench.cludz.list(&root()).await.unwrap().len(), 2);
+}
+
 async fn replace_twice(bench: &Bench) -> Vec<(Method, String)> {
     bench.drive.put("/file", "0").unwrap();
     let mut entry: Entry = bench.entry("file").await;

@@ -4,7 +4,7 @@
 //! provider cannot do is known from its capabilities; further cases that cannot apply are named in `Fixture::skips`
 //! with the reason.
 //!
-//! The table of provider, case and result is written to `target/tmp/conformance.txt` (below `CARGO_TARGET_DIR` if that
+//! The tables of provider, capability, case and result are written to `target/tmp/conformance.txt` (below `CARGO_TARGET_DIR` if that
 //! is set); `scripts/test` names it. What is skipped or not applicable is a fact about a provider, declared here and
 //! shown there, and no test that this machine couldn't run: it isn't reported to `KEYMOUNT_TEST_SKIPS`.
 
@@ -24,6 +24,8 @@ mod dstor;
 #[path = "../support/dstor.rs"]
 mod dstor_support;
 mod export_names;
+#[path = "../support/garage.rs"]
+mod garage_support;
 mod memory;
 #[path = "../support/program.rs"]
 mod program;

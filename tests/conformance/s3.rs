@@ -1,4 +1,5 @@
-//! S3, against a real server that knows conditions. (`rclone serve s3` holds no empty directories and fails half of this.)
+//! S3, against a real server that knows conditions, and against a cluster that doesn't. (`rclone serve s3` holds no empty
+//! directories and fails half of this.)
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -6,28 +7,23 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use keymount::model::{ErrorKind, Kind};
 use keymount::provider::Provider;
 
-use crate::s3_support::{S3Server, SECRET_KEY, Software, client, given, key};
+use crate::garage_support::{Garage, REGION};
+use crate::s3_support::{S3Server, SECRET_KEY, Software, client, client_at, given, key, key_of};
 use crate::suite::{Fixture, run};
 
 /// One prefix of a bucket that all cases share.
-struct AtServer {
+struct AtServer<S> {
     provider: Arc<dyn Provider>,
-    _server: Arc<S3Server>,
+    _server: Arc<S>,
 }
 
-impl AtServer {
-    async fn new(server: &Arc<S3Server>) -> Self {
-        static FOLDERS: AtomicU32 = AtomicU32::new(0);
-        let name = format!("case {} %41", FOLDERS.fetch_add(1, Ordering::Relaxed));
-        let keys = key(given(SECRET_KEY)).await;
-        Self {
-            provider: Arc::new(client(server, &name, keys)),
-            _server: Arc::clone(server),
-        }
-    }
+/// A name for the next prefix.
+fn prefix() -> String {
+    static FOLDERS: AtomicU32 = AtomicU32::new(0);
+    format!("case {} %41", FOLDERS.fetch_add(1, Ordering::Relaxed))
 }
 
-impl Fixture for AtServer {
+impl<S: Send + Sync> Fixture for AtServer<S> {
     fn provider(&self) -> Arc<dyn Provider> {
         Arc::clone(&self.provider)
     }
@@ -44,5 +40,23 @@ impl Fixture for AtServer {
 async fn at_moto() {
     let server = Arc::new(S3Server::start(Software::Moto));
     server.make_bucket().await;
-    run("s3, moto", async || AtServer::new(&server).await).await;
+    run("s3, moto", async || AtServer {
+        provider: Arc::new(client(&server, &prefix(), key(given(SECRET_KEY)).await)),
+        _server: Arc::clone(&server),
+    })
+    .await;
+}
+
+/// Three nodes: what one stores, another one has to list.
+#[tokio::test]
+async fn at_a_garage_cluster() {
+    let garage = Arc::new(Garage::start().await);
+    run("s3, Garage with three nodes", async || {
+        let keys = key_of(garage.key_id(), given(garage.secret_key())).await;
+        AtServer {
+            provider: Arc::new(client_at(&garage.endpoint(0), REGION, &prefix(), keys)),
+            _server: Arc::clone(&garage),
+        }
+    })
+    .await;
 }

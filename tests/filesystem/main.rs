@@ -3,8 +3,18 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod ahead;
+#[path = "../support/cludz.rs"]
+#[allow(dead_code)]
+mod client;
+mod faults;
+mod journal;
 mod outbox;
+mod partial;
+mod posix;
 mod races;
+mod service;
+#[path = "../support/steps.rs"]
+mod steps;
 mod stress;
 mod support;
 mod versions;
@@ -664,18 +674,27 @@ async fn a_file_that_was_replaced_under_its_name_is_found_again() {
 }
 
 #[tokio::test]
-async fn a_rename_over_a_file_that_changed_meanwhile_looks_again() {
+async fn a_rename_over_a_file_that_changed_meanwhile_keeps_both() {
     let it = Fixture::with_ttl(std::time::Duration::from_secs(3600));
     it.store.put("new", "new").unwrap();
     it.store.put("old", "v1").unwrap();
     it.names(Ino::ROOT).await;
     it.store.put("old", "v2").unwrap();
-    it.fs
-        .rename((Ino::ROOT, os("new")), (Ino::ROOT, os("old")), RenameMode::Replace)
-        .await
-        .unwrap();
-    assert_eq!(it.store.content("old").unwrap(), "new");
-    assert_eq!(it.names(Ino::ROOT).await, ["old"]);
+    let rename = async || {
+        let (from, to) = ((Ino::ROOT, os("new")), (Ino::ROOT, os("old")));
+        it.fs.rename(from, to, RenameMode::Replace).await.unwrap();
+    };
+    rename().await;
+    assert_eq!(it.store.content("old").unwrap(), "v2");
+    let names = it.names(Ino::ROOT).await;
+    assert_eq!(names.len(), 2, "{names:?}");
+    assert!(names[1].starts_with("old (conflict from "), "{names:?}");
+    assert_eq!(it.store.content(&names[1]).unwrap(), "new");
+    // What was seen may be replaced.
+    it.store.put("new", "newer").unwrap();
+    it.fs.refresh().await.unwrap();
+    rename().await;
+    assert_eq!(it.store.content("old").unwrap(), "newer");
 }
 
 /// Not every provider's directories have versions that tell.

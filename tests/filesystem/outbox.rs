@@ -95,7 +95,13 @@ async fn a_killed_daemons_files_are_there_after_the_next_mount_and_then_at_the_p
     it.fs.flush(opened.handle).await.unwrap();
 
     let (it, resumed) = it.killed().mounted_again().await;
-    assert_eq!(resumed, Resumed { files: 3, saved: 0 });
+    assert_eq!(
+        resumed,
+        Resumed {
+            files: 3,
+            ..Resumed::default()
+        }
+    );
     assert_eq!(it.read("changed").await, b"newer");
     assert_eq!(it.read("made").await, b"text");
     it.sent().await;
@@ -122,7 +128,13 @@ async fn what_nobody_closed_is_saved_and_not_sent() {
         .unwrap();
     let wreck = it.killed();
     let (it, resumed) = wreck.mounted_again().await;
-    assert_eq!(resumed, Resumed { files: 0, saved: 1 });
+    assert_eq!(
+        resumed,
+        Resumed {
+            saved: 1,
+            ..Resumed::default()
+        }
+    );
     assert_eq!(it.names(Ino::ROOT).await, [""; 0]);
     let saved = it.state_database().with_file_name("unsent").join("half");
     assert_eq!(std::fs::read(saved).unwrap(), b"half of it");

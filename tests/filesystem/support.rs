@@ -7,9 +7,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use keymount::cache::MemoryCache;
 use keymount::fetch::{FetchSettings, Fetcher};
-use keymount::fs::{Access, CloseMeans, FileSystem, FsSettings, HandleId, Ino, Resumed};
+use keymount::fs::{Access, CloseMeans, FileSystem, FsSettings, HandleId, Ino, Owners, Resumed};
 use keymount::model::ErrorKind;
-use keymount::outbox::Spool;
+use keymount::outbox::{Spool, recover};
 use keymount::provider::Provider;
 use keymount::provider::faulty::Faulty;
 use keymount::provider::memory::{Addressing, Memory, Options};
@@ -47,7 +47,11 @@ impl Fixture {
 
     /// Closing means that the change is in the journal; sending goes on in the background.
     pub fn in_background() -> Self {
-        let it = Self::with(FsSettings {
+        Self::in_background_over(Memory::default())
+    }
+
+    pub fn in_background_over(store: Memory) -> Self {
+        let settings = FsSettings {
             read_only: false,
             uid: 1000,
             gid: 1000,
@@ -55,13 +59,32 @@ impl Fixture {
             attr_ttl: Duration::ZERO,
             close: CloseMeans::Journaled,
             remote: "memory".to_owned(),
-        });
+        };
+        let it = Self::over(store, settings, Arc::new(tempfile::tempdir().unwrap()));
+        it.fs.start_sending();
+        it
+    }
+
+    /// As `in_background`, and what was seen counts for so long.
+    pub fn with_ttl_in_background(attr_ttl: Duration) -> Self {
+        let settings = Self::in_background().settings.clone();
+        let it = Self::with(FsSettings { attr_ttl, ..settings });
+        it.fs.start_sending();
+        it
+    }
+
+    /// As `in_background`, with at most so many bytes staged.
+    pub fn with_room_for(bytes: u64) -> Self {
+        let it = Self::in_background();
+        let (store, settings) = (it.store.clone(), it.settings.clone());
+        let it = Self::limited(store, settings, Arc::new(tempfile::tempdir().unwrap()), Some(bytes));
         it.fs.start_sending();
         it
     }
 
     /// The daemon is killed: nothing is put in order. What is left is its folder as it is now, and the provider.
     pub fn killed(self) -> Wreck {
+        self.fs.journal().finish();
         let folder = tempfile::tempdir().unwrap();
         copy_all(self.folder.path(), folder.path());
         Wreck {
@@ -77,6 +100,13 @@ impl Fixture {
             // The clock is the test's, so this costs no time.
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+    }
+
+    /// As root mounts for others.
+    pub fn with_kept_owners() -> Self {
+        let mut it = Self::new();
+        it.fs = Arc::new(it.build().with_owners(Owners::Kept));
+        it
     }
 
     /// Over a store whose keys are ids.
@@ -115,29 +145,12 @@ impl Fixture {
     }
 
     fn over(store: Memory, settings: FsSettings, folder: Arc<tempfile::TempDir>) -> Self {
+        Self::limited(store, settings, folder, None)
+    }
+
+    fn limited(store: Memory, settings: FsSettings, folder: Arc<tempfile::TempDir>, room: Option<u64>) -> Self {
         let provider = Arc::new(Faulty::new(store.clone()));
-        let root = store.entry_at("").unwrap();
-        let dynamic: Arc<dyn Provider> = Arc::clone(&provider) as _;
-        let fetching = FetchSettings {
-            spill_directory: folder.path().to_owned(),
-            spill_limit: 1 << 30,
-            memory: 16 << 20,
-        };
-        let fetcher = Arc::new(Fetcher::new(
-            Arc::clone(&dynamic),
-            Arc::new(MemoryCache::new(16 << 20)),
-            fetching,
-        ));
-        let staging = Spool::open(&folder.path().join("staging")).unwrap();
-        let state = Arc::new(StateDb::open(&folder.path().join("state.db")).unwrap());
-        let fs = Arc::new(FileSystem::new(
-            dynamic,
-            fetcher,
-            staging,
-            state,
-            root,
-            settings.clone(),
-        ));
+        let fs = Arc::new(build(&store, &provider, &settings, &folder, room));
         Self {
             fs,
             store,
@@ -145,6 +158,10 @@ impl Fixture {
             settings,
             folder,
         }
+    }
+
+    fn build(&self) -> FileSystem {
+        build(&self.store, &self.provider, &self.settings, &self.folder, None)
     }
 
     /// Where staged files are.
@@ -225,6 +242,28 @@ impl Fixture {
     }
 }
 
+fn build(
+    store: &Memory,
+    provider: &Arc<Faulty<Memory>>,
+    settings: &FsSettings,
+    folder: &tempfile::TempDir,
+    room: Option<u64>,
+) -> FileSystem {
+    let dynamic: Arc<dyn Provider> = Arc::clone(provider) as _;
+    let fetching = FetchSettings {
+        spill_directory: folder.path().to_owned(),
+        spill_limit: 1 << 30,
+        memory: 16 << 20,
+    };
+    let cache = Arc::new(MemoryCache::new(16 << 20));
+    let fetcher = Arc::new(Fetcher::new(Arc::clone(&dynamic), cache, fetching));
+    let staging = Spool::open(&folder.path().join("staging")).unwrap();
+    let staging = staging.limited_to(room).unwrap();
+    let state = Arc::new(StateDb::open(&folder.path().join("state.db")).unwrap());
+    let root = store.entry_at("").unwrap();
+    FileSystem::new(dynamic, fetcher, staging, state, root, settings.clone())
+}
+
 fn copy_all(from: &std::path::Path, to: &std::path::Path) {
     for entry in from.read_dir().unwrap().flatten() {
         let target = to.join(entry.file_name());
@@ -233,7 +272,17 @@ fn copy_all(from: &std::path::Path, to: &std::path::Path) {
             copy_all(&entry.path(), &target);
         } else {
             std::fs::copy(entry.path(), &target).unwrap();
+            copy_label(&entry.path(), &target);
         }
+    }
+}
+
+/// What a staged file says of itself goes with it, as in the folder that a killed daemon leaves.
+fn copy_label(from: &std::path::Path, to: &std::path::Path) {
+    let name = "user.keymount.staged";
+    let mut label = vec![0; 64 << 10];
+    if let Ok(length) = rustix::fs::getxattr(from, name, &mut label[..]) {
+        rustix::fs::setxattr(to, name, &label[..length], rustix::fs::XattrFlags::empty()).unwrap();
     }
 }
 
@@ -245,9 +294,38 @@ pub struct Wreck {
 }
 
 impl Wreck {
+    pub fn path(&self, name: &str) -> std::path::PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// The staged files, without the folders' locks.
+    pub fn staged_files(&self) -> Vec<std::path::PathBuf> {
+        let folders = self.path("staging").read_dir().unwrap().flatten();
+        let files = folders.flat_map(|folder| folder.path().read_dir().unwrap().flatten());
+        files
+            .filter(|file| file.file_name() != ".lock")
+            .map(|file| file.path())
+            .collect()
+    }
+
+    /// The next daemon before it takes anything over.
+    pub fn unmounted(self) -> Fixture {
+        Fixture::over(self.store, self.settings, self.folder)
+    }
+
     /// The next daemon; it takes over what it finds.
     pub async fn mounted_again(self) -> (Fixture, Resumed) {
+        self.mounted_while(|_| {}).await
+    }
+
+    /// As `mounted_again`, with something about the provider that holds from the beginning.
+    pub async fn mounted_while(self, holds: impl FnOnce(&Fixture)) -> (Fixture, Resumed) {
+        {
+            let state = StateDb::open(&self.path("state.db")).unwrap();
+            recover(&self.path("staging"), &state, &self.path("lost")).unwrap();
+        }
         let it = Fixture::over(self.store, self.settings, self.folder);
+        holds(&it);
         let resumed = it.fs.resume(&it.folder.path().join("unsent")).await.unwrap();
         it.fs.start_sending();
         (it, resumed)

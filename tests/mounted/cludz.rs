@@ -278,8 +278,9 @@ fn attributes_tell_what_is_known() {
     ] {
         assert!(shown.contains(line), "{shown}");
     }
+    it.person.sh("setfattr -n user.color -v blue file").ok();
     it.person
-        .sh("setfattr -n user.color -v blue file")
+        .sh("setfattr -n user.keymount.rights -v r file")
         .refused("Operation not supported");
     it.person
         .sh("chmod 750 file && touch -d '2020-02-03 04:05:06.789 UTC' file")
@@ -288,5 +289,8 @@ fn attributes_tell_what_is_known() {
     it.person.mount("drive", &[]);
     let kept = it.person.sh("stat -c '%a %Y' file").ok();
     assert_eq!(kept.trim(), "750 1580702706");
+    it.person
+        .sh("getfattr --only-values -n user.color file && setfattr -x user.color file && getfattr -d file | grep -c color; true")
+        .says("blue0\n");
     it.person.unmount();
 }

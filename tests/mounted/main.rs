@@ -10,17 +10,23 @@ mod cludz;
 mod demo;
 mod drive;
 mod dstor;
+mod exercisers;
 mod failures;
+#[path = "../support/garage.rs"]
+mod garage;
 mod kernel;
 mod keyring;
 mod keys;
 mod lifecycle;
 mod login;
+mod model;
 mod oauth;
 mod object_stores;
 mod outbox;
+mod posix;
 #[path = "../support/program.rs"]
 mod program;
+mod programs;
 mod reductstore;
 mod remotes;
 #[path = "../support/s3.rs"]
@@ -30,6 +36,8 @@ mod secrets;
 #[path = "../support/reductstore.rs"]
 mod server;
 mod storra;
+mod thousand;
 mod traces;
+mod two_hosts;
 #[path = "../support/webdav.rs"]
 mod webdav_server;

@@ -5,6 +5,29 @@ use crate::sandbox::{Sandbox, Who};
 use crate::webdav_server::{DavServer, PASSWORD, USER};
 use crate::{s3_server, webdav_server};
 
+/// The server as the remote `store`, with one more line.
+pub fn configure_webdav(person: &Sandbox, server: &DavServer, more: &str) {
+    let file = person.file("work/password", PASSWORD, 0o600);
+    person.configure(&format!(
+        "[remotes.store]\nprovider = \"webdav\"\nendpoint = \"{}\"\n{more}\n\
+         [remotes.store.auth]\nmethod = \"basic\"\nusername = \"{USER}\"\npassword = {{ file = \"{}\" }}\n",
+        server.endpoint(),
+        file.display()
+    ));
+}
+
+/// The bucket as the remote `store`, with one more line.
+pub fn configure_s3(person: &Sandbox, server: &S3Server, more: &str) {
+    let file = person.file("work/secret", SECRET_KEY, 0o600);
+    person.configure(&format!(
+        "[remotes.store]\nprovider = \"s3\"\nendpoint = \"{}\"\nbucket = \"{BUCKET}\"\n{more}\n\
+         [remotes.store.auth]\nmethod = \"static\"\naccess_key_id = \"{KEY_ID}\"\n\
+         secret_access_key = {{ file = \"{}\" }}\n",
+        server.endpoint(),
+        file.display()
+    ));
+}
+
 /// Copies a tree in, compares, works on it, unmounts, mounts again and compares what comes out.
 fn a_tree_in_and_out(person: &Sandbox) {
     let made = "mkdir -p tree/deep/er tree/empty && printf 'some text\\n' > 'tree/with space' && : > tree/nothing && \
@@ -46,14 +69,8 @@ fn webdav(software: webdav_server::Software) {
     for who in Who::everybody() {
         let server = DavServer::start(software);
         let person = Sandbox::new(who);
-        let file = person.file("work/password", PASSWORD, 0o600);
         std::fs::create_dir(server.data().join("a folder")).unwrap();
-        person.configure(&format!(
-            "[remotes.store]\nprovider = \"webdav\"\nendpoint = \"{}\"\nroot = \"a folder\"\n\
-             [remotes.store.auth]\nmethod = \"basic\"\nusername = \"{USER}\"\npassword = {{ file = \"{}\" }}\n",
-            server.endpoint(),
-            file.display()
-        ));
+        configure_webdav(&person, &server, "root = \"a folder\"");
         a_tree_in_and_out(&person);
         assert_eq!(std::fs::read_dir(server.data().join("a folder")).unwrap().count(), 0);
     }
@@ -75,14 +92,7 @@ fn a_tree_in_a_bucket() {
         let server = S3Server::start(s3_server::Software::Moto);
         tokio::runtime::Runtime::new().unwrap().block_on(server.make_bucket());
         let person = Sandbox::new(who);
-        let file = person.file("work/secret", SECRET_KEY, 0o600);
-        person.configure(&format!(
-            "[remotes.store]\nprovider = \"s3\"\nendpoint = \"{}\"\nbucket = \"{BUCKET}\"\nprefix = \"a/b\"\n\
-             [remotes.store.auth]\nmethod = \"static\"\naccess_key_id = \"{KEY_ID}\"\n\
-             secret_access_key = {{ file = \"{}\" }}\n",
-            server.endpoint(),
-            file.display()
-        ));
+        configure_s3(&person, &server, "prefix = \"a/b\"");
         a_tree_in_and_out(&person);
     }
 }

@@ -40,11 +40,11 @@ pub async fn client_with(
             .collect(),
         rights_override,
     };
-    Cludz::new(Arc::new(api(endpoint, token).await), settings)
+    Cludz::new(Arc::new(api(endpoint, token, impatient()).await), settings)
 }
 
 /// Patient enough to retry, without making a test wait: pauses are as good as none.
-fn settings() -> TransportSettings {
+pub fn impatient() -> TransportSettings {
     TransportSettings {
         stall: Duration::from_secs(30),
         retry: RetryPolicy {
@@ -55,7 +55,7 @@ fn settings() -> TransportSettings {
     }
 }
 
-async fn api(endpoint: Url, token: Token) -> Api {
+pub async fn api(endpoint: Url, token: Token, transport: TransportSettings) -> Api {
     let authenticator: Arc<dyn Authenticator> = match token {
         Token::None => Arc::new(Anonymous),
         Token::Header(text) => {
@@ -64,11 +64,10 @@ async fn api(endpoint: Url, token: Token) -> Api {
         }
         Token::Query(text) => static_token(text, TokenPlacement::Query(Cludz::TOKEN_QUERY)).await,
     };
-    let transport = Transport::new(settings()).unwrap();
     Api::new(
         endpoint,
         PlainHttp::LoopbackOnly,
-        transport,
+        Transport::new(transport).unwrap(),
         authenticator,
         Cludz::dialect(),
     )

@@ -95,6 +95,16 @@ pub fn index() -> Arc<PathIndex> {
 
 /// A client with one token that was got with this key, and never another.
 pub async fn client(running: &Running, key: &SecretString, index: Arc<PathIndex>, settings: Settings) -> Dstor {
+    client_with(running, key, index, settings, transport()).await
+}
+
+pub async fn client_with(
+    running: &Running,
+    key: &SecretString,
+    index: Arc<PathIndex>,
+    settings: Settings,
+    transport: Transport,
+) -> Dstor {
     let exchange = temp_tokens(running, Network::Production, with_key(None));
     let granted = exchange.exchange(None, &given(key)).await.unwrap();
     let source = SecretSource::Env(VARIABLE.into());
@@ -103,7 +113,7 @@ pub async fn client(running: &Running, key: &SecretString, index: Arc<PathIndex>
     let api = Api::new(
         running.url(),
         PlainHttp::LoopbackOnly,
-        transport(),
+        transport,
         authenticator,
         Dstor::dialect(),
     );

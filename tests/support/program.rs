@@ -68,12 +68,21 @@ impl Server {
 
 /// Patient with a busy machine, and quick to give up on what is tried again.
 pub fn transport() -> Transport {
+    transport_with(Duration::from_millis(200), Duration::from_millis(4))
+}
+
+/// Waits for the locks of others.
+pub fn patient_transport() -> Transport {
+    transport_with(Duration::from_secs(20), Duration::from_millis(50))
+}
+
+fn transport_with(budget: Duration, max_pause: Duration) -> Transport {
     Transport::new(TransportSettings {
         stall: Duration::from_secs(30),
         retry: RetryPolicy {
-            budget: Duration::from_millis(200),
+            budget,
             first_pause: Duration::from_millis(1),
-            max_pause: Duration::from_millis(4),
+            max_pause,
         },
     })
     .unwrap()
@@ -111,7 +120,8 @@ impl Program {
         let _ = self.child.wait();
     }
 
-    fn start(log: &Path, mut command: Command, port: u16) -> Option<Self> {
+    /// Starts a command and waits until it listens at its port; `None` when it ends before.
+    pub fn start(log: &Path, mut command: Command, port: u16) -> Option<Self> {
         let file = std::fs::File::create(log).expect("the server's log");
         let child = command
             .stdin(Stdio::null())
@@ -134,6 +144,11 @@ impl Program {
             std::thread::sleep(Duration::from_millis(10));
         }
         None
+    }
+
+    /// Ends it as a power cut would (SIGKILL), and waits until it is gone.
+    pub fn kill(self) {
+        drop(self);
     }
 
     /// What it printed.

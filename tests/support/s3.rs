@@ -16,7 +16,7 @@ use keymount::api::{Api, PlainHttp};
 use keymount::auth::{Authenticator, GivenSecrets, SecretSource};
 use keymount::model::Name;
 use keymount::provider::registry::{KeyId, S3Auth, StaticKey};
-use keymount::provider::s3::{AccessKeys, S3, Settings};
+use keymount::provider::s3::{AccessKeys, Lease, S3, Settings};
 
 use super::program::{Server, installed, transport};
 
@@ -92,18 +92,32 @@ pub fn given(secret: &str) -> GivenSecrets {
 }
 
 pub async fn key(given: GivenSecrets) -> Arc<AccessKeys> {
+    key_of(KEY_ID, given).await
+}
+
+pub async fn key_of(id: &str, given: GivenSecrets) -> Arc<AccessKeys> {
     let auth = S3Auth::Static(Box::new(StaticKey {
-        access_key_id: KeyId::Text(KEY_ID.into()),
+        access_key_id: KeyId::Text(id.into()),
         secret_access_key: SecretSource::Env("SECRET".into()),
         session_token: None,
     }));
-    Arc::new(AccessKeys::open(auth, given).await.unwrap())
+    Arc::new(AccessKeys::open(auth, given, transport()).await.unwrap())
 }
 
 /// A client of what is below one directory of the bucket, as a mount would build it.
 pub fn client(server: &S3Server, directory: &str, keys: Arc<AccessKeys>) -> S3 {
+    client_at(&server.endpoint(), REGION, directory, keys)
+}
+
+/// As `client`, of another server with a bucket of the same name.
+pub fn client_at(endpoint: &str, region: &str, directory: &str, keys: Arc<AccessKeys>) -> S3 {
+    leasing(endpoint, region, directory, keys, Lease::default())
+}
+
+/// As `client_at`, with locks that are over sooner.
+pub fn leasing(endpoint: &str, region: &str, directory: &str, keys: Arc<AccessKeys>, lease: Lease) -> S3 {
     let api = Api::new(
-        server.endpoint().parse().unwrap(),
+        endpoint.parse().unwrap(),
         PlainHttp::LoopbackOnly,
         transport(),
         Arc::clone(&keys) as Arc<dyn Authenticator>,
@@ -111,9 +125,10 @@ pub fn client(server: &S3Server, directory: &str, keys: Arc<AccessKeys>) -> S3 {
     );
     let settings = Settings {
         bucket: BUCKET.into(),
-        region: REGION.into(),
+        region: region.into(),
         path: vec![Name::new(directory).unwrap()],
         rights_override: None,
+        lease,
     };
     S3::new(Arc::new(api.unwrap()), Some(keys), settings).unwrap()
 }

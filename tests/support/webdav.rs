@@ -18,7 +18,7 @@ use keymount::auth::{Authenticator, GivenSecrets, SecretSource, StaticToken, Tok
 use keymount::model::Name;
 use keymount::provider::webdav::{Settings, Webdav};
 
-use super::program::{Server, installed, transport};
+use super::program::{Server, installed, patient_transport};
 
 pub const USER: &str = "us er";
 /// With a colon, which ends a user's name but not a password.
@@ -125,7 +125,7 @@ pub fn client(server: &DavServer, folder: &str, password: Arc<StaticToken>) -> W
     let api = Api::new(
         server.endpoint().parse().unwrap(),
         PlainHttp::LoopbackOnly,
-        transport(),
+        patient_transport(),
         password as Arc<dyn Authenticator>,
         Webdav::dialect(),
     );

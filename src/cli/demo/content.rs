@@ -15,6 +15,7 @@ use crate::emulator::cludz::{CludzStore, Drive, Grant, Sharing, StoreError as Dr
 use crate::emulator::dstor::{Assumptions, DstorStore, Network as DstorNetwork};
 use crate::emulator::reductstore::{Options, Permissions, ReductStore, StoredRecord};
 use crate::emulator::storra::StorraStore;
+use crate::provider::dstor::Endpoints;
 use crate::provider::registry::{
     CloudSyncAuth, CloudSyncSpec, CludzAuth, CludzSpec, DstorAuth, DstorSpec, Network, OnUnlink, ProviderSpec,
     RecordNames, ReductstoreAuth, ReductstoreSpec, RemotePath, StorraSpec, TokenSending,
@@ -227,7 +228,7 @@ impl Exhibition {
             ProviderSpec::Dstor(DstorSpec {
                 network: Network::Testnet,
                 on_unlink: OnUnlink::Forget,
-                endpoints: Box::default(),
+                endpoints: Endpoints::default(),
                 index: None,
                 shared: None,
                 auth: DstorAuth::TempToken {

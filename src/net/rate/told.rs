@@ -14,7 +14,7 @@ const SCARCE: u32 = 10;
 /// The longest pause for that: a command that asks a few times more is slower, but doesn't stop.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// No window is longer than this, whatever clocks say.
-const LONGEST_WINDOW: Duration = Duration::from_secs(3600);
+pub(super) const LONGEST_WINDOW: Duration = Duration::from_secs(3600);
 /// Times are told in whole seconds: ends that are no further apart than this are the same one.
 const SAME: Duration = Duration::from_secs(2);
 

@@ -14,7 +14,7 @@ use tracing::debug;
 
 use super::key::Key;
 use super::names::{ROOT, join};
-use super::places::Places;
+use super::places::{Places, Use};
 use super::rights::Access;
 use super::wire::{ApiKey, Envelope, Item, Me, Page, StoredVersion, Workspace};
 use crate::api::Api;
@@ -158,6 +158,10 @@ impl Client {
     /// # Errors
     /// `NotFound`; `NotADirectory` for a file; `Unsupported` where only workspaces are.
     pub(super) async fn folder(&self, key: &Key) -> Result<Folder> {
+        self.folder_for(key, Use::Change).await
+    }
+
+    async fn folder_for(&self, key: &Key, wanted_for: Use) -> Result<Folder> {
         let (workspace, id) = match key {
             Key::Account => return Err(Error::unsupported("beside workspaces there is nothing")),
             Key::Workspace(workspace) => {
@@ -169,7 +173,7 @@ impl Client {
             }
             Key::Item { workspace, id } => (workspace, id),
         };
-        match self.places.path(id) {
+        match self.places.path(id, wanted_for) {
             Some(path) => Ok(Folder {
                 workspace: workspace.clone(),
                 path,
@@ -266,7 +270,7 @@ impl Client {
     /// # Errors
     /// `NotFound`, `NotADirectory`.
     pub(super) async fn children(&self, key: &Key) -> Result<Vec<Item>> {
-        let folder = self.folder(key).await?;
+        let folder = self.folder_for(key, Use::Listing).await?;
         let listed = self.items(&folder.workspace, &folder.path).await;
         match (&listed, key, folder.certainty) {
             (Ok(items), Key::Item { workspace, id }, Certainty::Remembered) if items.is_empty() => {
@@ -296,7 +300,7 @@ impl Client {
     /// # Errors
     /// `NotFound`.
     pub(super) async fn child(&self, key: &Key, name: &str) -> Result<Item> {
-        let folder = self.folder(key).await?;
+        let folder = self.folder_for(key, Use::Listing).await?;
         let mut found = self.find(&folder.workspace, &folder.path, name).await;
         if let (Key::Item { workspace, id }, Certainty::Remembered) = (key, folder.certainty) {
             let doubtful = match &found {

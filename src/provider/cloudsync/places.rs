@@ -6,9 +6,25 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-/// How long a folder is taken to be where it was seen: one walk through a tree, and far less than anybody's listing is
-/// believed. Every folder would cost a request of its own without.
-const BELIEVED: Duration = Duration::from_secs(2);
+/// What a folder's place is wanted for, and so how long it is taken to be where it was seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Use {
+    /// Something is put there: a moved folder must not come into being again at its former path.
+    Change,
+    /// What is in it is shown. Whoever comes by a path has just looked the folder up; without this a walk that takes
+    /// longer than a moment costs two requests for each folder.
+    Listing,
+}
+
+impl Use {
+    fn believed(self) -> Duration {
+        match self {
+            Self::Change => Duration::from_secs(2),
+            Self::Listing => Duration::from_secs(60),
+        }
+    }
+}
+
 /// How many are remembered at once.
 const MOST: usize = 4096;
 
@@ -25,7 +41,7 @@ impl Places {
     pub(super) fn saw(&self, id: &str, path: &str) {
         let mut seen = self.0.lock();
         if seen.len() >= MOST {
-            seen.retain(|_, seen| seen.at.elapsed() < BELIEVED);
+            seen.retain(|_, seen| seen.at.elapsed() < Use::Listing.believed());
             if seen.len() >= MOST {
                 return;
             }
@@ -37,9 +53,9 @@ impl Places {
         seen.insert(id.to_owned(), now);
     }
 
-    pub(super) fn path(&self, id: &str) -> Option<String> {
+    pub(super) fn path(&self, id: &str, wanted_for: Use) -> Option<String> {
         let seen = self.0.lock();
-        let seen = seen.get(id).filter(|seen| seen.at.elapsed() < BELIEVED)?;
+        let seen = seen.get(id).filter(|seen| seen.at.elapsed() < wanted_for.believed())?;
         Some(seen.path.clone())
     }
 
@@ -54,15 +70,18 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_place_is_believed_for_a_moment() {
+    async fn a_place_is_believed_longer_for_a_look_than_for_a_change() {
         let places = Places::default();
         places.saw("folder_1", "/a");
-        tokio::time::advance(BELIEVED / 2).await;
-        assert_eq!(places.path("folder_1").as_deref(), Some("/a"));
-        tokio::time::advance(BELIEVED).await;
-        assert_eq!(places.path("folder_1"), None);
+        tokio::time::advance(Use::Change.believed() / 2).await;
+        assert_eq!(places.path("folder_1", Use::Change).as_deref(), Some("/a"));
+        tokio::time::advance(Use::Change.believed()).await;
+        assert_eq!(places.path("folder_1", Use::Change), None);
+        assert_eq!(places.path("folder_1", Use::Listing).as_deref(), Some("/a"));
+        tokio::time::advance(Use::Listing.believed()).await;
+        assert_eq!(places.path("folder_1", Use::Listing), None);
         places.saw("folder_1", "/b");
         places.forget_all();
-        assert_eq!(places.path("folder_1"), None);
+        assert_eq!(places.path("folder_1", Use::Listing), None);
     }
 }

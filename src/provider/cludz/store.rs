@@ -159,6 +159,7 @@ pub(super) async fn replace(client: &Client, folder: &str, old: &Entry, upload: 
     }
     let fresh = temporary(Temporary::New, &old.name)?;
     let fresh_path = join(folder, fresh.as_str());
+    let _passing = client.passing(&fresh_path);
     let staged = match store(client, folder, &fresh, upload).await {
         Ok(staged) => staged,
         Err(error) => {
@@ -228,6 +229,7 @@ pub(super) async fn swap_in(
     let target = join(folder, name.as_str());
     let aside = temporary(Temporary::Old, name).map_err(Swap::Restored)?;
     let aside_path = join(folder, aside.as_str());
+    let _passing = client.passing(&aside_path);
     client
         .put_name(&target, &aside, Evidence::NewExists)
         .await

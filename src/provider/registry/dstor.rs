@@ -79,7 +79,7 @@ pub struct DstorSpec {
     pub network: Network,
     pub on_unlink: OnUnlink,
     /// What only dStor's customers know how to call.
-    pub endpoints: Box<Endpoints>,
+    pub endpoints: Endpoints,
     /// A list of contents that were stored elsewhere, to take into the tree.
     pub index: Option<PathBuf>,
     /// Where the tree is shared with other machines.
@@ -184,7 +184,7 @@ impl DstorSpec {
             Some(api_key) => Ok(Self {
                 network: Network::Production,
                 on_unlink: OnUnlink::default(),
-                endpoints: Box::default(),
+                endpoints: Endpoints::default(),
                 index: None,
                 shared: None,
                 auth: DstorAuth::TempToken {

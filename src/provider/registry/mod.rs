@@ -65,6 +65,7 @@ pub fn token_variables() -> impl Iterator<Item = &'static str> {
 /// What a remote is at its provider.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "provider", rename_all = "lowercase")]
+#[expect(clippy::large_enum_variant, reason = "there is one for each remote")]
 pub enum ProviderSpec {
     Cludz(CludzSpec),
     CloudSync(CloudSyncSpec),

@@ -1,15 +1,19 @@
 //! Changes of several requests: look, change under a condition, look at what came of it.
 //!
-//! Services that know no conditions say so (501) or ignore them, so the name or the version is looked at right before
-//! as well. What somebody else does between the two is then not seen; services that know conditions see it.
+//! Where the service doesn't mind conditions (`apart`), a change is made under a lock, and what it depends on is looked at
+//! under that lock. Services that know no conditions at all say so (501); they are asked without from then on.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::SystemTime;
 
 use parking_lot::Mutex;
+use tokio::sync::OnceCell;
 
-use super::store::{Condition, Object, Store, check_name, folder_of};
-use crate::model::{Entry, Error, ErrorKind, Name, ObjectId, ObjectKey, Result};
+use super::apart::{Apart, find_out};
+use super::lock::{Lease, Lock, OWN, is_left};
+use super::store::{Condition, Object, PART, Store, check_name, folder_of};
+use crate::model::{Entry, Error, ErrorKind, Name, ObjectId, ObjectKey, Result, Version};
 use crate::provider::{Content, Target};
 
 /// Directories that are remembered to have a marker.
@@ -20,6 +24,9 @@ pub(super) struct Changes {
     pub(super) store: Store,
     /// The directory that is there also when nothing is in it.
     root: String,
+    /// Found out by the first change.
+    apart: OnceCell<Apart>,
+    lease: Lease,
     /// Set once the service said that it knows no conditions.
     without_conditions: AtomicBool,
     /// Directories that stay when what is in them goes.
@@ -27,27 +34,55 @@ pub(super) struct Changes {
 }
 
 impl Changes {
-    pub(super) fn new(store: Store, root: String) -> Self {
+    pub(super) fn new(store: Store, root: String, lease: Lease) -> Self {
         Self {
             store,
             root,
+            apart: OnceCell::new(),
+            lease,
             without_conditions: AtomicBool::new(false),
             marked: Mutex::default(),
         }
     }
 
-    fn conditions<'a>(&self, wanted: Condition<'a>) -> Condition<'a> {
-        if self.without_conditions.load(Ordering::Relaxed) {
-            Condition::Unchecked
-        } else {
-            wanted
+    /// Found out beside the first key that is changed: the rights hold there.
+    async fn apart(&self, key: &str) -> Result<Apart> {
+        let found = self.apart.get_or_try_init(|| find_out(&self.store, folder_of(key)));
+        found.await.copied()
+    }
+
+    /// Changes something under a condition, and once more without it where the service says that it knows none.
+    async fn conditionally<'a, T, F>(&self, wanted: Condition<'a>, change: impl Fn(Condition<'a>) -> F) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        let known = !self.without_conditions.load(Ordering::Relaxed);
+        match change(if known { wanted } else { Condition::Unchecked }).await {
+            Err(error) if known && error.kind() == ErrorKind::Unsupported => {
+                self.without_conditions.store(true, Ordering::Relaxed);
+                change(Condition::Unchecked).await
+            }
+            other => other,
         }
     }
 
-    /// Whether a change is to be made again, without a condition.
-    fn knows_none(&self, changed: &Result<()>) -> bool {
-        matches!(changed, Err(error) if error.kind() == ErrorKind::Unsupported)
-            && !self.without_conditions.swap(true, Ordering::Relaxed)
+    /// Looks at a key and changes it, while nobody else does where locks keep them apart.
+    async fn alone<T>(&self, key: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
+        match self.lock(key).await? {
+            None => work.await,
+            Some(lock) => {
+                let done = lock.keeping(&self.store, work).await;
+                lock.give_back(&self.store).await;
+                done
+            }
+        }
+    }
+
+    async fn lock(&self, key: &str) -> Result<Option<Lock>> {
+        match self.apart(key).await? {
+            Apart::Conditions => Ok(None),
+            Apart::Locks => Lock::take(&self.store, key, self.lease).await.map(Some),
+        }
     }
 
     /// # Errors
@@ -69,98 +104,175 @@ impl Changes {
     }
 
     /// # Errors
-    /// `AlreadyExists`, `Changed`, `NotFound` when the directory is missing, `BadData`.
+    /// `AlreadyExists`, `Changed`, `NotFound` when the directory is missing, `BadData`, `Busy`.
     pub(super) async fn upload(&self, target: &Target, content: &Content) -> Result<Entry> {
-        let (parent, name) = (target.parent().as_str(), target.name());
-        let key = format!("{parent}{name}");
+        let name = target.name();
+        let key = format!("{}{name}", target.parent().as_str());
         let wanted = match target {
-            Target::New { .. } => {
-                self.free(parent, name).await?;
-                Condition::Free
-            }
-            Target::Replace { entry, .. } => {
-                match found(self.store.object(&key).await)? {
-                    Some(now) if now.version == entry.version => {}
-                    _ => return Err(changed(name)),
-                }
-                Condition::Version(&entry.version)
-            }
+            Target::New { .. } => Condition::Free,
+            Target::Replace { entry, .. } => Condition::Version(&entry.version),
         };
-        let mut stored = self.store.put(&key, content, self.conditions(wanted)).await.map(drop);
-        if self.knows_none(&stored) {
-            stored = self.store.put(&key, content, Condition::Unchecked).await.map(drop);
+        if matches!(target, Target::New { .. }) {
+            // Before there is a lock in the directory, which would make one.
+            self.room(target.parent().as_str(), name).await?;
         }
-        match stored {
-            Ok(()) => {}
+        // Nobody sends a long file for nothing. Under a lock it is looked at again.
+        if self.apart(&key).await? == Apart::Conditions || content.len() > PART {
+            self.may_store(target).await?;
+        }
+        let enter = async || -> Result<Option<Lock>> {
+            let Some(lock) = self.lock(&key).await? else {
+                return Ok(None);
+            };
+            if let Err(error) = lock.keeping(&self.store, self.may_store(target)).await {
+                lock.give_back(&self.store).await;
+                return Err(error);
+            }
+            Ok(Some(lock))
+        };
+        let stored = self.conditionally(wanted, |condition| self.store.put(&key, content, condition, &enter));
+        let version = match stored.await {
+            Ok(version) => version,
             Err(error) if error.kind() == ErrorKind::Changed => {
                 return Err(match target {
                     Target::New { .. } => exists(name),
                     Target::Replace { .. } => changed(name),
                 });
             }
-            Err(error) if is_ambiguous(&error) && self.holds(&key, content).await => {}
+            Err(error) if is_ambiguous(&error) && self.holds(&key, content).await => None,
             Err(error) => return Err(error),
-        }
-        let object = self.store.object(&key).await?;
-        if object.size != content.len() {
-            return Err(Error::bad_data(format!(
-                "write to the bucket: {} bytes were sent and the service has {}",
-                content.len(),
-                object.size
-            )));
-        }
-        Ok(self.store.file(&key, name, &object))
+        };
+        self.stored(&key, name, content.len(), version).await
     }
 
-    /// Whether a name is free in a directory that exists.
-    async fn free(&self, parent: &str, name: &Name) -> Result<()> {
+    /// The entry of what was just stored, also when somebody else has replaced it since.
+    async fn stored(&self, key: &str, name: &Name, size: u64, version: Option<Version>) -> Result<Entry> {
+        let object = self.store.object(key).await;
+        match (object, version) {
+            (Ok(object), Some(version)) if object.version != version => Ok(self.ours(key, name, size, version)),
+            (Err(error), Some(version)) if error.kind() == ErrorKind::NotFound => {
+                Ok(self.ours(key, name, size, version))
+            }
+            (Ok(object), _) if object.size != size => Err(Error::bad_data(format!(
+                "write to the bucket: {size} bytes were sent and the service has {}",
+                object.size
+            ))),
+            (Ok(object), _) => Ok(self.store.file(key, name, &object)),
+            (Err(error), _) => Err(error),
+        }
+    }
+
+    /// What was stored, as far as it is known without looking.
+    fn ours(&self, key: &str, name: &Name, size: u64, version: Version) -> Entry {
+        let object = Object {
+            size,
+            version,
+            modified: SystemTime::now(),
+        };
+        self.store.file(key, name, &object)
+    }
+
+    /// Whether what an upload takes for granted is so.
+    async fn may_store(&self, target: &Target) -> Result<()> {
+        let (parent, name) = (target.parent().as_str(), target.name());
+        match target {
+            Target::New { .. } => self.free(parent, name).await,
+            Target::Replace { entry, .. } => match found(self.store.object(&format!("{parent}{name}")).await)? {
+                Some(now) if now.version == entry.version => Ok(()),
+                _ => Err(changed(name)),
+            },
+        }
+    }
+
+    /// Whether there is a directory that such a name can be in.
+    async fn room(&self, parent: &str, name: &Name) -> Result<()> {
         check_name(parent, name.as_str())?;
+        if parent == self.root || self.store.any_below(parent).await? {
+            return Ok(());
+        }
+        Err(Error::not_found(format_args!("the directory {parent:?}")))
+    }
+
+    async fn free(&self, parent: &str, name: &Name) -> Result<()> {
         match self.lookup(parent, name).await {
             Ok(_) => Err(exists(name)),
             Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
-            Err(_) if parent == self.root || self.store.any_below(parent).await? => Ok(()),
-            Err(_) => Err(Error::not_found(format_args!("the directory {parent:?}"))),
+            Err(_) => Ok(()),
         }
     }
 
     /// # Errors
     /// `AlreadyExists`, `NotFound` when the directory above is missing.
     pub(super) async fn make_directory(&self, parent: &str, name: &Name) -> Result<Entry> {
-        self.free(parent, name).await?;
         let key = format!("{parent}{name}/");
-        self.store.mark(&key).await?;
-        Ok(self.store.directory(&key, name))
+        self.room(parent, name).await?;
+        self.alone(&key, async {
+            self.free(parent, name).await?;
+            self.store.mark(&key).await?;
+            Ok(self.store.directory(&key, name))
+        })
+        .await
     }
 
     /// # Errors
-    /// `NotFound`.
+    /// `NotFound`, `Changed` when it is another version than the entry's.
     pub(super) async fn remove_file(&self, entry: &Entry) -> Result<()> {
         let key = entry.key.as_str();
-        self.store.object(key).await?;
-        self.keep(folder_of(key)).await;
-        self.store.delete(key).await
+        self.alone(key, async {
+            if self.store.object(key).await?.version != entry.version {
+                return Err(changed(&entry.name));
+            }
+            self.keep(folder_of(key)).await;
+            self.delete(key, &entry.version).await
+        })
+        .await
+    }
+
+    async fn delete(&self, key: &str, version: &Version) -> Result<()> {
+        let condition = Condition::Version(version);
+        self.conditionally(condition, |condition| self.store.delete(key, condition))
+            .await
     }
 
     /// What somebody else puts into it between the two requests stays, and so does the directory.
     ///
     /// # Errors
-    /// `NotFound`, `NotEmpty`.
+    /// `NotFound`, `NotEmpty`, `Busy`.
     pub(super) async fn remove_directory(&self, entry: &Entry) -> Result<()> {
         let key = entry.key.as_str();
         if !self.store.children(key).await?.is_empty() {
             return Err(not_empty(&entry.name));
         }
+        if self.apart(key).await? == Apart::Locks {
+            self.sweep(key, &entry.name).await?;
+        }
         self.keep(folder_of(key)).await;
         self.marked.lock().remove(key);
-        self.store.delete(key).await?;
+        self.store.delete(key, Condition::Unchecked).await?;
         self.store.rights.forget(key);
+        Ok(())
+    }
+
+    /// Takes away what keeps a directory there though nothing is shown in it: locks of mounts that are gone.
+    async fn sweep(&self, directory: &str, name: &Name) -> Result<()> {
+        // By this machine's clock, which need not be the service's.
+        let lease = Lease {
+            over: self.lease.over * 10,
+        };
+        for (object, stored) in self.store.marks(&format!("{directory}{OWN}")).await? {
+            if !is_left(stored, SystemTime::now(), lease) {
+                let message = format!("something in {:?} is being changed", name.as_str());
+                return Err(Error::new(ErrorKind::Busy, message));
+            }
+            self.store.delete_mark(&object).await?;
+        }
         Ok(())
     }
 
     /// Copies and removes: S3 knows no renaming. Until the new name holds the file, the old one does.
     ///
     /// # Errors
-    /// `NotFound`, `AlreadyExists`, `IsADirectory`.
+    /// `NotFound`, `AlreadyExists`, `IsADirectory`, `Busy`.
     pub(super) async fn rename(
         &self,
         entry: &Entry,
@@ -170,6 +282,17 @@ impl Changes {
     ) -> Result<Entry> {
         let (from, to) = (entry.key.as_str(), format!("{parent}{name}"));
         check_name(parent, name.as_str())?;
+        // In one order, so that nobody waits in a circle.
+        let (first, second) = if from < to.as_str() {
+            (from, to.as_str())
+        } else {
+            (to.as_str(), from)
+        };
+        self.alone(first, self.alone(second, self.carry(from, &to, parent, name, replaced)))
+            .await
+    }
+
+    async fn carry(&self, from: &str, to: &str, parent: &str, name: &Name, replaced: Option<&Entry>) -> Result<Entry> {
         let source = self.store.object(from).await?;
         let there = match self.lookup(parent, name).await {
             Ok(there) => Some(there),
@@ -187,23 +310,19 @@ impl Changes {
             }
             (Some(_), _) => return Err(exists(name)),
         };
-        let mut copied = self.store.copy(from, &to, self.conditions(wanted)).await;
-        if self.knows_none(&copied) {
-            copied = self.store.copy(from, &to, Condition::Unchecked).await;
-        }
-        if let Err(error) = copied {
-            return Err(match error.kind() {
-                ErrorKind::Changed => exists(name),
-                _ => error,
-            });
-        }
-        let object = self.store.object(&to).await?;
-        if object.size != source.size {
-            return Err(Error::bad_data("rename it: the copy has another length"));
-        }
+        let copied = self.conditionally(wanted, |condition| self.store.copy(from, to, condition));
+        let version = copied.await.map_err(|error| match error.kind() {
+            ErrorKind::Changed => exists(name),
+            _ => error,
+        })?;
+        let entry = self.stored(to, name, source.size, version).await?;
         self.keep(folder_of(from)).await;
-        self.store.delete(from).await?;
-        Ok(self.store.file(&to, name, &object))
+        match self.delete(from, &source.version).await {
+            // Somebody gave the old name new content since: that is a file of its own.
+            Err(error) if error.kind() == ErrorKind::Changed => {}
+            deleted => deleted?,
+        }
+        Ok(entry)
     }
 
     /// Makes sure that a directory stays when nothing is left in it. One that can't be marked is gone then, as others

@@ -2,7 +2,8 @@
 //!
 //! * An `ObjectKey` is the object's key for a file, and the prefix with its slash for a directory.
 //! * A file's `Version` is its entity tag.
-//! * A change is conditional (`If-Match`, `If-None-Match`) and looked at before, for services that don't know conditions.
+//! * A change is conditional (`If-Match`, `If-None-Match`) where the service minds that, which is tried; elsewhere mounts
+//!   keep each other apart by locks, which are small objects beside what is changed.
 //! * A file is renamed by a copy inside the service; directories aren't (`CrossDevice`), for that is a copy of everything.
 //! * Rights aren't told: all are assumed (without a key to read), and refusals correct that until the next probe.
 //! * Labels aren't kept: changing an object's metadata is a copy of the object.
@@ -10,9 +11,13 @@
 //! opendal signs requests, cuts uploads into parts and reads S3's XML. Sending, retries, deadlines and the meaning of
 //! statuses are keymount's own, below it.
 
+mod apart;
+mod chain;
 mod change;
 mod errors;
+mod ghosts;
 mod keys;
+mod lock;
 mod register;
 mod store;
 mod wire;
@@ -23,18 +28,20 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 pub use self::keys::AccessKeys;
+pub use self::lock::Lease;
 
 use self::change::Changes;
 use self::register::S3Register;
 use self::store::Store;
 use super::keys::KeyInfo;
 use super::register::Register;
+use super::unbroken::unbroken;
 use super::{
     ByteStream, Capabilities, ChangeFeed, Content, Extras, LabelChanges, LabelSupport, NamedBy, Place, Provider, Reads,
     Target,
 };
 use crate::api::Api;
-use crate::model::{Entry, Error, ErrorKind, Kind, Name, ObjectId, ObjectKey, Progress, Result, Rights, Usage};
+use crate::model::{Entry, Error, ErrorKind, Kind, Name, ObjectId, ObjectKey, Result, Rights, Usage};
 use crate::net::Dialect;
 
 /// In bytes: 5 TiB, Amazon's limit until it was raised and still that of most services like it.
@@ -49,6 +56,8 @@ pub struct Settings {
     pub path: Vec<Name>,
     /// What is assumed instead of all rights. Refusals still lower it until the next probe.
     pub rights_override: Option<Rights>,
+    /// How long locks are good for where they are needed.
+    pub lease: Lease,
 }
 
 /// A bucket.
@@ -74,7 +83,7 @@ impl S3 {
         let store = Store::new(api, &settings.bucket, &settings.region, keys, assumed);
         let root: String = settings.path.iter().map(|name| format!("{name}/")).collect();
         Ok(Self {
-            changes: Arc::new(Changes::new(store, root.clone())),
+            changes: Arc::new(Changes::new(store, root.clone(), settings.lease)),
             root_name: match settings.path.last() {
                 Some(name) => name.clone(),
                 None => Name::new(settings.bucket)?,
@@ -106,15 +115,6 @@ impl S3 {
 
     fn store(&self) -> &Store {
         &self.changes.store
-    }
-
-    /// Runs a change of several requests to its end even if the caller stops waiting in the middle.
-    async fn unbroken<T: Send + 'static>(work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
-        let progress = Progress::current();
-        match tokio::spawn(async move { progress.scope(work).await }).await {
-            Ok(result) => result,
-            Err(_) => Err(Error::internal("a change at the service was interrupted")),
-        }
     }
 }
 
@@ -203,7 +203,8 @@ impl Provider for S3 {
     }
 
     async fn create_directory(&self, parent: &ObjectKey, name: &Name) -> Result<Entry> {
-        self.changes.make_directory(parent.as_str(), name).await
+        let (changes, parent, name) = (Arc::clone(&self.changes), parent.clone(), name.clone());
+        unbroken(async move { changes.make_directory(parent.as_str(), &name).await }).await
     }
 
     async fn upload(&self, target: &Target, content: &Content) -> Result<Entry> {
@@ -212,11 +213,12 @@ impl Provider for S3 {
             return Err(Error::new(ErrorKind::TooLarge, message));
         }
         let (changes, target, content) = (Arc::clone(&self.changes), target.clone(), content.clone());
-        Self::unbroken(async move { changes.upload(&target, &content).await }).await
+        unbroken(async move { changes.upload(&target, &content).await }).await
     }
 
     async fn remove_file(&self, entry: &Entry) -> Result<()> {
-        self.changes.remove_file(entry).await
+        let (changes, entry) = (Arc::clone(&self.changes), entry.clone());
+        unbroken(async move { changes.remove_file(&entry).await }).await
     }
 
     async fn remove_directory(&self, entry: &Entry) -> Result<()> {
@@ -233,7 +235,7 @@ impl Provider for S3 {
         }
         let changes = Arc::clone(&self.changes);
         let (entry, to, replaced) = (entry.clone(), to.clone(), replaced.cloned());
-        Self::unbroken(async move {
+        unbroken(async move {
             changes
                 .rename(&entry, to.parent.as_str(), &to.name, replaced.as_ref())
                 .await

@@ -58,7 +58,12 @@ impl Register for S3Register {
     async fn write(&self, bytes: Bytes, over: Option<&Version>) -> Result<Version> {
         let condition = over.map_or(Condition::Free, Condition::Version);
         let content = Content::from_bytes(&bytes)?;
-        match self.changes.store.put(&self.key, &content, condition).await {
+        match self
+            .changes
+            .store
+            .put(&self.key, &content, condition, async || Ok(None))
+            .await
+        {
             Ok(Some(version)) => Ok(version),
             Ok(None) => version_of(self, &bytes).await,
             // What was to be replaced is gone.
@@ -73,6 +78,6 @@ impl Register for S3Register {
     }
 
     async fn remove(&self) -> Result<()> {
-        self.changes.store.delete(&self.key).await
+        self.changes.store.delete(&self.key, Condition::Unchecked).await
     }
 }

@@ -9,13 +9,15 @@ use std::time::{Duration, SystemTime};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use opendal::services::S3;
-use opendal::{HttpTransporter, Metadata, OperationContext, Operator};
+use opendal::{HttpTransporter, Metadata, OperationContext, Operator, Writer};
 use parking_lot::Mutex;
 use reqsign_core::ProvideCredentialChain;
 use tracing::debug;
 
 use super::errors;
+use super::ghosts::Ghosts;
 use super::keys::{AccessKeys, Asked};
+use super::lock::{Lock, OWN};
 use super::wire::{Wire, bytes_of};
 use crate::api::Api;
 use crate::auth::{AfterRejection, Authenticator, Generation};
@@ -26,7 +28,7 @@ use crate::provider::{ByteStream, Content};
 /// The version of every directory.
 const DIRECTORY_VERSION: &str = "directory";
 /// Bytes of an upload in memory, and of one of its parts: large enough to keep a connection busy.
-const PART: u64 = 8 << 20;
+pub(super) const PART: u64 = 8 << 20;
 /// Amazon S3 user guide, "Amazon S3 multipart upload limits": 10,000 parts; some room is left.
 const PARTS: u64 = 9_000;
 
@@ -41,6 +43,7 @@ pub(super) struct Store {
     /// Signs with the key of a generation.
     signing: Mutex<Option<(Generation, Operator)>>,
     pub(super) rights: LearnedRights,
+    ghosts: Ghosts,
 }
 
 /// One object, as far as a file needs it.
@@ -49,7 +52,7 @@ pub(super) struct Object {
     /// In bytes.
     pub(super) size: u64,
     pub(super) version: Version,
-    modified: SystemTime,
+    pub(super) modified: SystemTime,
 }
 
 /// Under which condition something is stored.
@@ -79,6 +82,7 @@ impl Store {
             keys,
             signing: Mutex::default(),
             rights: LearnedRights::new(assumed),
+            ghosts: Ghosts::default(),
         }
     }
 
@@ -119,6 +123,9 @@ impl Store {
     {
         let mut is_first = true;
         loop {
+            if let Some(keys) = &self.keys {
+                keys.ready().await?;
+            }
             let (operator, generation) = self.operator()?;
             let outcome = work(operator).await;
             let Some(keys) = &self.keys else { return outcome };
@@ -127,7 +134,6 @@ impl Store {
                     keys.accepted(generation);
                     return Ok(done);
                 }
-                Err(error) if keys.missing().is_some() => return Err(keys.missing().unwrap_or(error)),
                 Err(error)
                     if is_first
                         && error.kind() == ErrorKind::NeedsLogin
@@ -160,11 +166,36 @@ impl Store {
     pub(super) async fn any_below(&self, directory: &str) -> Result<bool> {
         let answer = self
             .ask(async |operator| {
-                let mut found = operator.lister_with(directory).limit(1).await.map_err(errors::ours)?;
-                Ok(found.try_next().await.map_err(errors::ours)?.is_some())
+                let listing = operator.lister_with(directory).recursive(true).limit(1);
+                let mut found = listing.await.map_err(errors::ours)?;
+                while let Some(entry) = found.try_next().await.map_err(errors::ours)? {
+                    if !self.is_ghost(&operator, entry.path()).await? {
+                        return Ok(true);
+                    }
+                }
+                Ok(false)
             })
             .await;
         self.rights.noting(directory, Action::Read, answer)
+    }
+
+    /// Whether a key is listed though it was removed.
+    async fn is_ghost(&self, operator: &Operator, key: &str) -> Result<bool> {
+        if !self.ghosts.may_be(key) {
+            return Ok(false);
+        }
+        // opendal looks at a marker by listing it, which would say the same again.
+        if key.ends_with('/') {
+            return Ok(true);
+        }
+        match operator.stat(key).await.map_err(errors::ours) {
+            Ok(_) => {
+                self.ghosts.is_there(key);
+                Ok(false)
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(true),
+            Err(error) => Err(error),
+        }
     }
 
     /// What is directly in a directory, files before directories of the same name; `None` for what is a directory.
@@ -178,6 +209,9 @@ impl Store {
                 let mut is_there = directory.is_empty();
                 let mut found = operator.lister(at(directory)).await.map_err(errors::ours)?;
                 while let Some(entry) = found.try_next().await.map_err(errors::ours)? {
+                    if self.is_ghost(&operator, entry.path()).await? {
+                        continue;
+                    }
                     is_there = true;
                     let Some(rest) = entry.path().strip_prefix(directory) else {
                         continue;
@@ -207,6 +241,13 @@ impl Store {
             })
             .await;
         let mut children = self.rights.noting(directory, Action::Read, answer)?;
+        for number in (0..children.len()).rev() {
+            let inner = format!("{directory}{}/", children[number].0);
+            // The last that was in it may be gone, and then it is gone itself.
+            if children[number].1.is_none() && self.ghosts.may_be_below(&inner) && !self.any_below(&inner).await? {
+                children.remove(number);
+            }
+        }
         // A key and keys below it may have one name: the file is shown.
         children.sort_by(|(one, described), (other, also)| (one, described.is_none()).cmp(&(other, also.is_none())));
         children.dedup_by(|later, earlier| later.0 == earlier.0);
@@ -264,39 +305,95 @@ impl Store {
         Ok(exactly(all.boxed(), len))
     }
 
-    /// Stores a whole file, in parts where it is long. Nothing is there until the last part is. Gives the version if
-    /// the service tells it.
+    /// Stores a whole file, in parts where it is long. Nothing is there until the last part is, and before that `enter`
+    /// says whether it may be, with the lock under which it is. Gives the version where the service tells it.
     ///
     /// # Errors
-    /// `Changed` when the condition doesn't hold, `Unsupported` when the service knows no conditions.
-    pub(super) async fn put(&self, key: &str, content: &Content, condition: Condition<'_>) -> Result<Option<Version>> {
+    /// `enter`'s, `Changed` when the condition doesn't hold, `Unsupported` when the service knows no conditions.
+    pub(super) async fn put<F>(
+        &self,
+        key: &str,
+        content: &Content,
+        condition: Condition<'_>,
+        enter: impl Fn() -> F,
+    ) -> Result<Option<Version>>
+    where
+        F: Future<Output = Result<Option<Lock>>>,
+    {
         let part = PART.max(content.len().div_ceil(PARTS));
         let answer = self
             .ask(async |operator| {
-                let writer = operator.writer_with(key).chunk(part as usize);
-                let mut writer = match condition {
-                    Condition::Free => writer.if_not_exists(true),
-                    Condition::Version(version) => writer.if_match(version.as_str()),
-                    Condition::Unchecked => writer,
-                }
-                .await
-                .map_err(errors::ours)?;
+                let mut writer = writer(&operator, key, part, condition).await?;
                 let sent = async {
                     let mut bytes = content.stream();
                     while let Some(chunk) = bytes.try_next().await? {
                         writer.write(chunk).await.map_err(errors::ours)?;
                     }
-                    writer.close().await.map_err(errors::ours)
+                    let lock = enter().await?;
+                    let closing = async { writer.close().await.map_err(errors::ours) };
+                    match lock {
+                        None => closing.await,
+                        Some(lock) => {
+                            let closed = lock.keeping(self, closing).await;
+                            lock.give_back(self).await;
+                            closed
+                        }
+                    }
                 }
                 .await;
                 if sent.is_err() {
                     // Parts that stay would be paid for.
                     let _ = writer.abort().await;
                 }
-                sent.map(|told| told.etag().map(version))
+                sent.map(|stored| stored.etag().map(version_of))
             })
             .await;
+        self.ghosts.is_there(key);
         self.rights.noting(folder_of(key), Action::Write, answer)
+    }
+
+    /// Stores a few bytes at once.
+    ///
+    /// # Errors
+    /// As `put`.
+    pub(super) async fn put_bytes(&self, key: &str, bytes: &'static [u8], condition: Condition<'_>) -> Result<()> {
+        let answer = self
+            .ask(async |operator| {
+                let mut writer = writer(&operator, key, PART, condition).await?;
+                writer.write(bytes).await.map_err(errors::ours)?;
+                writer.close().await.map(drop).map_err(errors::ours)
+            })
+            .await;
+        self.ghosts.is_there(key);
+        self.rights.noting(folder_of(key), Action::Write, answer)
+    }
+
+    /// Stores an empty object that is keymount's own.
+    pub(super) async fn put_mark(&self, key: &str) -> Result<()> {
+        self.put_bytes(key, b"", Condition::Unchecked).await
+    }
+
+    pub(super) async fn delete_mark(&self, key: &str) -> Result<()> {
+        self.delete(key, Condition::Unchecked).await
+    }
+
+    /// The objects in one directory that begin like this, with the time when they were stored, by the service's clock.
+    pub(super) async fn marks(&self, prefix: &str) -> Result<Vec<(String, SystemTime)>> {
+        let answer = self
+            .ask(async |operator| {
+                let mut marks = Vec::new();
+                let mut found = operator.lister(prefix).await.map_err(errors::ours)?;
+                while let Some(entry) = found.try_next().await.map_err(errors::ours)? {
+                    if entry.path().starts_with(prefix) && !entry.path().ends_with('/') {
+                        let stored = entry.metadata().last_modified();
+                        let stored = stored.map_or(SystemTime::UNIX_EPOCH, SystemTime::from);
+                        marks.push((entry.path().to_owned(), stored));
+                    }
+                }
+                Ok(marks)
+            })
+            .await;
+        self.rights.noting(folder_of(prefix), Action::Read, answer)
     }
 
     /// Makes a directory's marker; there may be one already.
@@ -304,22 +401,37 @@ impl Store {
         let answer = self
             .ask(async |operator| operator.create_dir(directory).await.map_err(errors::ours))
             .await;
+        self.ghosts.is_there(directory);
         self.rights.noting(directory, Action::Write, answer)
     }
 
     /// Removes a key, which may be gone already.
-    pub(super) async fn delete(&self, key: &str) -> Result<()> {
+    ///
+    /// # Errors
+    /// `Changed` when the condition doesn't hold, `Unsupported` when the service knows no conditions.
+    pub(super) async fn delete(&self, key: &str, condition: Condition<'_>) -> Result<()> {
         let answer = self
-            .ask(async |operator| operator.delete(key).await.map_err(errors::ours))
+            .ask(async |operator| {
+                let deleting = operator.delete_with(key);
+                match condition {
+                    Condition::Version(version) => deleting.if_match(version.as_str()),
+                    Condition::Free | Condition::Unchecked => deleting,
+                }
+                .await
+                .map_err(errors::ours)
+            })
             .await;
+        if answer.is_ok() {
+            self.ghosts.removed(key);
+        }
         self.rights.noting(folder_of(key), Action::Delete, answer)
     }
 
-    /// Copies inside the service.
+    /// Copies inside the service, in parts what is too large for one copy. Gives the version where the service tells it.
     ///
     /// # Errors
     /// `NotFound`, `Changed` when the condition doesn't hold, `Unsupported` when the service knows no conditions.
-    pub(super) async fn copy(&self, from: &str, to: &str, condition: Condition<'_>) -> Result<()> {
+    pub(super) async fn copy(&self, from: &str, to: &str, condition: Condition<'_>) -> Result<Option<Version>> {
         let answer = self
             .ask(async |operator| {
                 let copying = operator.copy_with(from, to);
@@ -329,10 +441,11 @@ impl Store {
                     Condition::Unchecked => copying,
                 }
                 .await
-                .map(drop)
+                .map(|stored| stored.etag().map(version_of))
                 .map_err(errors::ours)
             })
             .await;
+        self.ghosts.is_there(to);
         self.rights.noting(folder_of(to), Action::Write, answer)
     }
 
@@ -375,18 +488,29 @@ fn object(told: &Metadata) -> Result<Object> {
         .map_or(0, |time| time.as_secs());
     Ok(Object {
         size: told.content_length(),
-        version: version(etag),
+        version: version_of(etag),
         modified: SystemTime::UNIX_EPOCH + Duration::from_secs(seconds),
     })
 }
 
-/// With quotes, which some answers leave out.
-fn version(etag: &str) -> Version {
+/// An entity tag as headers have it, also where a document names it without its quotes.
+fn version_of(etag: &str) -> Version {
     Version::new(if etag.starts_with('"') {
         etag.to_owned()
     } else {
         format!("\"{etag}\"")
     })
+}
+
+async fn writer(operator: &Operator, key: &str, part: u64, condition: Condition<'_>) -> Result<Writer> {
+    let writer = operator.writer_with(key).chunk(part as usize);
+    match condition {
+        Condition::Free => writer.if_not_exists(true),
+        Condition::Version(version) => writer.if_match(version.as_str()),
+        Condition::Unchecked => writer,
+    }
+    .await
+    .map_err(errors::ours)
 }
 
 /// All bytes, or an error where there are more or fewer.
@@ -428,6 +552,9 @@ pub(super) fn check_name(directory: &str, text: &str) -> Result<Name> {
         .any(|c| c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}'))
     {
         return refused("has a character that S3 cannot list");
+    }
+    if text.starts_with(OWN) {
+        return refused("begins as keymount's own objects do");
     }
     // With the slash of a directory.
     if directory.len() + text.len() + 1 > MAX_KEY {
@@ -472,6 +599,10 @@ mod tests {
             let refused = check_name("d/", text).unwrap_err();
             assert_eq!(refused.kind(), ErrorKind::InvalidName, "{text:?}");
         }
+        assert_eq!(
+            check_name("d/", ".keymount-lock.x").unwrap_err().kind(),
+            ErrorKind::InvalidName
+        );
         for text in ["a b", "%2F", "#", "a?b", "a+b", ".hidden", "\u{feff}bom"] {
             assert_eq!(check_name("d/", text).unwrap().as_str(), text);
         }

@@ -1,9 +1,10 @@
-//! Changes of several requests: look, change under a condition, look at what came of it.
+//! Changes of several requests: look, change under a lock and a condition, look at what came of it.
 //!
-//! Not every server honours conditions, so the name or the version is looked at right before as well. What somebody
-//! else does between the two is then not seen; servers that honour them see it.
+//! Not every server has locks or honours conditions, so the name or the version is looked at right before as well. What
+//! somebody else does between the two is then not seen; servers that have the one or the other see it.
 
 use super::client::{Client, Condition, Form, Overwrite, is_ambiguous, join};
+use super::lock::{Found, Lock};
 use super::wire::Described;
 use crate::model::{Entry, Error, ErrorKind, Name, Result};
 use crate::provider::{Content, Target};
@@ -11,18 +12,35 @@ use crate::provider::{Content, Target};
 /// Stores a whole file.
 ///
 /// # Errors
-/// `AlreadyExists`, `Changed`, `NotFound` when the directory is missing, `BadData`.
+/// `AlreadyExists`, `Changed`, `NotFound` when the directory is missing, `BadData`, `Busy`.
 pub(super) async fn upload(client: &Client, target: &Target, content: &Content) -> Result<Entry> {
+    let path = join(target.parent().as_str(), target.name().as_str());
+    if found(client.describe(&path).await)?.is_some_and(|now| now.is_directory()) {
+        return Err(match target {
+            Target::New { name, .. } => exists(name),
+            Target::Replace { entry, .. } => changed(&entry.name),
+        });
+    }
+    let path = path.as_str();
+    client
+        .alone(path, |lock| store(client, path, target, content, lock))
+        .await
+}
+
+async fn store(client: &Client, path: &str, target: &Target, content: &Content, lock: Option<Lock>) -> Result<Entry> {
     let name = target.name();
-    let path = join(target.parent().as_str(), name.as_str());
-    let now = found(client.describe(&path).await)?;
+    let now = found(client.describe(path).await)?.filter(|now| {
+        // An empty file that was made for the lock is none yet.
+        now.size > 0 || now.is_directory() || lock.as_ref().is_none_or(|lock| lock.found == Found::Something)
+    });
+    let lock = lock.as_ref();
     let stored = match target {
         Target::New { .. } => {
             if now.is_some() {
                 return Err(exists(name));
             }
             client
-                .put(&path, content, Condition::Free)
+                .put(path, content, Condition::Free, lock)
                 .await
                 .map_err(|error| refused(error, ErrorKind::Changed, exists(name)))
         }
@@ -31,17 +49,17 @@ pub(super) async fn upload(client: &Client, target: &Target, content: &Content) 
                 return Err(changed(name));
             }
             client
-                .put(&path, content, Condition::Version(&entry.version))
+                .put(path, content, Condition::Version(&entry.version), lock)
                 .await
                 .map_err(|error| refused(error, ErrorKind::NotFound, changed(name)))
         }
     };
     if let Err(error) = stored
-        && !(is_ambiguous(&error) && client.holds(&path, content).await)
+        && !(is_ambiguous(&error) && client.holds(path, content).await)
     {
         return Err(error);
     }
-    let described = client.describe(&path).await?;
+    let described = client.describe(path).await?;
     if described.is_directory() || described.size != content.len() {
         return Err(Error::bad_data(format!(
             "store the file: {} bytes were sent and the server has {}",
@@ -49,7 +67,7 @@ pub(super) async fn upload(client: &Client, target: &Target, content: &Content) 
             described.size
         )));
     }
-    Ok(client.entry(&path, name, &described))
+    Ok(client.entry(path, name, &described))
 }
 
 /// # Errors
@@ -84,14 +102,26 @@ pub(super) async fn make_directory(client: &Client, folder: &str, name: &Name) -
 /// Looks first, for a deletion takes whatever has the name, a directory with all that is in it.
 ///
 /// # Errors
-/// `NotFound`, `IsADirectory`.
+/// `NotFound`, `IsADirectory`, `Changed` when it is another version than the entry's, `Busy`.
 pub(super) async fn remove_file(client: &Client, entry: &Entry) -> Result<()> {
     let path = entry.key.as_str();
     if client.describe(path).await?.is_directory() {
         let message = format!("{:?} is a directory", entry.name.as_str());
         return Err(Error::new(ErrorKind::IsADirectory, message));
     }
-    settled(client, path, client.delete(path, Form::Plain).await).await
+    client
+        .alone(path, |lock| async move {
+            let now = client.describe(path).await?;
+            if now.size == 0 && lock.as_ref().is_some_and(|lock| lock.found == Found::Nothing) {
+                return Err(Error::not_found(format_args!("{:?}", entry.name.as_str())));
+            }
+            if now.version != entry.version {
+                return Err(changed(&entry.name));
+            }
+            let removed = client.delete(path, Form::Plain, lock.as_ref()).await;
+            settled(client, path, removed).await
+        })
+        .await
 }
 
 /// WebDAV removes a directory with all that is in it, so it is looked at right before. What somebody else puts there
@@ -104,7 +134,7 @@ pub(super) async fn remove_directory(client: &Client, entry: &Entry) -> Result<(
     if !client.children(path).await?.is_empty() {
         return Err(not_empty(&entry.name));
     }
-    settled(client, path, client.delete(path, Form::Directory).await).await?;
+    settled(client, path, client.delete(path, Form::Directory, None).await).await?;
     client.rights.forget(path);
     Ok(())
 }
@@ -121,7 +151,7 @@ async fn settled(client: &Client, path: &str, removed: Result<()>) -> Result<()>
 }
 
 /// # Errors
-/// `NotFound`, `AlreadyExists`, `NotEmpty`, `IsADirectory`, `NotADirectory`.
+/// `NotFound`, `AlreadyExists`, `NotEmpty`, `IsADirectory`, `NotADirectory`, `Busy`.
 pub(super) async fn rename(
     client: &Client,
     entry: &Entry,
@@ -130,45 +160,65 @@ pub(super) async fn rename(
     replaced: Option<&Entry>,
 ) -> Result<Entry> {
     let (from, to) = (entry.key.as_str(), join(folder, name.as_str()));
-    let moved = client.describe(from).await?;
+    let moved = &client.describe(from).await?;
     if moved.kind != entry.kind {
         return Err(Error::not_found(format_args!("{:?}", entry.name.as_str())));
     }
-    let overwrite = match found(client.describe(&to).await)? {
-        None => Overwrite::Refused,
-        Some(there) => {
-            replaceable(client, &to, &moved, &there, replaced).await?;
-            Overwrite::Allowed
+    match found(client.describe(&to).await)? {
+        None => carry(client, from, &to, moved, Overwrite::Refused, None, name).await?,
+        Some(there) if there.is_directory() => {
+            replaceable(client, &to, moved, &there, replaced).await?;
+            carry(client, from, &to, moved, Overwrite::Allowed, None, name).await?;
         }
-    };
-    let form = if moved.is_directory() {
-        Form::Directory
-    } else {
-        Form::Plain
-    };
-    match client.move_to(from, &to, form, overwrite).await {
-        Ok(()) => {}
-        Err(error) if error.kind() == ErrorKind::Changed => return Err(exists(name)),
-        Err(error) if is_ambiguous(&error) && has_moved(client, from, &to, &moved).await => {}
-        Err(error) => return Err(error),
+        Some(_) => {
+            let to = to.as_str();
+            client
+                .alone(to, |lock| async move {
+                    // Where it is gone meanwhile, what is there now is the lock's and has another version.
+                    replaceable(client, to, moved, &client.describe(to).await?, replaced).await?;
+                    carry(client, from, to, moved, Overwrite::Allowed, lock, name).await
+                })
+                .await?;
+        }
     }
     client.rights.forget(from);
     client.rights.forget(&to);
     let described = match client.describe(&to).await {
-        // Whoever removed it since, or a server that understood another name: it isn't what was asked for.
+        // Whoever took it away since, or a server that understood another name: it isn't what was asked for.
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            return Err(Error::bad_data(
+            return Err(Error::new(
+                ErrorKind::NotFound,
                 "rename it: the server said that it did, and has nothing under the new name",
             ));
         }
         described => described?,
     };
     if described.kind != moved.kind || described.size != moved.size {
-        return Err(Error::bad_data(
-            "rename it: the server has something else under the new name",
-        ));
+        // Somebody has replaced it since: that is another version than the one that was moved.
+        return Ok(client.entry(&to, name, moved));
     }
     Ok(client.entry(&to, name, &described))
+}
+
+async fn carry(
+    client: &Client,
+    from: &str,
+    to: &str,
+    moved: &Described,
+    overwrite: Overwrite,
+    lock: Option<Lock>,
+    name: &Name,
+) -> Result<()> {
+    let form = if moved.is_directory() {
+        Form::Directory
+    } else {
+        Form::Plain
+    };
+    match client.move_to(from, to, form, overwrite, lock.as_ref()).await {
+        Err(error) if error.kind() == ErrorKind::Changed => Err(exists(name)),
+        Err(error) if is_ambiguous(&error) && has_moved(client, from, to, moved).await => Ok(()),
+        other => other,
+    }
 }
 
 /// Whether what has the name is what may be replaced.

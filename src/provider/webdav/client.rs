@@ -7,8 +7,10 @@ use std::sync::Arc;
 use percent_encoding::percent_decode_str;
 use reqwest::header::{CONTENT_TYPE, ETAG, HeaderName, HeaderValue, IF_MATCH, IF_NONE_MATCH, RANGE};
 use reqwest::{Method, Url};
+use tokio::sync::OnceCell;
 use tracing::debug;
 
+use super::lock::{Lock, Proof};
 use super::wire::{self, Described, Resource};
 use crate::api::Api;
 use crate::model::{Action, Entry, Error, ErrorKind, Name, ObjectKey, Result, Rights, Version};
@@ -20,6 +22,8 @@ use crate::provider::learned_rights::LearnedRights;
 pub(super) struct Client {
     api: Arc<Api>,
     pub(super) rights: LearnedRights,
+    /// Whether the server has locks, once it was asked.
+    pub(super) locks: OnceCell<bool>,
 }
 
 /// Whether an address ends with a slash: some servers know directories by it (RFC 4918, 5.2).
@@ -50,6 +54,7 @@ impl Client {
         Self {
             api,
             rights: LearnedRights::new(assumed),
+            locks: OnceCell::new(),
         }
     }
 
@@ -58,7 +63,7 @@ impl Client {
         self.api.base()
     }
 
-    fn url(&self, path: &str, form: Form) -> Url {
+    pub(super) fn url(&self, path: &str, form: Form) -> Url {
         let names = path.split('/').filter(|name| !name.is_empty());
         let end = (form == Form::Directory || path.is_empty()).then_some("");
         self.api.url(names.chain(end))
@@ -162,10 +167,23 @@ impl Client {
         self.rights.noting(folder_of(path), Action::Read, answer)
     }
 
+    /// One request, of whatever method.
+    pub(super) async fn send(&self, request: &Request) -> Result<Response> {
+        self.api.call(request).await
+    }
+
+    /// A name whose lock made an empty file is free.
+    ///
     /// # Errors
     /// `NotFound` when the directory is missing, `Changed` when the condition doesn't hold.
-    pub(super) async fn put(&self, path: &str, content: &Content, condition: Condition<'_>) -> Result<()> {
-        self.put_told(path, content, condition).await.map(drop)
+    pub(super) async fn put(
+        &self,
+        path: &str,
+        content: &Content,
+        condition: Condition<'_>,
+        lock: Option<&Lock>,
+    ) -> Result<()> {
+        self.put_told(path, content, condition, lock).await.map(drop)
     }
 
     /// The same; gives the version if the server tells it with its answer.
@@ -174,6 +192,7 @@ impl Client {
         path: &str,
         content: &Content,
         condition: Condition<'_>,
+        lock: Option<&Lock>,
     ) -> Result<Option<Version>> {
         let source = content.clone();
         let body = Body::Stream {
@@ -185,6 +204,7 @@ impl Client {
             .replay(Replay::Once)
             .body(body);
         match condition {
+            Condition::Free if lock.is_some() => {}
             Condition::Free => request = request.header(IF_NONE_MATCH, HeaderValue::from_static("*")),
             Condition::Version(version) => {
                 if let Some(etag) = wire::etag_of(version) {
@@ -192,12 +212,20 @@ impl Client {
                 }
             }
         }
+        request = self.proving(request, lock, Proof::OfAddress)?;
         let answer = self.api.call(&request).await;
         let response = self.rights.noting(folder_of(path), Action::Write, answer)?;
         Ok(response
             .header(ETAG.as_str())
             .and_then(wire::strong_etag)
             .map(Version::new))
+    }
+
+    fn proving(&self, request: Request, lock: Option<&Lock>, of: Proof) -> Result<Request> {
+        match lock {
+            Some(lock) => Ok(request.header(HeaderName::from_static("if"), lock.proof(self, of)?)),
+            None => Ok(request),
+        }
     }
 
     /// # Errors
@@ -211,14 +239,22 @@ impl Client {
     ///
     /// # Errors
     /// `NotFound`.
-    pub(super) async fn delete(&self, path: &str, form: Form) -> Result<()> {
+    pub(super) async fn delete(&self, path: &str, form: Form, lock: Option<&Lock>) -> Result<()> {
         let request = Request::new(Method::DELETE, self.url(path, form), "remove it").replay(Replay::Once);
+        let request = self.proving(request, lock, Proof::OfAddress)?;
         self.change(folder_of(path), Action::Delete, &request).await
     }
 
     /// # Errors
     /// `NotFound` also when the target's directory is missing, `Changed` when the name is taken and stays so.
-    pub(super) async fn move_to(&self, from: &str, to: &str, form: Form, overwrite: Overwrite) -> Result<()> {
+    pub(super) async fn move_to(
+        &self,
+        from: &str,
+        to: &str,
+        form: Form,
+        overwrite: Overwrite,
+        lock: Option<&Lock>,
+    ) -> Result<()> {
         let flag = match overwrite {
             Overwrite::Allowed => "T",
             Overwrite::Refused => "F",
@@ -229,6 +265,7 @@ impl Client {
                 header(self.url(to, form).as_str())?,
             )
             .header(HeaderName::from_static("overwrite"), HeaderValue::from_static(flag));
+        let request = self.proving(request, lock, Proof::OfTarget)?;
         self.change(folder_of(to), Action::Write, &request).await
     }
 
@@ -298,14 +335,14 @@ pub(super) fn join(folder: &str, name: &str) -> String {
     }
 }
 
-fn folder_of(path: &str) -> &str {
+pub(super) fn folder_of(path: &str) -> &str {
     path.rsplit_once('/').map_or("", |(folder, _)| folder)
 }
 
-fn method(name: &'static str) -> Result<Method> {
+pub(super) fn method(name: &'static str) -> Result<Method> {
     Method::from_bytes(name.as_bytes()).map_err(|_| Error::internal("a method of WebDAV is malformed"))
 }
 
-fn header(text: &str) -> Result<HeaderValue> {
+pub(super) fn header(text: &str) -> Result<HeaderValue> {
     HeaderValue::try_from(text).map_err(|_| Error::bad_data("the server's entity tag fits into no header"))
 }

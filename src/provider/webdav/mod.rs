@@ -3,7 +3,8 @@
 //! * An `ObjectKey` is the path below the endpoint, without slashes at its ends.
 //! * A file's `Version` is its strong entity tag. Where a server has only weak ones or none, the size and the time of the
 //!   last change stand in, which don't tell two changes in one second apart.
-//! * A change is conditional (`If-Match`, `If-None-Match`, `Overwrite`) and looked at before, for servers that ignore that.
+//! * A file is changed under a lock where the server has locks (class 2), and under a condition (`If-Match`,
+//!   `If-None-Match`, `Overwrite`) everywhere. Its name and version are looked at before.
 //! * Rights aren't told: all are assumed, and refusals correct that until the next probe.
 //! * Labels don't exist, and times cannot be set.
 //!
@@ -12,6 +13,7 @@
 
 mod change;
 mod client;
+mod lock;
 mod read;
 mod register;
 mod wire;
@@ -25,12 +27,13 @@ use self::client::{Client, join};
 use self::register::WebdavRegister;
 use super::keys::KeyInfo;
 use super::register::Register;
+use super::unbroken::unbroken;
 use super::{
     ByteStream, Capabilities, ChangeFeed, Content, Extras, LabelChanges, LabelSupport, NamedBy, Place, Provider, Reads,
     Target,
 };
 use crate::api::Api;
-use crate::model::{Entry, Error, ErrorKind, Kind, Name, ObjectId, ObjectKey, Progress, Result, Rights, Usage};
+use crate::model::{Entry, Error, ErrorKind, Kind, Name, ObjectId, ObjectKey, Result, Rights, Usage};
 use crate::net::Dialect;
 
 /// Which part of which server is mounted, and as whom.
@@ -95,15 +98,6 @@ impl Webdav {
     /// How WebDAV servers word their refusals.
     pub fn dialect() -> Arc<dyn Dialect> {
         Arc::new(wire::WebdavDialect)
-    }
-
-    /// Runs a change of several requests to its end even if the caller stops waiting in the middle.
-    async fn unbroken<T: Send + 'static>(work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
-        let progress = Progress::current();
-        match tokio::spawn(async move { progress.scope(work).await }).await {
-            Ok(result) => result,
-            Err(_) => Err(Error::internal("a change at the server was interrupted")),
-        }
     }
 }
 
@@ -190,11 +184,12 @@ impl Provider for Webdav {
 
     async fn upload(&self, target: &Target, content: &Content) -> Result<Entry> {
         let (client, target, content) = (Arc::clone(&self.client), target.clone(), content.clone());
-        Self::unbroken(async move { change::upload(&client, &target, &content).await }).await
+        unbroken(async move { change::upload(&client, &target, &content).await }).await
     }
 
     async fn remove_file(&self, entry: &Entry) -> Result<()> {
-        change::remove_file(&self.client, entry).await
+        let (client, entry) = (Arc::clone(&self.client), entry.clone());
+        unbroken(async move { change::remove_file(&client, &entry).await }).await
     }
 
     async fn remove_directory(&self, entry: &Entry) -> Result<()> {
@@ -207,10 +202,8 @@ impl Provider for Webdav {
         }
         let client = Arc::clone(&self.client);
         let (entry, to, replaced) = (entry.clone(), to.clone(), replaced.cloned());
-        Self::unbroken(
-            async move { change::rename(&client, &entry, to.parent.as_str(), &to.name, replaced.as_ref()).await },
-        )
-        .await
+        unbroken(async move { change::rename(&client, &entry, to.parent.as_str(), &to.name, replaced.as_ref()).await })
+            .await
     }
 
     async fn set_labels(&self, _: &Entry, _: &LabelChanges) -> Result<Entry> {

@@ -38,7 +38,7 @@ impl WebdavRegister {
     async fn put(&self, bytes: &Bytes, over: Option<&Version>) -> Result<Option<Version>> {
         let condition = over.map_or(Condition::Free, Condition::Version);
         let content = Content::from_bytes(bytes)?;
-        self.client.put_told(&self.path, &content, condition).await
+        self.client.put_told(&self.path, &content, condition, None).await
     }
 }
 
@@ -115,6 +115,6 @@ impl Register for WebdavRegister {
     }
 
     async fn remove(&self) -> Result<()> {
-        self.client.delete(&self.path, Form::Plain).await
+        self.client.delete(&self.path, Form::Plain, None).await
     }
 }

@@ -71,6 +71,8 @@ pub enum Outcome {
 }
 
 struct Case {
+    /// What it is about, as its module.
+    group: &'static str,
     name: &'static str,
     run: fn(Arc<Bench>) -> BoxFuture<'static, Outcome>,
 }
@@ -78,6 +80,7 @@ struct Case {
 macro_rules! cases {
     ($($module:ident :: { $($case:ident),* $(,)? }),* $(,)?) => {
         &[$($(Case {
+            group: stringify!($module),
             name: stringify!($case),
             run: |bench| Box::pin(async move { $module::$case(&bench).await }),
         }),*),*]
@@ -164,8 +167,10 @@ pub async fn run<F: Fixture + 'static>(label: &'static str, fresh: impl AsyncFn(
     let mut results = Vec::new();
     let mut failed = Vec::new();
     let mut known = Vec::new();
+    let mut capabilities = None;
     for case in CASES {
         let bench = Bench::open(fresh().await).await;
+        capabilities = Some(bench.provider.capabilities().clone());
         known.extend(bench.fixture().skips().iter().map(|(name, _)| *name));
         let skip = bench.fixture().skips().iter().find(|(name, _)| *name == case.name);
         let result = match skip {
@@ -179,9 +184,9 @@ pub async fn run<F: Fixture + 'static>(label: &'static str, fresh: impl AsyncFn(
                 }
             },
         };
-        results.push((case.name, result));
+        results.push((case.group, case.name, result));
     }
-    report::add(label, results);
+    report::add(label, capabilities.expect("there are cases"), results);
     assert!(failed.is_empty(), "{label}: {failed:?}");
     let unknown: Vec<_> = known
         .iter()

@@ -1,0 +1,214 @@
+//! What the inode table's lock covers: the nodes by number, and how they hang together.
+//!
+//! Who holds the lock, and for how long, is `table`'s affair.
+
+use std::collections::{HashMap, HashSet};
+
+use tokio::time::Instant;
+
+use super::inode::{Answer, Freshness, Ino, Node, Placement, Presence};
+use crate::model::{Entry, Error, ErrorKind, Name, Result};
+
+pub(super) struct Nodes {
+    pub(super) nodes: HashMap<Ino, Node>,
+    /// Derived numbers whose node went or got another name: whatever takes the name next is something else.
+    pub(super) retired: HashSet<Ino>,
+}
+
+pub(super) fn stale() -> Error {
+    Error::new(ErrorKind::Changed, "the file is not known any more")
+}
+
+impl Nodes {
+    pub(super) fn unused_number(&self) -> Ino {
+        loop {
+            let ino = Ino::unused();
+            if !self.nodes.contains_key(&ino) {
+                return ino;
+            }
+        }
+    }
+
+    /// The number of something that is found under a name.
+    pub(super) fn number_for(&self, parent: Ino, name: &Name) -> Ino {
+        let ino = Ino::derived(parent, name);
+        if self.nodes.contains_key(&ino) || self.retired.contains(&ino) {
+            return self.unused_number();
+        }
+        ino
+    }
+
+    /// What takes the node's name next doesn't get its number.
+    pub(super) fn retire(&mut self, ino: Ino) {
+        if ino.is_derived() {
+            self.retired.insert(ino);
+        }
+    }
+
+    pub(super) fn is_local(&self, ino: Ino) -> bool {
+        self.nodes
+            .get(&ino)
+            .is_some_and(|node| node.presence == Presence::Local)
+    }
+
+    pub(super) fn add_name(&mut self, ino: Ino, placement: &Placement, parent: Ino, name: Name) -> Result<()> {
+        let directory = self.nodes.get_mut(&parent).ok_or_else(stale)?;
+        directory.children.insert(name.clone(), ino);
+        if let Some(node) = self.nodes.get_mut(&ino) {
+            match placement {
+                Placement::Removed => node.placement = Placement::Child { parent, name },
+                _ => node.other_names.push((parent, name)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes one name away from what has it, and the node out of the tree with the last one.
+    pub(super) fn drop_name(&mut self, parent: Ino, name: &Name) {
+        let Some(ino) = self.child(parent, name) else { return };
+        let Some(node) = self.nodes.get_mut(&ino) else { return };
+        if node.other_names.is_empty() {
+            self.retire(ino);
+            return self.remove(ino);
+        }
+        match node
+            .other_names
+            .iter()
+            .position(|other| *other == (parent, name.clone()))
+        {
+            Some(other) => drop(node.other_names.swap_remove(other)),
+            None => {
+                if let Some((parent, name)) = node.other_names.pop() {
+                    node.placement = Placement::Child { parent, name };
+                }
+            }
+        }
+        if let Some(directory) = self.nodes.get_mut(&parent) {
+            directory.children.remove(name);
+        }
+        self.drop_if_unneeded(parent);
+    }
+
+    pub(super) fn child(&self, parent: Ino, name: &Name) -> Option<Ino> {
+        self.nodes.get(&parent)?.children.get(name).copied()
+    }
+
+    pub(super) fn children_of(&self, directory: Ino) -> Vec<Ino> {
+        let node = self.nodes.get(&directory);
+        node.map_or_else(Vec::new, |node| node.children.values().copied().collect())
+    }
+
+    pub(super) fn refer(&mut self, ino: Ino) {
+        if let Some(node) = self.nodes.get_mut(&ino) {
+            node.references += 1;
+        }
+    }
+
+    /// Whether a node still stands for what the provider answered about its name. One that doesn't is pushed out.
+    pub(super) fn is_current(&mut self, ino: Ino, entry: &Entry, answer: Answer) -> bool {
+        let Some(node) = self.nodes.get_mut(&ino) else {
+            return false;
+        };
+        if node.entry.kind == entry.kind {
+            node.update(entry, answer);
+            return true;
+        }
+        let outlives = node.outlives(answer);
+        if !outlives {
+            self.remove(ino);
+        }
+        outlives
+    }
+
+    pub(super) fn insert(&mut self, ino: Ino, parent: Ino, mut node: Node) -> Result<()> {
+        let name = node.entry.name.clone();
+        let directory = self.nodes.get_mut(&parent).ok_or_else(stale)?;
+        directory.children.insert(name.clone(), ino);
+        node.placement = Placement::Child { parent, name };
+        self.nodes.insert(ino, node);
+        Ok(())
+    }
+
+    /// Remembers that a node's name is taken from its directory by what this mount does.
+    pub(super) fn depart(&mut self, ino: Ino) {
+        if let Some(Placement::Child { parent, name }) = self.nodes.get(&ino).map(|node| node.placement.clone())
+            && let Some(directory) = self.nodes.get_mut(&parent)
+        {
+            directory.change(&name, None);
+        }
+    }
+
+    /// Breaks the tie to the parent and leaves the node `Removed`.
+    pub(super) fn unhook(&mut self, ino: Ino) {
+        let Some(node) = self.nodes.get_mut(&ino) else { return };
+        let mut names = std::mem::take(&mut node.other_names);
+        if let Placement::Child { parent, name } = std::mem::replace(&mut node.placement, Placement::Removed) {
+            names.push((parent, name));
+        }
+        for (parent, name) in names {
+            if let Some(directory) = self.nodes.get_mut(&parent) {
+                directory.children.remove(&name);
+            }
+            self.drop_if_unneeded(parent);
+        }
+    }
+
+    pub(super) fn remove(&mut self, ino: Ino) {
+        self.unhook(ino);
+        self.drop_if_unneeded(ino);
+    }
+
+    pub(super) fn drop_if_unneeded(&mut self, ino: Ino) {
+        if self.nodes.get(&ino).is_some_and(|node| !node.is_needed()) {
+            self.unhook(ino);
+            self.nodes.remove(&ino);
+        }
+    }
+
+    pub(super) fn drop_clean_content(&mut self, ino: Ino) {
+        if let Some(node) = self.nodes.get_mut(&ino)
+            && node.opens == 0
+            && !node.is_ours()
+        {
+            node.content = None;
+        }
+    }
+
+    pub(super) fn lose_keys_below(&mut self, top: Ino) {
+        let mut directories = vec![top];
+        while let Some(directory) = directories.pop() {
+            if let Some(node) = self.nodes.get_mut(&directory) {
+                node.listing = None;
+                // Whoever is listing it now gets the old keys.
+                node.changes += 1;
+                node.keys_since = node.changes;
+            }
+            for child in self.children_of(directory) {
+                if let Some(node) = self.nodes.get_mut(&child) {
+                    node.freshness = Freshness::KeyLost;
+                    node.learned = Instant::now();
+                    if node.entry.is_directory() {
+                        directories.push(child);
+                    }
+                }
+            }
+        }
+    }
+
+    pub(super) fn path(&self, ino: Ino) -> Option<String> {
+        let mut names = Vec::new();
+        let mut at = ino;
+        loop {
+            match &self.nodes.get(&at)?.placement {
+                Placement::Root => break,
+                Placement::Child { parent, name } => {
+                    names.push(name.as_str());
+                    at = *parent;
+                }
+                Placement::Removed => return None,
+            }
+        }
+        names.reverse();
+        Some(names.join("/"))
+    }
+}

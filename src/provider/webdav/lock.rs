@@ -1,0 +1,236 @@
+//! The locks of WebDAV (RFC 4918, 6 and 7): who has one may change a file, everybody else is refused until it is given back.
+//!
+//! Conditions (`If-Match`) are ignored by some servers, and looked at too early by others, so that two who store at the
+//! same moment both pass. Locks are a server's own business and hold against every other client. A server of class 2 has
+//! them, and says so.
+//!
+//! This module takes, renews and gives back. What is done under a lock is in `change`.
+
+use std::time::Duration;
+
+use reqwest::Method;
+use reqwest::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use tokio::time::sleep;
+use tracing::{debug, warn};
+
+use super::client::{Client, Form, folder_of, header, method};
+use crate::model::{Error, ErrorKind, Result};
+use crate::net::{Body, Replay, Request};
+
+/// How long a lock is good for unless it is renewed, in seconds: asked for, and servers may give less.
+const LEASE: &str = "Second-60";
+/// How often it is renewed.
+const RENEWAL: Duration = Duration::from_secs(15);
+/// So many renewals in a row may fail: then the lease is nearly over.
+const FAILED: u32 = 3;
+
+const LOCKINFO: &str = r#"<?xml version="1.0" encoding="utf-8"?><D:lockinfo xmlns:D="DAV:"><D:lockscope><D:exclusive/></D:lockscope><D:locktype><D:write/></D:locktype><D:owner>keymount</D:owner></D:lockinfo>"#;
+
+/// What the name stood for when its lock was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Found {
+    Something,
+    /// Nothing: the server made an empty file, so that nobody else takes the name (RFC 4918, 7.3).
+    Nothing,
+}
+
+/// The right to change one file, until it is given back.
+#[derive(Clone, Debug)]
+pub(super) struct Lock {
+    path: String,
+    /// The server's name for it, in angle brackets. Of use to nobody without the credential.
+    token: HeaderValue,
+    pub(super) found: Found,
+}
+
+impl Lock {
+    /// `None` where the server has no locks.
+    ///
+    /// # Errors
+    /// `Busy` while somebody else has it, `NotFound` when the directory is missing.
+    pub(super) async fn take(client: &Client, path: &str) -> Result<Option<Self>> {
+        if !client.has_locks().await? {
+            return Ok(None);
+        }
+        let request = Request::new(method("LOCK")?, client.url(path, Form::Plain), "lock the file")
+            .replay(Replay::Once)
+            .header(HeaderName::from_static("depth"), HeaderValue::from_static("0"))
+            .header(HeaderName::from_static("timeout"), HeaderValue::from_static(LEASE))
+            .header(CONTENT_TYPE, HeaderValue::from_static("application/xml; charset=utf-8"))
+            .body(Body::Bytes(LOCKINFO.as_bytes().into()));
+        let response = match client.send(&request).await {
+            Ok(response) => response,
+            // Not this file, or not this user: what is to be changed will be refused for itself.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    ErrorKind::Denied | ErrorKind::InvalidInput | ErrorKind::Unsupported
+                ) =>
+            {
+                debug!(path, %error, "the server gives no lock");
+                return Ok(None);
+            }
+            // For some servers a missing directory is a fault of their own (500).
+            Err(error) if error.kind() == ErrorKind::Unreachable => {
+                return Err(match client.describe(folder_of(path)).await {
+                    Err(missing) if missing.kind() == ErrorKind::NotFound => missing,
+                    _ => error,
+                });
+            }
+            Err(error) => return Err(error),
+        };
+        let Some(token) = response.headers.get("lock-token").cloned() else {
+            return Err(Error::bad_data("lock the file: the server names no lock"));
+        };
+        Ok(Some(Self {
+            path: path.to_owned(),
+            token,
+            found: if response.status.as_u16() == 201 {
+                Found::Nothing
+            } else {
+                Found::Something
+            },
+        }))
+    }
+
+    /// The header that proves it: of the request's own address, or of another one that the request changes as well.
+    pub(super) fn proof(&self, client: &Client, of: Proof) -> Result<HeaderValue> {
+        let token = self.token.to_str().map_err(|_| malformed())?;
+        match of {
+            Proof::OfAddress => header(&format!("({token})")),
+            Proof::OfTarget => header(&format!("<{}> ({token})", client.url(&self.path, Form::Plain))),
+        }
+    }
+
+    /// Does something while the lock is renewed.
+    ///
+    /// # Errors
+    /// `Busy` when it could not be renewed, and the work's own.
+    pub(super) async fn keeping<T>(&self, client: &Client, work: impl Future<Output = Result<T>>) -> Result<T> {
+        tokio::select! {
+            biased;
+            lost = self.renew(client) => Err(lost),
+            done = work => done,
+        }
+    }
+
+    /// Ends only when the lock is lost.
+    async fn renew(&self, client: &Client) -> Error {
+        let mut failed = 0;
+        loop {
+            sleep(RENEWAL).await;
+            match self.renew_once(client).await {
+                Ok(()) => failed = 0,
+                Err(error) => {
+                    failed += 1;
+                    debug!(path = self.path, %error, "a lock is not renewed yet");
+                    if failed == FAILED {
+                        return Error::new(ErrorKind::Busy, "the lock ended before the file was changed");
+                    }
+                }
+            }
+        }
+    }
+
+    async fn renew_once(&self, client: &Client) -> Result<()> {
+        let request = Request::new(method("LOCK")?, client.url(&self.path, Form::Plain), "renew the lock")
+            .replay(Replay::Idempotent)
+            .header(HeaderName::from_static("if"), self.proof(client, Proof::OfAddress)?)
+            .header(HeaderName::from_static("timeout"), HeaderValue::from_static(LEASE));
+        client.send(&request).await.map(drop)
+    }
+
+    /// Takes away the empty file that the lock has made, when nothing was stored in it after all.
+    pub(super) async fn undo(&self, client: &Client) {
+        let undone = async {
+            if self.found == Found::Something || client.describe(&self.path).await?.size > 0 {
+                return Ok(());
+            }
+            client.delete(&self.path, Form::Plain, Some(self)).await
+        };
+        let undone: Result<()> = undone.await;
+        if let Err(error) = undone {
+            warn!(path = self.path, %error, "an empty file stays where a file was to be stored");
+        }
+    }
+
+    /// Its end; what was deleted has none any more.
+    pub(super) async fn give_back(self, client: &Client) {
+        let given = async {
+            let request = Request::new(
+                method("UNLOCK")?,
+                client.url(&self.path, Form::Plain),
+                "give the lock back",
+            )
+            .replay(Replay::Once)
+            .header(HeaderName::from_static("lock-token"), self.token.clone());
+            client.send(&request).await.map(drop)
+        };
+        let given: Result<()> = given.await;
+        if let Err(error) = given {
+            debug!(path = self.path, %error, "a lock ends by itself");
+        }
+    }
+}
+
+/// Which of a request's addresses a lock is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Proof {
+    OfAddress,
+    OfTarget,
+}
+
+impl Client {
+    /// Whether the server has locks (class 2 in its `DAV` header: RFC 4918, 10.1 and 18.2). Asked once.
+    async fn has_locks(&self) -> Result<bool> {
+        let asked = self.locks.get_or_try_init(|| async {
+            let request = Request::new(
+                Method::OPTIONS,
+                self.url("", Form::Directory),
+                "ask what the server can",
+            );
+            match self.send(&request).await {
+                Ok(response) => {
+                    let classes = response.headers.get_all("dav").iter();
+                    let mut classes = classes
+                        .filter_map(|value| value.to_str().ok())
+                        .flat_map(|value| value.split(','));
+                    Ok(classes.any(|class| class.trim() == "2"))
+                }
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        ErrorKind::Denied | ErrorKind::InvalidInput | ErrorKind::Unsupported | ErrorKind::NotFound
+                    ) =>
+                {
+                    Ok(false)
+                }
+                Err(error) => Err(error),
+            }
+        });
+        asked.await.copied()
+    }
+
+    /// Changes what has a name while nobody else does. The work gets the lock, where the server has locks.
+    ///
+    /// # Errors
+    /// `Busy` while somebody else changes it, and the work's own.
+    pub(super) async fn alone<T, F>(&self, path: &str, work: impl FnOnce(Option<Lock>) -> F) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        let Some(lock) = Lock::take(self, path).await? else {
+            return work(None).await;
+        };
+        let done = lock.keeping(self, work(Some(lock.clone()))).await;
+        if done.is_err() {
+            lock.undo(self).await;
+        }
+        lock.give_back(self).await;
+        done
+    }
+}
+
+fn malformed() -> Error {
+    Error::bad_data("lock the file: the server's name for the lock fits into no header")
+}

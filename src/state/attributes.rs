@@ -1,0 +1,257 @@
+//! Numbers, modes, owners and times of entries, and the nodes that no provider has a place for: symbolic links, fifos,
+//! sockets and device files.
+
+use std::time::SystemTime;
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::{StateDb, failed, from_epoch, since_epoch};
+use crate::model::{Result, Special, Version};
+
+/// What is known here of an entry and not at its provider.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LocalAttributes {
+    /// The inode number, where it isn't the one that follows from the name.
+    pub ino: Option<u64>,
+    /// Permission bits of `chmod`, up to `0o7777`.
+    pub mode: Option<u32>,
+    pub uid: Option<u32>,
+    pub gid: Option<u32>,
+    pub times: Option<LocalTimes>,
+    /// When this mount last changed anything of it.
+    pub changed: Option<SystemTime>,
+    /// What it is, where the provider doesn't have it.
+    pub special: Option<Special>,
+}
+
+/// The times of `utimens`, and those of the last change made here. They count only for the version that they were set on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LocalTimes {
+    pub modified: SystemTime,
+    pub accessed: SystemTime,
+    pub version: Version,
+}
+
+/// One name of a node that no provider has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SpecialChild {
+    /// Without the directory.
+    pub name: String,
+    pub attributes: LocalAttributes,
+}
+
+const COLUMNS: &str = "mode, modified_s, modified_ns, accessed_s, accessed_ns, version, ino, uid, gid, changed_s,
+    changed_ns, special, target, device";
+
+/// An entry and all that is below it. What begins with `path/` lies between that and `path0`: `0` follows `/` in ASCII.
+const BELOW: &str = "namespace = ?1 AND (path = ?2 OR (path > ?2 || '/' AND path < ?2 || '0'))";
+
+impl StateDb {
+    /// What is kept of the entry at this path; nothing is the default.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn attributes(&self, namespace: &str, path: &str) -> Result<LocalAttributes> {
+        let connection = self.connection.lock();
+        let found = connection
+            .prepare_cached(&format!(
+                "SELECT {COLUMNS} FROM attributes WHERE namespace = ?1 AND path = ?2"
+            ))
+            .and_then(|mut select| select.query_row(params![namespace, path], read_row).optional());
+        Ok(found.map_err(failed("read attributes"))?.unwrap_or_default())
+    }
+
+    /// Keeps what is known of an entry; the default forgets.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn set_attributes(&self, namespace: &str, path: &str, attributes: &LocalAttributes) -> Result<()> {
+        let connection = self.connection.lock();
+        if *attributes == LocalAttributes::default() {
+            let gone = connection.execute(
+                "DELETE FROM attributes WHERE namespace = ?1 AND path = ?2",
+                params![namespace, path],
+            );
+            return gone.map(drop).map_err(failed("forget attributes"));
+        }
+        insert(&connection, namespace, path, attributes).map_err(failed("keep attributes"))
+    }
+
+    /// Changes what is kept of a node that no provider has, under all its names.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn set_special(&self, namespace: &str, ino: u64, attributes: &LocalAttributes) -> Result<()> {
+        let mut connection = self.connection.lock();
+        let transaction = connection.transaction().map_err(failed("keep attributes"))?;
+        let kept = special_paths(&transaction, namespace, ino).and_then(|paths| {
+            paths
+                .iter()
+                .try_for_each(|path| insert(&transaction, namespace, path, attributes))
+        });
+        kept.and_then(|()| transaction.commit())
+            .map_err(failed("keep attributes"))
+    }
+
+    /// How many names such a node has.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn special_names(&self, namespace: &str, ino: u64) -> Result<u32> {
+        let connection = self.connection.lock();
+        let count = connection
+            .prepare_cached("SELECT count(*) FROM attributes WHERE namespace = ?1 AND ino = ?2 AND special IS NOT NULL")
+            .and_then(|mut select| select.query_row(params![namespace, ino.cast_signed()], |row| row.get(0)));
+        count.map_err(failed("count names"))
+    }
+
+    /// The nodes in a directory that no provider has.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn specials(&self, namespace: &str, directory: &str) -> Result<Vec<SpecialChild>> {
+        let (from, to) = if directory.is_empty() {
+            (String::new(), char::MAX.to_string())
+        } else {
+            (format!("{directory}/"), format!("{directory}0"))
+        };
+        let connection = self.connection.lock();
+        let found = connection
+            .prepare_cached(&format!(
+                "SELECT {COLUMNS}, substr(path, length(?2) + 1) AS name FROM attributes
+                 WHERE namespace = ?1 AND path > ?2 AND path < ?3 AND special IS NOT NULL AND instr(name, '/') = 0"
+            ))
+            .and_then(|mut select| {
+                let rows = select.query_map(params![namespace, from, to], |row| {
+                    Ok(SpecialChild {
+                        name: row.get("name")?,
+                        attributes: read_row(row)?,
+                    })
+                })?;
+                rows.collect::<rusqlite::Result<Vec<_>>>()
+            });
+        found.map_err(failed("list"))
+    }
+
+    /// Moves what is kept of an entry, and of everything below it, to another path; what was kept there is forgotten.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn rename(&self, namespace: &str, from: &str, to: &str) -> Result<()> {
+        let mut connection = self.connection.lock();
+        let transaction = connection.transaction().map_err(failed("rename"))?;
+        let moved = remove_below(&transaction, namespace, to).and_then(|()| {
+            ["attributes", "xattrs"].iter().try_for_each(|table| {
+                transaction
+                    .prepare_cached(&format!(
+                        "UPDATE {table} SET path = ?3 || substr(path, length(?2) + 1) WHERE {BELOW}"
+                    ))?
+                    .execute(params![namespace, from, to])
+                    .map(drop)
+            })
+        });
+        moved.and_then(|()| transaction.commit()).map_err(failed("rename"))
+    }
+
+    /// Forgets what is kept of an entry and of everything below it.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn remove(&self, namespace: &str, path: &str) -> Result<()> {
+        remove_below(&self.connection.lock(), namespace, path).map_err(failed("forget"))
+    }
+}
+
+fn remove_below(connection: &Connection, namespace: &str, path: &str) -> rusqlite::Result<()> {
+    ["attributes", "xattrs"].iter().try_for_each(|table| {
+        connection
+            .prepare_cached(&format!("DELETE FROM {table} WHERE {BELOW}"))?
+            .execute(params![namespace, path])
+            .map(drop)
+    })
+}
+
+fn special_paths(connection: &Connection, namespace: &str, ino: u64) -> rusqlite::Result<Vec<String>> {
+    connection
+        .prepare_cached("SELECT path FROM attributes WHERE namespace = ?1 AND ino = ?2 AND special IS NOT NULL")?
+        .query_map(params![namespace, ino.cast_signed()], |row| row.get(0))?
+        .collect()
+}
+
+fn insert(connection: &Connection, namespace: &str, path: &str, attributes: &LocalAttributes) -> rusqlite::Result<()> {
+    let times = attributes.times.as_ref();
+    let modified = times.map(|times| since_epoch(times.modified));
+    let accessed = times.map(|times| since_epoch(times.accessed));
+    let changed = attributes.changed.map(since_epoch);
+    let (special, target, device) = match &attributes.special {
+        None => (None, None, None),
+        Some(Special::Symlink(target)) => (Some("symlink"), Some(&target[..]), None),
+        Some(Special::Fifo) => (Some("fifo"), None, None),
+        Some(Special::Socket) => (Some("socket"), None, None),
+        Some(Special::BlockDevice(device)) => (Some("block"), None, Some(*device)),
+        Some(Special::CharacterDevice(device)) => (Some("character"), None, Some(*device)),
+    };
+    connection
+        .prepare_cached(
+            "INSERT OR REPLACE INTO attributes
+             (namespace, path, mode, modified_s, modified_ns, accessed_s, accessed_ns, version, ino, uid, gid,
+              changed_s, changed_ns, special, target, device)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
+        )?
+        .execute(params![
+            namespace,
+            path,
+            attributes.mode,
+            modified.map(|(seconds, _)| seconds),
+            modified.map(|(_, nanos)| nanos),
+            accessed.map(|(seconds, _)| seconds),
+            accessed.map(|(_, nanos)| nanos),
+            times.map(|times| times.version.as_str()),
+            attributes.ino.map(u64::cast_signed),
+            attributes.uid,
+            attributes.gid,
+            changed.map(|(seconds, _)| seconds),
+            changed.map(|(_, nanos)| nanos),
+            special,
+            target,
+            device,
+        ])
+        .map(drop)
+}
+
+fn read_row(row: &Row<'_>) -> rusqlite::Result<LocalAttributes> {
+    let time = |seconds: usize| -> rusqlite::Result<Option<SystemTime>> {
+        let (seconds, nanos): (Option<i64>, Option<u32>) = (row.get(seconds)?, row.get(seconds + 1)?);
+        Ok(seconds.zip(nanos).map(|(seconds, nanos)| from_epoch(seconds, nanos)))
+    };
+    let version: Option<String> = row.get(5)?;
+    let times = match (time(1)?, time(3)?, version) {
+        (Some(modified), Some(accessed), Some(version)) => Some(LocalTimes {
+            modified,
+            accessed,
+            version: Version::new(version),
+        }),
+        _ => None,
+    };
+    let device = || Ok::<_, rusqlite::Error>(row.get::<_, Option<u32>>(13)?.unwrap_or(0));
+    let special = match row.get::<_, Option<String>>(11)?.as_deref() {
+        None => None,
+        Some("symlink") => {
+            let target: Option<Vec<u8>> = row.get(12)?;
+            Some(Special::Symlink(target.unwrap_or_default().into()))
+        }
+        Some("fifo") => Some(Special::Fifo),
+        Some("socket") => Some(Special::Socket),
+        Some("block") => Some(Special::BlockDevice(device()?)),
+        Some(_) => Some(Special::CharacterDevice(device()?)),
+    };
+    Ok(LocalAttributes {
+        ino: row.get::<_, Option<i64>>(6)?.map(i64::cast_unsigned),
+        mode: row.get(0)?,
+        uid: row.get(7)?,
+        gid: row.get(8)?,
+        times,
+        changed: time(9)?,
+        special,
+    })
+}
