@@ -241,7 +241,7 @@ impl FileSystem {
         let file = handle.file().ok()?;
         let writes = file.access.writes();
         self.table.closed(file.ino, writes);
-        (writes && self.is_wanted(file.ino)).then_some(file.ino)
+        (writes && (self.is_wanted(file.ino) || self.is_left(file.ino))).then_some(file.ino)
     }
 
     /// Sends what `close` found, and lets go of what nobody needs afterwards.

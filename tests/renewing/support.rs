@@ -52,7 +52,6 @@ pub fn transport() -> Transport {
 /// Asks `Server` for tokens.
 pub struct HttpExchange {
     base: Url,
-    transport: Transport,
     pub basis: parking_lot::Mutex<String>,
     pub calls: AtomicU64,
     /// Panics instead of asking.
@@ -73,7 +72,6 @@ impl HttpExchange {
     pub fn new(base: &Url) -> Self {
         Self {
             base: base.clone(),
-            transport: transport(),
             basis: parking_lot::Mutex::new("basis".into()),
             calls: AtomicU64::new(0),
             panics: AtomicBool::new(false),
@@ -101,8 +99,8 @@ impl Exchange for HttpExchange {
         };
         let request = Request::new(Method::POST, self.base.join("token").unwrap(), "renew the token")
             .json(&json!({"refresh_token": refresh.expose_secret()}));
-        let sent = self
-            .transport
+        // A transport that is used once remembers no refusal: the waits are to be the life cycle's, by its own clock.
+        let sent = transport()
             .send(&request, &keymount::net::Credential::None, &PlainDialect)
             .await;
         let answer: Result<Answer> = match sent {

@@ -30,7 +30,9 @@ fn a_wait_beyond_the_deadline_is_eagain_at_once_and_nobody_asks_again() {
     let why = person.sh("getfattr --only-values -n user.keymount.last_error g").ok();
     assert!(why.contains("takes no requests for now; it is asked again in"), "{why}");
     assert_eq!(cludz.asked().len(), 1, "{:?}", cludz.asked());
-    // What is known is shown.
-    person.sh("stat -c %s f g").says("4\n4\n");
-    person.unmount();
+    // What is known is shown, and what was written waits.
+    person.sh("stat -c %s f g").says("8\n4\n");
+    person
+        .keymount(["umount".as_ref(), person.mount_point().as_os_str()])
+        .fails(7, "f is not at the provider");
 }
