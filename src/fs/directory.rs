@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tracing::warn;
 
 use super::handle::{DirectoryHandle, Handle, HandleId};
-use super::inode::{Answer, Node, Placement, Presence};
+use super::inode::{Answer, Node, Placement};
 use super::listing::Listing;
 use super::reference::Reference;
 use super::{FileSystem, Found, Ino};
@@ -114,15 +114,13 @@ impl FileSystem {
             origin: Origin::Dots,
         };
         let mut entries = vec![dot(ino, "."), dot(parent, "..")];
-        let unsent = self.table.unsent_children(ino).into_iter();
-        let unsent = unsent.filter(|(_, entry)| !listing.children.contains_key(&entry.name));
+        let shown = self.table.shown(ino, &listing).into_iter();
         let local = self.local_children(ino).unwrap_or_else(|error| {
             warn!(ino = ino.0, %error, "what only this host has is not listed");
             Vec::new()
         });
         let hidden: HashSet<&Name> = local.iter().map(|(name, ..)| name).collect();
-        let listed = listing.children.values().cloned();
-        let visible = listed.chain(unsent).filter(|(_, entry)| !hidden.contains(&entry.name));
+        let visible = shown.filter(|(_, entry)| !hidden.contains(&entry.name));
         entries.extend(visible.map(|(ino, entry)| DirEntry {
             ino,
             name: entry.name.to_string(),
@@ -184,7 +182,11 @@ impl FileSystem {
             node.subdirectories = Some(directories);
             // A change made here while the provider was listing may be missing from its answer.
             if node.changes == answer.changes {
-                node.listing = Some(Arc::clone(&listing));
+                let mut kept = Arc::clone(&listing);
+                if !node.may_rely_on(answer) {
+                    Arc::make_mut(&mut kept).expire();
+                }
+                node.listing = Some(kept);
             }
         })?;
         Ok(listing)
@@ -215,14 +217,6 @@ impl FileSystem {
 
     /// Enters a node as the provider has it now into its parent's listing.
     pub(super) fn list_node(&self, ino: Ino) {
-        let known = self.table.with(ino, |node| match (&node.placement, node.presence) {
-            (Placement::Child { parent, .. }, Presence::AtProvider) => Some((*parent, node.entry.clone())),
-            _ => None,
-        });
-        if let Ok(Some((parent, entry))) = known {
-            let _ = self.table.with(parent, |directory| {
-                directory.change(&entry.name.clone(), Some((ino, entry)));
-            });
-        }
+        let _ = self.table.with_listed(ino, |_| ());
     }
 }

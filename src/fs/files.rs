@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use tracing::warn;
 
 use super::handle::{FileHandle, Handle, HandleId, Reading};
-use super::inode::{LocalContent, Placement, Presence};
+use super::inode::{LocalContent, Node, Placement, Presence};
 use super::{Child, CloseMeans, FileSystem, Ino};
 use crate::fetch::Source;
 use crate::model::{Action, Entry, Error, ErrorKind, Kind, ObjectKey, Result, Version};
@@ -241,7 +241,10 @@ impl FileSystem {
         let file = handle.file().ok()?;
         let writes = file.access.writes();
         self.table.closed(file.ino, writes);
-        (writes && (self.is_wanted(file.ino) || self.is_left(file.ino))).then_some(file.ino)
+        // Without a writer nothing more is to come, whether or not it was flushed since.
+        let left = |node: &mut Node| node.is_dirty() && node.placement != Placement::Removed && node.writers == 0;
+        let left = writes && self.table.with(file.ino, left).unwrap_or(false);
+        (left || writes && self.is_wanted(file.ino)).then_some(file.ino)
     }
 
     /// Sends what `close` found, and lets go of what nobody needs afterwards.
@@ -465,9 +468,9 @@ impl FileSystem {
 
     /// The provider has what is being sent, as this entry. At once: nothing may come between that and what is known of it.
     pub(super) fn stored(&self, ino: Ino, entry: Entry, staged: &Staged, sending: &Sending<'_>) -> Result<()> {
-        sending.done();
         let version = entry.version.clone();
-        self.table.with(ino, |node| {
+        self.table.with_listed(ino, |node| {
+            sending.done();
             node.kernel_version = Some(version.clone());
             node.sent = Some(version.clone());
             node.last_error = None;
@@ -479,7 +482,6 @@ impl FileSystem {
         self.strike(staged);
         fail_point!("upload.struck");
         self.times_follow(ino, &version);
-        self.list_node(ino);
         Ok(())
     }
 

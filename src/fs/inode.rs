@@ -130,8 +130,11 @@ pub struct Node {
     pub entry: Entry,
     pub presence: Presence,
     pub freshness: Freshness,
-    /// When this mount changed or doubted the node, or asked for what it knows: earlier questions' answers are void.
+    /// When this mount changed the node, or asked for what it knows: earlier questions' answers are void.
     pub learned: Instant,
+    /// When it was last to be asked for again: earlier questions' answers are better than what is known, and not to be
+    /// relied on.
+    doubted: Option<Instant>,
     pub listing: Option<Arc<Listing>>,
     /// Names that were looked for in it and not found.
     pub misses: Misses,
@@ -153,7 +156,7 @@ pub struct Node {
     /// Counts what this mount changed in a directory.
     pub changes: u64,
     /// The names with the count and what they stand for since, as long as an answer from before may come or be read.
-    pub(super) changed: HashMap<Name, (u64, Option<Entry>)>,
+    pub(super) changed: HashMap<Name, (u64, Option<(Ino, Entry)>)>,
     /// What earlier answers say is to be looked up anew: the directory was renamed, or too much changed to remember.
     pub(super) keys_since: u64,
     /// Questions about a directory that are not done with.
@@ -176,6 +179,7 @@ impl Node {
             presence,
             freshness,
             learned,
+            doubted: None,
             listing: None,
             misses: Misses::default(),
             content: None,
@@ -208,7 +212,15 @@ impl Node {
     pub fn update(&mut self, entry: &Entry, answer: Answer) {
         if self.presence == Presence::AtProvider && self.entry.kind == entry.kind && self.learned <= answer.asked {
             self.take_over(entry.clone(), answer.asked, answer.came);
+            if !self.may_rely_on(answer) {
+                self.freshness = Freshness::Expired;
+            }
         }
+    }
+
+    /// Whether an answer is of after the last doubt.
+    pub(super) fn may_rely_on(&self, answer: Answer) -> bool {
+        self.doubted.is_none_or(|doubted| doubted <= answer.asked)
     }
 
     /// As `confirm`, after this mount changed something else than the content: if that made another version, its bytes
@@ -253,8 +265,7 @@ impl Node {
     pub(super) fn change(&mut self, name: &Name, child: Option<(Ino, Entry)>) {
         self.changes += 1;
         if self.questions > 0 || self.opens > 0 {
-            let entry = child.as_ref().map(|(_, entry)| entry.clone());
-            self.changed.insert(name.clone(), (self.changes, entry));
+            self.changed.insert(name.clone(), (self.changes, child.clone()));
             if self.changed.len() > MOST_CHANGED {
                 self.changed = HashMap::new();
                 self.keys_since = self.changes;
@@ -273,7 +284,7 @@ impl Node {
     /// An answer about a child in the light of what this mount did since it asked; `None` when it took the name away.
     pub(super) fn corrected(&self, entry: Entry, answer: Answer) -> Option<Entry> {
         match self.changed.get(&entry.name) {
-            Some((count, since)) if *count > answer.changes => since.clone(),
+            Some((count, since)) if *count > answer.changes => since.as_ref().map(|(_, entry)| entry.clone()),
             _ => Some(entry),
         }
     }
@@ -287,7 +298,8 @@ impl Node {
 
     /// Whether it stays in the tree though the provider answered that it isn't there.
     pub(super) fn outlives(&self, answer: Answer) -> bool {
-        self.is_ours() || self.writers > 0 || self.learned > answer.asked || self.turn.is_taken()
+        let is_newer = self.learned > answer.asked || !self.may_rely_on(answer);
+        self.is_ours() || self.writers > 0 || is_newer || self.turn.is_taken()
     }
 
     /// To be asked for again before it is relied on.
@@ -298,7 +310,7 @@ impl Node {
         if matches!(self.freshness, Freshness::Checked(_)) {
             self.freshness = Freshness::Expired;
         }
-        self.learned = Instant::now();
+        self.doubted = Some(Instant::now());
     }
 
     /// Whether the provider lacks something of its content.

@@ -66,6 +66,8 @@ impl FileSystem {
     /// # Errors
     /// As `Provider::probe`.
     pub async fn refresh(&self) -> Result<Entry> {
+        // What was asked for earlier must not be taken over later.
+        let _turn = self.refreshing.take().await;
         let root = self.provider.probe().await?;
         self.provider_answered();
         let known = self.table.expire_all();

@@ -59,6 +59,7 @@ use inode::{Freshness, Node, Placement, Presence};
 use maintenance::UsageCache;
 use reference::Question;
 use table::Table;
+use turn::Turn;
 
 /// How long a provider that gave no answer is not asked again about what is known: a file manager that looks at a
 /// hundred files waits for one deadline, not for a hundred.
@@ -106,6 +107,8 @@ pub struct FileSystem {
     journaling: Mutex<()>,
     /// Held while a directory gets another name at the provider.
     renaming: tokio::sync::RwLock<()>,
+    /// Whose turn it is to find out the rights anew.
+    refreshing: Turn,
     usage: Arc<Mutex<UsageCache>>,
     problems: Mutex<VecDeque<Problem>>,
     kernel: OnceLock<Arc<dyn KernelCaches>>,
@@ -138,6 +141,7 @@ impl FileSystem {
             handles: Handles::default(),
             journaling: Mutex::default(),
             renaming: tokio::sync::RwLock::default(),
+            refreshing: Turn::default(),
             usage: Arc::default(),
             problems: Mutex::default(),
             kernel: OnceLock::new(),

@@ -47,9 +47,11 @@ impl FileSystem {
         let empty = self.table.question(reference.ino())?.answered();
         self.list_node(reference.ino());
         self.table.with(reference.ino(), |node| {
-            // Nothing is in it, so nobody is asked what is.
-            node.listing
-                .get_or_insert_with(|| Arc::new(Listing::new(BTreeMap::new(), empty)));
+            // Nothing is in it, so nobody is asked what is; unless somebody was faster.
+            if node.changes == empty.changes {
+                node.listing
+                    .get_or_insert_with(|| Arc::new(Listing::new(BTreeMap::new(), empty)));
+            }
             node.subdirectories = Some(0);
         })?;
         self.note_new(reference.ino(), mode, umask);

@@ -303,12 +303,6 @@ impl FileSystem {
         };
         self.table.with(ino, wanted).unwrap_or(false)
     }
-
-    /// Whether nobody can write any more what was changed here: no `flush` will say that it is closed.
-    pub(super) fn is_left(&self, ino: Ino) -> bool {
-        let left = |node: &mut Node| node.writers == 0 && node.is_dirty() && node.placement != Placement::Removed;
-        self.table.with(ino, left).unwrap_or(false)
-    }
 }
 
 #[async_trait]

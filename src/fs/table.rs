@@ -59,6 +59,24 @@ impl Table {
         self.inner.lock().nodes.get_mut(&ino).map(look).ok_or_else(stale)
     }
 
+    /// As `with`, for a change after which the provider has the node: from the same moment on it is in its directory's
+    /// listing.
+    ///
+    /// # Errors
+    /// `Changed` (ESTALE) for a number that is not in the table.
+    pub fn with_listed<T>(&self, ino: Ino, change: impl FnOnce(&mut Node) -> T) -> Result<T> {
+        let mut inner = self.inner.lock();
+        let node = inner.nodes.get_mut(&ino).ok_or_else(stale)?;
+        let outcome = change(node);
+        if let (Placement::Child { parent, name }, Presence::AtProvider) = (&node.placement, node.presence) {
+            let (parent, name, entry) = (*parent, name.clone(), node.entry.clone());
+            if let Some(directory) = inner.nodes.get_mut(&parent) {
+                directory.change(&name, Some((ino, entry)));
+            }
+        }
+        Ok(outcome)
+    }
+
     /// To be called before the provider is asked, and kept until its answer is in the table.
     ///
     /// # Errors
@@ -110,8 +128,10 @@ impl Table {
             .ok_or_else(|| Error::not_found(&name))?;
         let freshness = if answer.changes < directory.keys_since {
             Freshness::KeyLost
-        } else {
+        } else if directory.may_rely_on(answer) {
             Freshness::Checked(answer.came)
+        } else {
+            Freshness::Expired
         };
         let ino = number
             .filter(|ino| !inner.nodes.contains_key(ino))
@@ -353,6 +373,37 @@ impl Table {
         Listing::new(children, answer)
     }
 
+    /// What a directory shows: a listing with what this mount did since, and with what isn't sent yet. All of it is of one
+    /// moment: a file that is sent just then goes from one to the other.
+    pub fn shown(&self, directory: Ino, listing: &Arc<Listing>) -> Vec<(Ino, Entry)> {
+        let inner = self.inner.lock();
+        let Some(node) = inner.nodes.get(&directory) else {
+            return listing.children.values().cloned().collect();
+        };
+        // The one that is kept was changed along.
+        let newest = node.listing.as_ref();
+        let newest = newest.filter(|kept| kept.answer.came >= listing.answer.came);
+        let newest = newest.unwrap_or(listing);
+        let mut children = newest.children.clone();
+        for (name, (count, since)) in &node.changed {
+            if *count > newest.answer.changes {
+                match since {
+                    Some(child) => drop(children.insert(name.clone(), child.clone())),
+                    None => drop(children.remove(name)),
+                }
+            }
+        }
+        for ino in inner.children_of(directory) {
+            let Some(child) = inner.nodes.get(&ino) else { continue };
+            if child.presence == Presence::Unsent {
+                children
+                    .entry(child.entry.name.clone())
+                    .or_insert_with(|| (ino, child.entry.clone()));
+            }
+        }
+        children.into_values().collect()
+    }
+
     /// Nodes made here below a directory, which a listing taken earlier lacks.
     pub fn unsent_children(&self, directory: Ino) -> Vec<(Ino, Entry)> {
         let inner = self.inner.lock();
@@ -536,6 +587,40 @@ mod tests {
         assert_eq!(table.path(Ino(77)), None);
         drop((first, second));
         assert_eq!(table.len(), 1);
+    }
+
+    /// Whatever is done between the moment at which a listing is had and the one at which it is shown.
+    #[test]
+    fn what_is_made_and_sent_and_forgotten_meanwhile_is_shown() {
+        let table = table();
+        let name = |name: &str| Name::new(name).unwrap();
+        table.opened(Ino::ROOT, false).unwrap();
+        for is_kept in [true, false] {
+            let question = table.question(Ino::ROOT).unwrap();
+            let listed = table.reconcile(
+                Ino::ROOT,
+                vec![entry("there", Kind::File), entry("removed", Kind::File)],
+                &HashMap::new(),
+                question.answered(),
+            );
+            let listed = Arc::new(listed);
+            let of_root = |root: &mut Node| root.listing = is_kept.then(|| Arc::clone(&listed));
+            table.with(Ino::ROOT, of_root).unwrap();
+            let removed = attach(&table, Ino::ROOT, "removed", Kind::File);
+            table.remove(removed.ino());
+            let sent = attach(&table, Ino::ROOT, "sent", Kind::File);
+            let number = sent.ino();
+            table
+                .with_listed(number, |node| node.confirm(entry("sent", Kind::File)))
+                .unwrap();
+            drop((removed, sent, question));
+            assert!(table.child(Ino::ROOT, &name("sent")).is_none(), "nobody needs it");
+            let shown = table.shown(Ino::ROOT, &listed);
+            let names: Vec<&str> = shown.iter().map(|(_, entry)| entry.name.as_str()).collect();
+            assert_eq!(names, ["sent", "there"], "{is_kept}");
+            assert_eq!(shown[0].0, number);
+        }
+        table.closed(Ino::ROOT, false);
     }
 
     #[test]

@@ -298,3 +298,80 @@ async fn a_renamed_directory_is_not_read_by_its_old_keys() {
     assert_eq!(it.fs.read(opened.handle, 0, 10).await.unwrap(), "deep");
     it.close(opened.handle).await;
 }
+
+/// Two refreshes, one after the other, and a look at the rights that was begun between them: it must not show those of
+/// before the first.
+#[tokio::test]
+async fn a_second_refresh_does_not_bring_back_what_the_first_found_outdated() {
+    let it = Fixture::with_ttl(HOUR);
+    it.store.put("a", "x").unwrap();
+    let ino = it.ino("a").await;
+    let mode = |found: keymount::fs::Found| found.attributes.mode;
+    for (operation, named) in [(Operation::Stat, false), (Operation::Lookup, true)] {
+        it.store.set_rights("", "rwd".parse().unwrap()).unwrap();
+        it.fs.refresh().await.unwrap();
+        assert_eq!(mode(it.fs.attributes(ino).await.unwrap()), 0o644);
+        it.store.set_rights("", "r".parse().unwrap()).unwrap();
+        it.fs.refresh().await.unwrap();
+        let gate = Gate::new();
+        it.provider
+            .inject(operation, Times::Next(1), Fault::StallAnswer(gate.clone()));
+        let looking = tokio::spawn({
+            let fs = Arc::clone(&it.fs);
+            async move {
+                match named {
+                    true => *fs.lookup(Ino::ROOT, os("a")).await.unwrap(),
+                    false => fs.attributes(ino).await.unwrap(),
+                }
+            }
+        });
+        gate.reached(1).await;
+        it.fs.refresh().await.unwrap();
+        gate.open();
+        let found = looking.await.unwrap();
+        assert_eq!(mode(found), 0o444, "{operation:?}");
+        assert_eq!(found.ttl, Duration::ZERO, "it was asked before the second refresh");
+    }
+}
+
+/// What is on its way while a person has everything asked for again is not relied on afterwards.
+#[tokio::test]
+async fn an_answer_from_before_a_refresh_is_asked_for_again() {
+    for operation in [Operation::Lookup, Operation::List] {
+        let it = Fixture::with_ttl(HOUR);
+        it.store.put("a", "x").unwrap();
+        let gate = Gate::new();
+        it.provider
+            .inject(operation, Times::Next(1), Fault::StallAnswer(gate.clone()));
+        let looking = tokio::spawn({
+            let fs = Arc::clone(&it.fs);
+            async move {
+                if operation == Operation::Lookup {
+                    return fs.lookup(Ino::ROOT, os("a")).await.unwrap().keep();
+                }
+                let handle = fs.open_directory(Ino::ROOT).await.unwrap();
+                let listed = fs.read_directory(handle, 0).await.unwrap();
+                let entry = listed.iter().find(|entry| entry.name == "a").unwrap();
+                let (found, reference) = fs.listed_attributes(Ino::ROOT, entry).unwrap();
+                reference.unwrap().keep();
+                fs.close_directory(handle);
+                found
+            }
+        });
+        gate.reached(1).await;
+        it.store.set_rights("", "r".parse().unwrap()).unwrap();
+        it.store.put("b", "y").unwrap();
+        it.fs.refresh().await.unwrap();
+        gate.open();
+        let found = looking.await.unwrap();
+        assert_eq!(
+            (found.attributes.mode, found.ttl),
+            (0o644, Duration::ZERO),
+            "{operation:?}"
+        );
+        let now = it.fs.attributes(found.attributes.ino).await.unwrap();
+        assert_eq!(now.attributes.mode, 0o444, "{operation:?}");
+        assert_eq!(it.names(Ino::ROOT).await, ["a", "b"], "{operation:?}");
+        it.ino("b").await;
+    }
+}

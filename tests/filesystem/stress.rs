@@ -411,3 +411,28 @@ async fn yield_times(times: u32) {
         tokio::task::yield_now().await;
     }
 }
+
+/// A file never drops out of its directory while it is being sent: neither the listing from before nor what is said of
+/// unsent files has it then.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_file_that_is_being_sent_is_always_listed() {
+    let it = Fixture::with_ttl_in_background(Duration::from_secs(3600));
+    let made = it.fs.make_directory(Ino::ROOT, os("d"), 0o755, 0).await.unwrap();
+    let folder = made.keep().attributes.ino;
+    let mut expected = Vec::new();
+    for number in 0..200 {
+        let name = format!("f{number:03}");
+        let created = it.fs.create(folder, os(&name), Access::Write, 0o644, 0).await;
+        let (child, opened) = created.unwrap();
+        let ino = child.keep().attributes.ino;
+        it.fs.flush(opened.handle).await.unwrap();
+        it.close(opened.handle).await;
+        // The kernel may need its memory for something else.
+        it.fs.forget(ino, 1);
+        expected.push(name);
+        while !it.fs.pending().is_empty() {
+            assert_eq!(it.names(folder).await, expected);
+        }
+        assert_eq!(it.names(folder).await, expected);
+    }
+}

@@ -76,7 +76,7 @@ impl Account {
 
 #[test]
 fn ordinary_tools_work() {
-    for who in Who::everybody() {
+    Who::each(|who| {
         for folders in [FolderCreation::WithoutContent, FolderCreation::Unsupported] {
             let it = Account::with(
                 who,
@@ -107,7 +107,7 @@ fn ordinary_tools_work() {
             it.person.unmount();
             assert!(!it.person.is_mounted("mnt"));
         }
-    }
+    });
 }
 
 /// What a file held before is listed, and made current again.
@@ -138,7 +138,7 @@ fn former_versions_are_listed_and_restored() {
 
 #[test]
 fn workspaces_are_directories() {
-    for who in Who::everybody() {
+    Who::each(|who| {
         let it = Account::new(who);
         it.workspace.put("/file", "content").unwrap();
         it.configure(&it.key(OWNER, "all", &Scope::of_keys()), None);
@@ -156,14 +156,14 @@ fn workspaces_are_directories() {
         sh("mv project/file another-one/ && cat another-one/file && test ! -e project/file").says("content");
         sh("echo x > file").refused("not supported");
         it.person.unmount();
-    }
+    });
 }
 
 /// The modes of each kind of key and role, and what each may not do, whoever asks.
 #[test]
 fn rights_show_as_modes_and_are_enforced() {
     use Scope::{FilesRead, FilesWrite, WorkspacesRead};
-    for who in Who::everybody() {
+    Who::each(|who| {
         for (permissions, role, directory, file) in [
             (&[FilesRead, FilesWrite][..], Role::Editor, "drwxr-xr-x", "-rw-r--r--"),
             (
@@ -209,13 +209,13 @@ fn rights_show_as_modes_and_are_enforced() {
             }
             it.person.unmount();
         }
-    }
+    });
 }
 
 /// Who may only write makes files and sees none.
 #[test]
 fn a_key_that_only_writes_makes_files() {
-    for who in Who::everybody() {
+    Who::each(|who| {
         let it = Account::new(who);
         it.workspace.put("/file", "text").unwrap();
         it.configure(&it.key(OWNER, "writer", &[Scope::FilesWrite]), Some("project"));
@@ -226,7 +226,7 @@ fn a_key_that_only_writes_makes_files() {
         it.person.unmount();
         assert_eq!(it.workspace.read("/made").unwrap(), "new\n");
         assert_eq!(it.workspace.read("/file").unwrap(), "text");
-    }
+    });
 }
 
 /// A refusal takes the right away, and `refresh` asks for the rights anew.
@@ -292,7 +292,7 @@ fn an_access_token_that_ended_needs_a_login() {
 /// A reader and writer never see that the key is replaced. No secret is anywhere but in the file.
 #[test]
 fn a_key_is_replaced_under_a_mount_in_use() {
-    for who in Who::everybody() {
+    Who::each(|who| {
         let it = Account::new(who);
         let laptop = it
             .store
@@ -365,7 +365,7 @@ fn a_key_is_replaced_under_a_mount_in_use() {
         let home = it.person.path("");
         assert_eq!(holders(&home, &secrets[0]) + &holders(&home, &secrets[1]), "");
         assert_eq!(holders(&home, &secrets[2]).trim(), it.file.display().to_string());
-    }
+    });
 }
 
 /// Each step is refused once. What is in the file works, and so does the mount.

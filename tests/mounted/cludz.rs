@@ -7,7 +7,7 @@ use crate::sandbox::Who;
 
 #[test]
 fn ordinary_tools_work() {
-    for who in Who::everybody() {
+    Who::each(|who| {
         let it = CludzDrive::new(who);
         it.person.mount("drive", &[]);
         let source = concat!(env!("CARGO_MANIFEST_DIR"), "/src/model");
@@ -57,7 +57,7 @@ fn ordinary_tools_work() {
         assert!(!it.drive.exists("here"));
         it.person.unmount();
         assert!(!it.person.is_mounted("mnt"));
-    }
+    });
 }
 
 /// Write a temporary file, fsync it, rename it over the old one: what vim, gedit and most editors do.
@@ -90,7 +90,7 @@ fn an_editors_save_leaves_the_new_text() {
 /// The modes of each kind of token, and what each may not do, whoever asks.
 #[test]
 fn rights_show_as_modes_and_are_enforced() {
-    for who in Who::everybody() {
+    Who::each(|who| {
         for (grant, directory, file) in [
             (Grant::WriteDelete, "drwxr-xr-x", "-rw-r--r--"),
             (Grant::Write, "drwxr-xr-t", "-rw-r--r--"),
@@ -146,7 +146,7 @@ fn rights_show_as_modes_and_are_enforced() {
             }
             it.person.unmount();
         }
-    }
+    });
 }
 
 /// `access(2)` says beforehand what the daemon will say; the sticky bit keeps others, and the daemon everybody, from

@@ -87,7 +87,7 @@ impl DstorAccount {
 
 #[test]
 fn ordinary_tools_work_and_the_tree_is_there_again() {
-    for who in Who::everybody() {
+    Who::each(|who| {
         let it = DstorAccount::new(who);
         it.person.mount("drive", &[]);
         assert_eq!(it.person.sh("stat -c %A .").ok().trim(), "drwxr-xr-x");
@@ -142,13 +142,13 @@ fn ordinary_tools_work_and_the_tree_is_there_again() {
         it.person.mount("drive:a/b", &[]);
         assert_eq!(it.person.sh("ls").ok(), "there\n");
         it.person.unmount();
-    }
+    });
 }
 
 /// Tokens live three seconds; the mount lives on, and no request is refused on the way.
 #[test]
 fn tokens_are_renewed_while_the_mount_goes_on() {
-    for who in Who::everybody() {
+    Who::each(|who| {
         let it = DstorAccount::new(who);
         it.configure("", "lifetime = \"3s\"");
         it.person.mount("drive", &[]);
@@ -169,7 +169,7 @@ fn tokens_are_renewed_while_the_mount_goes_on() {
         assert_eq!(it.refusals(), 0, "{:?}", it.server.requests());
         assert_eq!(it.credential()["state"], "valid");
         it.person.unmount();
-    }
+    });
 }
 
 #[test]
@@ -188,7 +188,7 @@ fn a_token_is_shared_by_all_processes_and_replaced_when_it_is_refused() {
 /// A key of somebody else, or of the other network, is told at once; `login` keeps a good one and heals the mount.
 #[test]
 fn login_keeps_a_key_and_heals_the_mount() {
-    for who in Who::everybody() {
+    Who::each(|who| {
         let it = DstorAccount::new(who);
         it.configure_auth("", "method = \"temp-token\"\napi_key = { stored = true }");
         let mnt = it.person.mount_point();
@@ -226,7 +226,7 @@ fn login_keeps_a_key_and_heals_the_mount() {
         assert_eq!(secrets(), 0);
         assert_eq!(it.credential()["state"], "needs-login");
         it.person.unmount();
-    }
+    });
 }
 
 #[test]
@@ -371,7 +371,7 @@ fn two_machines_share_a_tree_through_a_webdav_server() {
     let (one, two) = (&it.person, Sandbox::new(*people.last().unwrap()));
     for person in [one, &two] {
         it.share_with(person, &webdav_remote(person, &dav));
-        person.mount("drive", &["--attr-ttl", "0", "--op-timeout", "2s"]);
+        person.mount("drive", &["--attr-ttl", "0", "--op-timeout", "5s"]);
     }
     one.sh("mkdir d && echo one > d/f").ok();
     until("the other sees the file", || two.sh("cat d/f").out == "one\n");

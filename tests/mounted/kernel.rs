@@ -19,8 +19,11 @@ use tokio::runtime::Runtime;
 
 use crate::sandbox::until;
 
-/// How long an operation may stand still in these tests, unless they say otherwise.
-const OP_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long an operation may stand still in tests that are not about that.
+const LONG: Duration = Duration::from_secs(30);
+/// In tests that are. What works must be over before. A change that was given up goes on for three quarters of this,
+/// within which a test must open its gate.
+const SHORT: Duration = Duration::from_secs(5);
 
 /// A mount that this process serves, used by others.
 struct Served {
@@ -34,10 +37,10 @@ struct Served {
 
 impl Served {
     fn new(attr_ttl: Duration) -> Self {
-        Self::patient(attr_ttl, OP_TIMEOUT)
+        Self::with_deadline(attr_ttl, LONG)
     }
 
-    fn patient(attr_ttl: Duration, op_timeout: Duration) -> Self {
+    fn with_deadline(attr_ttl: Duration, op_timeout: Duration) -> Self {
         let folder = tempfile::Builder::new().prefix("served-").tempdir().unwrap();
         let directory = folder.path().join("mnt");
         std::fs::create_dir(&directory).unwrap();
@@ -94,7 +97,7 @@ impl Served {
     /// Runs a shell script in the mount; what hangs fails.
     fn sh(&self, script: &str) -> (bool, String) {
         let output = Command::new("timeout")
-            .args(["60", "sh", "-c", &format!("cd \"$MNT\" || exit 99\n{script}")])
+            .args(["120", "sh", "-c", &format!("cd \"$MNT\" || exit 99\n{script}")])
             .env("MNT", self.path(""))
             .env("LC_ALL", "C")
             .output()
@@ -117,6 +120,14 @@ impl Served {
         assert!(!success && said.contains(message), "{script}: {success} {said}");
     }
 
+    /// The next call is carried out, and its answer waits.
+    fn stall_next_answer(&self, operation: Operation) -> Gate {
+        let gate = Gate::new();
+        self.provider
+            .inject(operation, Times::Next(1), Fault::StallAnswer(gate.clone()));
+        gate
+    }
+
     fn stall(&self, operation: Operation) -> Gate {
         let gate = Gate::new();
         self.provider
@@ -135,9 +146,7 @@ impl Drop for Served {
 /// one works again as soon as the provider does.
 #[test]
 fn nothing_waits_longer_than_the_deadline() {
-    let it = Served::new(Duration::ZERO);
-    it.store.put("other", "other").unwrap();
-    for (operation, script, healed) in [
+    let cases = [
         (Operation::Lookup, "cat unknown", "test ! -e unknown"),
         (Operation::List, "ls folder", "ls folder"),
         (Operation::Read, "cat file", "cat file"),
@@ -170,12 +179,12 @@ fn nothing_waits_longer_than_the_deadline() {
             "setfattr -n user.a -v b file",
             "setfattr -n user.a -v b file",
         ),
-    ] {
-        let _ = it.store.remove("folder");
+    ];
+    let stands_still = |(operation, script, healed): (Operation, &str, &str)| {
+        let it = Served::with_deadline(Duration::ZERO, SHORT);
+        it.store.put("other", "other").unwrap();
         it.store.put("file", "text").unwrap();
         it.store.make_directory("folder").unwrap();
-        let _ = it.store.remove("moved");
-        it.runtime.block_on(it.fs.refresh()).unwrap();
         it.ok("stat file folder other");
         let gate = it.stall(operation);
         it.refused(script, "Connection timed out");
@@ -187,13 +196,18 @@ fn nothing_waits_longer_than_the_deadline() {
         gate.open();
         it.ok("rm -rf new made moved file");
         assert!(it.fs.pending().is_empty(), "{script}: {:?}", it.fs.pending());
-    }
+    };
+    std::thread::scope(|scope| {
+        for case in cases {
+            scope.spawn(move || stands_still(case));
+        }
+    });
 }
 
 /// What is known is shown while the provider stands still, and not only when it refuses.
 #[test]
 fn a_provider_that_stands_still_is_away() {
-    let it = Served::new(Duration::ZERO);
+    let it = Served::with_deadline(Duration::ZERO, SHORT);
     for n in 0..5 {
         it.store.put(&format!("folder/{n}"), "text").unwrap();
     }
@@ -211,35 +225,38 @@ fn a_provider_that_stands_still_is_away() {
 /// The deadline is answered while the upload goes on; that it arrived is known afterwards.
 #[test]
 fn an_upload_that_ends_after_its_deadline_is_no_conflict() {
-    // A change that was given up goes on for three quarters of this; the test must open the gate within them.
-    let it = Served::patient(Duration::from_secs(60), Duration::from_secs(4));
-    let gate = Gate::new();
-    it.provider
-        .inject(Operation::Upload, Times::Next(1), Fault::StallAnswer(gate.clone()));
+    let it = Served::with_deadline(Duration::from_secs(60), SHORT);
+    let gate = it.stall_next_answer(Operation::Upload);
     it.refused("echo one | cp /dev/stdin file", "Connection timed out");
     gate.open();
     it.ok("echo two >> file; sync file");
     assert_eq!(it.store.content("file").unwrap(), "one\ntwo\n");
     assert!(it.fs.pending().is_empty());
-    let gate = Gate::new();
-    it.provider.inject(
-        Operation::CreateDirectory,
-        Times::Next(1),
-        Fault::StallAnswer(gate.clone()),
-    );
-    it.refused("mkdir late", "Connection timed out");
-    gate.open();
-    it.ok("test -d late && rmdir late");
-    let gate = Gate::new();
-    it.provider
-        .inject(Operation::Rename, Times::Next(1), Fault::StallAnswer(gate.clone()));
-    // `mv` would try again by itself.
-    let rename = r#"perl -e 'rename("file", "moved") or die "$!"'"#;
-    it.refused(rename, "Connection timed out");
-    gate.open();
-    until("the end of the rename", || !it.path("file").exists());
-    it.ok("test -e moved && echo three >> moved");
-    assert_eq!(it.store.content("moved").unwrap(), "one\ntwo\nthree\n");
+}
+
+#[test]
+fn names_that_come_after_the_deadline_are_seen() {
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let it = Served::with_deadline(Duration::from_secs(60), SHORT);
+            let gate = it.stall_next_answer(Operation::CreateDirectory);
+            it.refused("mkdir late", "Connection timed out");
+            gate.open();
+            it.ok("test -d late && rmdir late");
+        });
+        scope.spawn(|| {
+            let it = Served::with_deadline(Duration::from_secs(60), SHORT);
+            it.ok("echo one > file");
+            let gate = it.stall_next_answer(Operation::Rename);
+            // `mv` would try again by itself.
+            let rename = r#"perl -e 'rename("file", "moved") or die "$!"'"#;
+            it.refused(rename, "Connection timed out");
+            gate.open();
+            until("the end of the rename", || !it.path("file").exists());
+            it.ok("test -e moved && echo two >> moved");
+            assert_eq!(it.store.content("moved").unwrap(), "one\ntwo\n");
+        });
+    });
 }
 
 #[test]

@@ -98,7 +98,7 @@ fn lock(person: &Sandbox) {
 
 #[test]
 fn a_token_in_the_keyring_mounts_heals_and_is_forgotten() {
-    for who in Who::everybody() {
+    Who::each(|who| {
         let mut it = CludzDrive::new(who);
         let _session = Session::start(&mut it.person);
         it.drive.replace_owner_token("first");
@@ -138,7 +138,7 @@ fn a_token_in_the_keyring_mounts_heals_and_is_forgotten() {
             .output()
             .unwrap();
         assert_eq!(String::from_utf8_lossy(&found.stdout), "");
-    }
+    });
 }
 
 #[test]

@@ -126,7 +126,7 @@ fn asked(server: &ReductServer, token: &str, path: &str) -> String {
 /// file, and the old ones are worth nothing.
 #[test]
 fn a_key_is_replaced_under_a_mount_in_use() {
-    for who in Who::everybody() {
+    Who::each(|who| {
         let server = ReductServer::start(&[]);
         let person = Sandbox::new(who);
         let manager = person.file("work/manager", TOKEN, 0o600);
@@ -218,7 +218,7 @@ fn a_key_is_replaced_under_a_mount_in_use() {
         let home = person.path("");
         assert_eq!(holders(&home, &secrets[0]) + &holders(&home, &secrets[1]), "");
         assert_eq!(holders(&home, &secrets[2]).trim(), shown);
-    }
+    });
 }
 
 /// Each step is refused once. What is in the file works, the mount works, and the sentence says what is left to do.

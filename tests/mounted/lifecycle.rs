@@ -7,7 +7,7 @@ use crate::sandbox::{Who, until};
 
 #[test]
 fn unmounting_names_who_is_in_the_way() {
-    for who in Who::everybody() {
+    Who::each(|who| {
         let it = CludzDrive::new(who);
         it.drive.put("file", "text").unwrap();
         it.person.mount("drive", &[]);
@@ -30,7 +30,7 @@ fn unmounting_names_who_is_in_the_way() {
         assert!(!it.person.is_mounted("mnt"));
         drop(reader);
         until("the end of the daemon", || it.person.daemons().is_empty());
-    }
+    });
 }
 
 #[test]
@@ -63,7 +63,7 @@ fn the_flag_forms_and_the_helpers_name_work() {
 
 #[test]
 fn a_plain_umount_ends_the_daemon() {
-    for who in Who::everybody() {
+    Who::each(|who| {
         let it = CludzDrive::new(who);
         it.person.mount("drive", &[]);
         it.person.sh("echo x > file").ok();
@@ -75,7 +75,7 @@ fn a_plain_umount_ends_the_daemon() {
         it.person.sh(script).ok();
         until("the end of the daemon", || it.person.daemons().is_empty());
         assert_eq!(it.drive.read("file").unwrap(), "x\n");
-    }
+    });
 }
 
 #[test]

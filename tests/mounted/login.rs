@@ -43,7 +43,7 @@ impl CludzDrive {
 
 #[test]
 fn a_piped_token_is_checked_kept_and_mounted_with() {
-    for who in Who::everybody() {
+    Who::each(|who| {
         let it = CludzDrive::stored(who, CANARY);
         let mnt = it.person.mount_point();
         let mount = ["mount".as_ref(), "drive".as_ref(), mnt.as_os_str()];
@@ -66,12 +66,12 @@ fn a_piped_token_is_checked_kept_and_mounted_with() {
         assert_eq!(it.person.sh("cat file").ok(), "text");
         assert_eq!(it.credential()["source"], "stored");
         it.person.unmount();
-    }
+    });
 }
 
 #[test]
 fn login_heals_a_mount_in_place_and_logout_ends_its_credential() {
-    for who in Who::everybody() {
+    Who::each(|who| {
         let it = CludzDrive::stored(who, "first");
         it.drive.put("other", "more").unwrap();
         it.drive.put("third", "even more").unwrap();
@@ -105,13 +105,13 @@ fn login_heals_a_mount_in_place_and_logout_ends_its_credential() {
         assert_eq!(it.person.sh("cat third").ok(), "even more");
         assert_eq!(it.person.daemons(), daemons, "the mount was never replaced");
         it.person.unmount();
-    }
+    });
 }
 
 /// Before anybody logged in, or with a token that the provider refuses.
 #[test]
 fn a_mount_may_wait_for_a_login() {
-    for who in Who::everybody() {
+    Who::each(|who| {
         for before in [None, Some("an old one")] {
             let it = CludzDrive::stored(who, "first");
             if let Some(old) = before {
@@ -139,7 +139,7 @@ fn a_mount_may_wait_for_a_login() {
             assert_eq!(it.person.daemons(), daemons, "the mount was never replaced");
             it.person.unmount();
         }
-    }
+    });
 }
 
 /// Somebody may have stored another token without any daemon being told.
@@ -178,7 +178,7 @@ fn a_mount_with_the_token_from_elsewhere_is_left_alone() {
 
 #[test]
 fn with_a_passphrase_the_token_is_nowhere_to_be_read() {
-    for who in Who::everybody() {
+    Who::each(|who| {
         let mut it = CludzDrive::stored(who, CANARY);
         it.configure_stored("[store]\npassphrase = { env = \"STORE_WORDS\" }\n");
         let words = "canary-correct-horse";
@@ -211,12 +211,12 @@ fn with_a_passphrase_the_token_is_nowhere_to_be_read() {
         let mnt = it.person.mount_point();
         let mount = ["mount".as_ref(), "drive".as_ref(), mnt.as_os_str()];
         it.person.keymount(mount).fails(4, "another passphrase");
-    }
+    });
 }
 
 #[test]
 fn without_one_it_is_in_its_file_and_nowhere_else() {
-    for who in Who::everybody() {
+    Who::each(|who| {
         let it = CludzDrive::stored(who, CANARY);
         let mut shown = it.person.keymount_reading(CANARY, ["login", "drive"]).ok();
         it.person.mount("drive", &["-vv"]);
@@ -247,7 +247,7 @@ fn without_one_it_is_in_its_file_and_nowhere_else() {
         it.person.keymount(["logout", "drive"]).ok();
         it.person.unmount();
         assert_eq!(holders(&home, CANARY), [""; 0]);
-    }
+    });
 }
 
 #[test]

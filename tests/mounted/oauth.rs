@@ -219,7 +219,7 @@ fn clean(said: &Said) {
 
 #[test]
 fn a_login_opens_the_mount_and_a_logout_closes_it() {
-    for who in Who::everybody() {
+    Who::each(|who| {
         let assumptions = Assumptions {
             revocation: Revocation::Offered,
             ..rotating()
@@ -302,13 +302,13 @@ fn a_login_opens_the_mount_and_a_logout_closes_it() {
         it.login();
         assert_eq!(it.person.sh("cat unread").ok(), "more");
         it.person.unmount();
-    }
+    });
 }
 
 /// Tokens live two seconds. A refresh token is good once, and sent twice it would end the grant.
 #[test]
 fn tokens_are_renewed_under_readers_and_writers() {
-    for who in Who::everybody() {
+    Who::each(|who| {
         let it = Account::with(who, of_two_seconds());
         it.login();
         it.person.mount("work", &["--attr-ttl", "0"]);
@@ -351,12 +351,12 @@ fn tokens_are_renewed_under_readers_and_writers() {
         assert_eq!(it.person.daemons().len(), 1);
         it.person.unmount();
         it.was_alive_to_the_end();
-    }
+    });
 }
 
 #[test]
 fn a_mount_with_a_dead_grant_keeps_what_it_has_and_a_login_heals_it() {
-    for who in Who::everybody() {
+    Who::each(|who| {
         let it = Account::new(who);
         for (path, text) in [
             ("/read", "old text"),
@@ -428,13 +428,13 @@ fn a_mount_with_a_dead_grant_keeps_what_it_has_and_a_login_heals_it() {
         assert_eq!(it.person.daemons(), daemons, "the mount was never replaced");
         drop(shell);
         it.person.unmount();
-    }
+    });
 }
 
 /// Somebody logged in without the daemon being told.
 #[test]
 fn a_refresh_takes_over_what_another_login_kept() {
-    for who in Who::everybody() {
+    Who::each(|who| {
         let it = Account::new(who);
         it.workspace.put("/unread", "text").unwrap();
         it.login();
@@ -454,12 +454,12 @@ fn a_refresh_takes_over_what_another_login_kept() {
         until("what was pending at the provider", || it.workspace.exists("/new"));
         assert_eq!(it.refreshes().granted, 0, "the token of the login was taken over");
         it.person.unmount();
-    }
+    });
 }
 
 #[test]
 fn a_read_only_remote_asks_for_reading_only() {
-    for who in Who::everybody() {
+    Who::each(|who| {
         let it = Account::new(who);
         it.configure("read_only = true");
         it.workspace.put("/file", "text").unwrap();
@@ -477,13 +477,13 @@ fn a_read_only_remote_asks_for_reading_only() {
         it.person.sh("touch new").refused("Read-only file system");
         assert_eq!(it.credential()["scopes"], "files:read offline_access workspaces:read");
         it.person.unmount();
-    }
+    });
 }
 
 /// First by a refresh that a person asks for, then by one that a refused token asks for.
 #[test]
 fn fewer_scopes_show_in_the_modes() {
-    for who in Who::everybody() {
+    Who::each(|who| {
         for asked in [true, false] {
             let it = Account::new(who);
             it.workspace.put("/file", "text").unwrap();
@@ -519,12 +519,12 @@ fn fewer_scopes_show_in_the_modes() {
             it.person.sh("echo again >> file").ok();
             it.person.unmount();
         }
-    }
+    });
 }
 
 #[test]
 fn a_mount_may_wait_for_the_first_login() {
-    for who in Who::everybody() {
+    Who::each(|who| {
         let it = Account::new(who);
         it.workspace.put("/file", "text").unwrap();
         it.cannot_be_mounted();
@@ -542,13 +542,13 @@ fn a_mount_may_wait_for_the_first_login() {
         assert_eq!(it.workspace.read("/new").unwrap(), "new\n");
         assert_eq!(it.person.daemons(), daemons);
         it.person.unmount();
-    }
+    });
 }
 
 /// The same over several lifetimes of two seconds, with both at work.
 #[test]
 fn two_daemons_take_turns() {
-    for who in Who::everybody() {
+    Who::each(|who| {
         let it = Account::with(who, of_two_seconds());
         it.login();
         it.person.mount("work", &["--attr-ttl", "0"]);
@@ -575,13 +575,13 @@ fn two_daemons_take_turns() {
             "{tokens:?}"
         );
         it.was_alive_to_the_end();
-    }
+    });
 }
 
 /// Rotation makes sharing necessary: a second process that went its own way would end the grant for both.
 #[test]
 fn two_daemons_share_the_grant() {
-    for who in Who::everybody() {
+    Who::each(|who| {
         let it = Account::new(who);
         for n in 0..4 {
             it.workspace.put(&format!("/file{n}"), format!("text {n}")).unwrap();
@@ -612,13 +612,13 @@ fn two_daemons_share_the_grant() {
             .sh(&format!("cat file2 {}/file3", other.display()))
             .says("text 2text 3");
         it.unmount_with(&other);
-    }
+    });
 }
 
 /// Closed under a dead grant, kept by the journal, sent by the next daemon once somebody has logged in.
 #[test]
 fn what_a_dead_grant_left_behind_outlives_its_daemon() {
-    for who in Who::everybody() {
+    Who::each(|who| {
         for killed in [true, false] {
             let it = Account::new(who);
             it.workspace.put("/read", "old").unwrap();
@@ -646,13 +646,13 @@ fn what_a_dead_grant_left_behind_outlives_its_daemon() {
             assert_eq!(it.workspace.read("/new").unwrap(), "new\n");
             it.person.unmount();
         }
-    }
+    });
 }
 
 /// What needs a token waits; what doesn't goes on.
 #[test]
 fn an_authorization_server_that_is_slow_or_away_stops_only_what_needs_it() {
-    for who in Who::everybody() {
+    Who::each(|who| {
         let it = Account::new(who);
         for n in 0..2 {
             it.workspace.put(&format!("/unread{n}"), format!("text {n}")).unwrap();
@@ -698,13 +698,13 @@ fn an_authorization_server_that_is_slow_or_away_stops_only_what_needs_it() {
         assert_eq!(it.workspace.read("/read").unwrap(), "newer\n");
         assert_eq!(it.refreshes(), Exchanges { granted: 2, refused: 0 });
         it.person.unmount();
-    }
+    });
 }
 
 /// A change that was closed before anybody knew that it may not be made.
 #[test]
 fn a_change_whose_scope_is_gone_waits_for_the_next_login() {
-    for who in Who::everybody() {
+    Who::each(|who| {
         let it = Account::new(who);
         it.workspace.put("/file", "old").unwrap();
         it.login();
@@ -727,13 +727,13 @@ fn a_change_whose_scope_is_gone_waits_for_the_next_login() {
         it.nothing_stays_pending();
         assert_eq!(it.workspace.read("/file").unwrap(), "changed\n");
         it.person.unmount();
-    }
+    });
 }
 
 /// Nothing of one account shows in what was mounted with another's.
 #[test]
 fn a_login_of_somebody_else_opens_nothing() {
-    for who in Who::everybody() {
+    Who::each(|who| {
         let it = Account::new(who);
         let stranger = "stranger@example.com";
         it.store.add_user(stranger, Plan::unlimited());
@@ -750,7 +750,7 @@ fn a_login_of_somebody_else_opens_nothing() {
         it.login();
         it.person.sh("cat unread").says("text");
         it.person.unmount();
-    }
+    });
 }
 
 /// `remote add` with a grant: the answers, the client's secret, the browser, and what the grant may do.

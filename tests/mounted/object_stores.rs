@@ -66,14 +66,14 @@ fn a_tree_in_and_out(person: &Sandbox) {
 }
 
 fn webdav(software: webdav_server::Software) {
-    for who in Who::everybody() {
+    Who::each(|who| {
         let server = DavServer::start(software);
         let person = Sandbox::new(who);
         std::fs::create_dir(server.data().join("a folder")).unwrap();
         configure_webdav(&person, &server, "root = \"a folder\"");
         a_tree_in_and_out(&person);
         assert_eq!(std::fs::read_dir(server.data().join("a folder")).unwrap().count(), 0);
-    }
+    });
 }
 
 #[test]
@@ -88,13 +88,13 @@ fn a_tree_at_rclone() {
 
 #[test]
 fn a_tree_in_a_bucket() {
-    for who in Who::everybody() {
+    Who::each(|who| {
         let server = S3Server::start(s3_server::Software::Moto);
         tokio::runtime::Runtime::new().unwrap().block_on(server.make_bucket());
         let person = Sandbox::new(who);
         configure_s3(&person, &server, "prefix = \"a/b\"");
         a_tree_in_and_out(&person);
-    }
+    });
 }
 
 /// Addresses, with the variables that people already have.

@@ -30,7 +30,7 @@ fn stored(server: &DavServer, name: &str) -> String {
 
 #[test]
 fn editors_save() {
-    for who in Who::everybody() {
+    Who::each(|who| {
         let (person, server) = mounted(who);
         let inode = "stat -c %i,%a file";
         person.sh("printf 'one\\ntwo\\n' > file && chmod 640 file").ok();
@@ -61,7 +61,7 @@ fn editors_save() {
         let mut names: Vec<_> = names.map(|entry| entry.unwrap().file_name()).collect();
         names.sort();
         assert_eq!(names, ["file", "file~"]);
-    }
+    });
 }
 
 /// What Emacs does (files.el, filelock.c): a symbolic link to nowhere as the lock, the old file renamed to be the backup, a
@@ -148,7 +148,7 @@ fn make_tree(person: &Sandbox) {
 
 #[test]
 fn archives_keep_links_modes_and_times() {
-    for who in Who::everybody() {
+    Who::each(|who| {
         let (person, _server) = mounted(who);
         make_tree(&person);
         let expected = person.sh(&format!("cd ../work/t && {SHOW}")).ok();
@@ -179,12 +179,12 @@ fn archives_keep_links_modes_and_times() {
                  cmp ../a ../b")
             .says("elsewhere\nnowhere\n");
         person.unmount();
-    }
+    });
 }
 
 #[test]
 fn git_keeps_links_and_modes() {
-    for who in Who::everybody() {
+    Who::each(|who| {
         let (person, _server) = mounted(who);
         make_tree(&person);
         let git = "git -c user.name=n -c user.email=e@x -c init.defaultBranch=main -c gc.auto=0";
@@ -208,7 +208,7 @@ fn git_keeps_links_and_modes() {
             ))
             .says(" mode change 100755 => 100644 bin/tool\nnowhere\nelsewhere\n");
         person.unmount();
-    }
+    });
 }
 
 #[test]

@@ -7,7 +7,7 @@ const CANARY: &str = "canary-4be1d09c22";
 
 #[test]
 fn a_newcomer_is_asked_and_can_mount() {
-    for who in Who::everybody() {
+    Who::each(|who| {
         let it = CludzDrive::new(who);
         it.drive.replace_owner_token(CANARY);
         it.drive.put("file", "text").unwrap();
@@ -72,7 +72,7 @@ fn a_newcomer_is_asked_and_can_mount() {
             "{shown}"
         );
         assert!(!it.person.path("state/keymount/secrets/drive.token.secret").exists());
-    }
+    });
 }
 
 #[test]

@@ -47,6 +47,29 @@ impl Who {
         ]
     }
 
+    /// Does this as everybody, at the same time.
+    pub fn each(test: impl Fn(Self) + Sync) {
+        Self::each_with(&[()], |who, ()| test(who));
+    }
+
+    /// Does this as everybody with everything, all at the same time.
+    pub fn each_with<T: Copy + Send>(with: &[T], test: impl Fn(Self, T) + Sync) {
+        let test = &test;
+        std::thread::scope(|scope| {
+            let everybody = Self::everybody();
+            let cases = everybody
+                .into_iter()
+                .flat_map(|who| with.iter().map(move |with| (who, *with)));
+            let running: Vec<_> = cases.map(|(who, with)| scope.spawn(move || test(who, with))).collect();
+            // The first that fails says what is wrong; the others are waited for.
+            for case in running {
+                if let Err(panic) = case.join() {
+                    std::panic::resume_unwind(panic);
+                }
+            }
+        });
+    }
+
     /// The one who started the test.
     pub fn me() -> Self {
         Self::everybody()[0]

@@ -89,7 +89,7 @@ fn the_trash_is_listed_restored_from_and_emptied() {
 
 #[test]
 fn ordinary_tools_work_within_the_limits() {
-    for who in Who::everybody() {
+    Who::each(|who| {
         let it = Cloud::new(who);
         for number in 0..300 {
             it.account
@@ -130,7 +130,7 @@ fn ordinary_tools_work_within_the_limits() {
             holders(&it.person.path(""), &it.key).trim(),
             it.person.path("work/key").display().to_string()
         );
-    }
+    });
 }
 
 /// Attributes are set by name, or by `chmod` where the remote says so; nothing else publishes.

@@ -249,89 +249,87 @@ fn browser() -> reqwest::Client {
 
 #[test]
 fn a_grant_leaves_no_trace() {
-    for who in Who::everybody() {
-        for passphrase in [false, true] {
-            let mut it = Sync::new(who, passphrase);
-            it.give_desktop();
-            let mut traces = Traces::default();
+    Who::each_with(&[false, true], |who, passphrase| {
+        let mut it = Sync::new(who, passphrase);
+        it.give_desktop();
+        let mut traces = Traces::default();
 
-            let (login, door) = it.begin_login();
-            let question = it.sent_to(&door);
-            let answer = it.sent_to(&question);
-            let (status, page) = it.page(&answer);
-            assert_eq!(status, StatusCode::OK, "{page}");
-            traces.0 += &page;
-            let said = traces.of(login.wait()).ok();
-            assert!(said.contains("access is granted"), "{said}");
+        let (login, door) = it.begin_login();
+        let question = it.sent_to(&door);
+        let answer = it.sent_to(&question);
+        let (status, page) = it.page(&answer);
+        assert_eq!(status, StatusCode::OK, "{page}");
+        traces.0 += &page;
+        let said = traces.of(login.wait()).ok();
+        assert!(said.contains("access is granted"), "{said}");
 
-            it.person.mount("sync", &["-vv", "--attr-ttl", "0"]);
-            it.person
-                .sh("cat one && echo new > new && ls -l && getfattr -d one")
-                .ok();
-            it.store.expire_access_tokens();
-            it.person.sh("cat two && echo more > more").ok();
-            traces.done(&it.person, ["refresh", "sync"]);
-            let renewed = it.store.access_tokens().len();
-            assert!(renewed >= 3, "{renewed} tokens: it was not renewed");
-            traces.all_that_tells(&it.person, "sync");
-            assert!(it.kept().exists());
+        it.person.mount("sync", &["-vv", "--attr-ttl", "0"]);
+        it.person
+            .sh("cat one && echo new > new && ls -l && getfattr -d one")
+            .ok();
+        it.store.expire_access_tokens();
+        it.person.sh("cat two && echo more > more").ok();
+        traces.done(&it.person, ["refresh", "sync"]);
+        let renewed = it.store.access_tokens().len();
+        assert!(renewed >= 3, "{renewed} tokens: it was not renewed");
+        traces.all_that_tells(&it.person, "sync");
+        assert!(it.kept().exists());
 
-            assert_eq!(it.store.revoke_grants_of(ADA), 1);
-            it.person.sh("cat three").refused("Permission denied");
-            traces.of(it.person.keymount(["refresh", "sync"]));
-            traces.all_that_tells(&it.person, "sync");
+        assert_eq!(it.store.revoke_grants_of(ADA), 1);
+        it.person.sh("cat three").refused("Permission denied");
+        traces.of(it.person.keymount(["refresh", "sync"]));
+        traces.all_that_tells(&it.person, "sync");
 
-            // On another device, beside the mount.
-            let login = it.person.start_keymount(["login", "sync", "--device", "--wait", "60s"]);
-            until("a device's question", || !it.store.device_requests().is_empty());
-            let code = it.store.device_requests()[0].user_code.clone();
-            assert!(it.store.approve_device(&code, ADA));
-            let said = traces.of(login.wait()).ok();
-            assert!(said.contains("credential valid"), "{said}");
-            it.person.sh("cat four").ok();
-            traces.all_that_tells(&it.person, "sync");
+        // On another device, beside the mount.
+        let login = it.person.start_keymount(["login", "sync", "--device", "--wait", "60s"]);
+        until("a device's question", || !it.store.device_requests().is_empty());
+        let code = it.store.device_requests()[0].user_code.clone();
+        assert!(it.store.approve_device(&code, ADA));
+        let said = traces.of(login.wait()).ok();
+        assert!(said.contains("credential valid"), "{said}");
+        it.person.sh("cat four").ok();
+        traces.all_that_tells(&it.person, "sync");
 
-            let mut secrets = it.store.secrets();
-            for kind in ["code_", "device_", "at_live_", "rt_live_"] {
-                assert!(secrets.iter().any(|secret| secret.starts_with(kind)), "no {kind}");
-            }
-            let state = |address: &str| {
-                let url = reqwest::Url::parse(address).unwrap();
-                let pair = url.query_pairs().find(|(name, _)| name == "state");
-                pair.unwrap().1.into_owned()
-            };
-            assert!(secrets.contains(&state(&question)));
-            secrets.extend([CLIENT_SECRET.to_owned(), PASSPHRASE.to_owned()]);
-            let held_by = holders(&it.person.path(""), "rt_live_");
-            if passphrase {
-                assert_eq!(held_by, "");
-                traces.hold_none_of(&it.person, &secrets, &[]);
-            } else {
-                assert_eq!(held_by.trim(), it.kept().display().to_string());
-                traces.hold_none_of(&it.person, &secrets, &[it.kept()]);
-                let kept = content(&it.kept());
-                let here = |kind: &str| {
-                    secrets
-                        .iter()
-                        .filter(|s| s.starts_with(kind) && kept.contains(s.as_str()))
-                        .count()
-                };
-                assert_eq!((here("at_live_"), here("rt_live_")), (1, 1), "only the newest are kept");
-                assert_eq!((here("code_"), here("device_")), (0, 0));
-                assert_eq!(std::fs::metadata(it.kept()).unwrap().mode() & 0o7777, 0o600);
-            }
-            let said = traces.done(&it.person, ["logout", "sync"]);
-            assert!(said.contains("revoked at CloudSync"), "{said}");
-            traces.all_that_tells(&it.person, "sync");
-            it.person.sh("cat five").refused("Permission denied");
-            it.person.unmount();
-            traces.hold_none_of(&it.person, &it.store.secrets(), &[]);
-            traces.hold_none_of(&it.person, &secrets, &[]);
-            let given = std::fs::read_to_string(it.person.path("work/given")).unwrap();
-            assert!(given.contains(&door) && given.contains("PATH="), "{given}");
-            drop((it.api, it.auth));
+        let mut secrets = it.store.secrets();
+        for kind in ["code_", "device_", "at_live_", "rt_live_"] {
+            assert!(secrets.iter().any(|secret| secret.starts_with(kind)), "no {kind}");
         }
-    }
+        let state = |address: &str| {
+            let url = reqwest::Url::parse(address).unwrap();
+            let pair = url.query_pairs().find(|(name, _)| name == "state");
+            pair.unwrap().1.into_owned()
+        };
+        assert!(secrets.contains(&state(&question)));
+        secrets.extend([CLIENT_SECRET.to_owned(), PASSPHRASE.to_owned()]);
+        let held_by = holders(&it.person.path(""), "rt_live_");
+        if passphrase {
+            assert_eq!(held_by, "");
+            traces.hold_none_of(&it.person, &secrets, &[]);
+        } else {
+            assert_eq!(held_by.trim(), it.kept().display().to_string());
+            traces.hold_none_of(&it.person, &secrets, &[it.kept()]);
+            let kept = content(&it.kept());
+            let here = |kind: &str| {
+                secrets
+                    .iter()
+                    .filter(|s| s.starts_with(kind) && kept.contains(s.as_str()))
+                    .count()
+            };
+            assert_eq!((here("at_live_"), here("rt_live_")), (1, 1), "only the newest are kept");
+            assert_eq!((here("code_"), here("device_")), (0, 0));
+            assert_eq!(std::fs::metadata(it.kept()).unwrap().mode() & 0o7777, 0o600);
+        }
+        let said = traces.done(&it.person, ["logout", "sync"]);
+        assert!(said.contains("revoked at CloudSync"), "{said}");
+        traces.all_that_tells(&it.person, "sync");
+        it.person.sh("cat five").refused("Permission denied");
+        it.person.unmount();
+        traces.hold_none_of(&it.person, &it.store.secrets(), &[]);
+        traces.hold_none_of(&it.person, &secrets, &[]);
+        let given = std::fs::read_to_string(it.person.path("work/given")).unwrap();
+        assert!(given.contains(&door) && given.contains("PATH="), "{given}");
+        drop((it.api, it.auth));
+    });
 }
 
 /// The answer may bring another refresh token, and the old one is worth nothing then.
@@ -404,174 +402,170 @@ fn other_users_can_neither_read_nor_answer_a_login() {
 fn what_brings_tokens_leaves_no_trace() {
     /// How every JSON Web Token begins that is signed as dStor's are.
     const TOKEN: &str = "eyJhbGciOiJIUzI1NiIs";
-    for who in Who::everybody() {
-        for passphrase in [false, true] {
-            let runtime = Runtime::new().unwrap();
-            let store = DstorStore::new(
-                Network::Testnet,
-                dstor::Assumptions {
-                    processing: dstor::Processing { adding: 0, saving: 0 },
-                    ..dstor::Assumptions::default()
-                },
-            );
-            let password = "canary-password-83c1";
-            let account = store.add_account("me@example.org", password);
-            let key = account.add_key("laptop").expose_secret().to_owned();
-            let server = runtime.block_on(store.serve()).unwrap();
-            let mut person = Sandbox::new(who);
-            let keeping = if passphrase {
-                person.variable("STORE_WORDS", PASSPHRASE);
-                "[store]\npassphrase = { env = \"STORE_WORDS\" }\n"
-            } else {
-                ""
-            };
-            let secrets = [
-                key.clone(),
-                password.to_owned(),
-                PASSPHRASE.to_owned(),
-                TOKEN.to_owned(),
-            ];
-            for (auth, field, secret) in [
-                ("method = \"temp-token\"\napi_key", "api_key", key.as_str()),
-                (
-                    "method = \"login\"\nemail = \"me@example.org\"\npassword",
-                    "password",
-                    password,
-                ),
-            ] {
-                let mut traces = Traces::default();
-                person.configure(&format!(
-                    "[remotes.drive]\nprovider = \"dstor\"\nnetwork = \"testnet\"\nendpoint = \"{}\"\n\
-                     [remotes.drive.auth]\n{auth} = {{ stored = true }}\n{keeping}",
-                    server.url()
-                ));
-                traces
-                    .of(person.keymount_reading(&format!("{secret}\n"), ["login", "drive"]))
-                    .ok();
-                person.mount("drive", &["-vv"]);
-                person.sh("echo new > new && cat new && ls -l").ok();
-                let before = store.exchanges();
-                account.expire_tokens();
-                person.sh("echo more > more").ok();
-                assert!(store.exchanges() > before, "it was not renewed");
-                traces.done(&person, ["refresh", "drive"]);
-                traces.all_that_tells(&person, "drive");
-                let kept = |field: &str| person.path(&format!("state/keymount/secrets/drive.{field}.secret"));
-                let allowed = [kept(field), kept("grant")];
-                if passphrase {
-                    traces.hold_none_of(&person, &secrets, &[]);
-                } else {
-                    traces.hold_none_of(&person, &secrets, &allowed);
-                    assert_eq!(
-                        holders(&person.path(""), secret).trim(),
-                        allowed[0].display().to_string()
-                    );
-                    assert_eq!(
-                        holders(&person.path(""), TOKEN).trim(),
-                        allowed[1].display().to_string()
-                    );
-                    for file in &allowed {
-                        assert_eq!(std::fs::metadata(file).unwrap().mode() & 0o7777, 0o600);
-                    }
-                }
-                traces.done(&person, ["logout", "drive"]);
-                traces.all_that_tells(&person, "drive");
-                person.unmount();
+    Who::each_with(&[false, true], |who, passphrase| {
+        let runtime = Runtime::new().unwrap();
+        let store = DstorStore::new(
+            Network::Testnet,
+            dstor::Assumptions {
+                processing: dstor::Processing { adding: 0, saving: 0 },
+                ..dstor::Assumptions::default()
+            },
+        );
+        let password = "canary-password-83c1";
+        let account = store.add_account("me@example.org", password);
+        let key = account.add_key("laptop").expose_secret().to_owned();
+        let server = runtime.block_on(store.serve()).unwrap();
+        let mut person = Sandbox::new(who);
+        let keeping = if passphrase {
+            person.variable("STORE_WORDS", PASSPHRASE);
+            "[store]\npassphrase = { env = \"STORE_WORDS\" }\n"
+        } else {
+            ""
+        };
+        let secrets = [
+            key.clone(),
+            password.to_owned(),
+            PASSPHRASE.to_owned(),
+            TOKEN.to_owned(),
+        ];
+        for (auth, field, secret) in [
+            ("method = \"temp-token\"\napi_key", "api_key", key.as_str()),
+            (
+                "method = \"login\"\nemail = \"me@example.org\"\npassword",
+                "password",
+                password,
+            ),
+        ] {
+            let mut traces = Traces::default();
+            person.configure(&format!(
+                "[remotes.drive]\nprovider = \"dstor\"\nnetwork = \"testnet\"\nendpoint = \"{}\"\n\
+                 [remotes.drive.auth]\n{auth} = {{ stored = true }}\n{keeping}",
+                server.url()
+            ));
+            traces
+                .of(person.keymount_reading(&format!("{secret}\n"), ["login", "drive"]))
+                .ok();
+            person.mount("drive", &["-vv"]);
+            person.sh("echo new > new && cat new && ls -l").ok();
+            let before = store.exchanges();
+            account.expire_tokens();
+            person.sh("echo more > more").ok();
+            assert!(store.exchanges() > before, "it was not renewed");
+            traces.done(&person, ["refresh", "drive"]);
+            traces.all_that_tells(&person, "drive");
+            let kept = |field: &str| person.path(&format!("state/keymount/secrets/drive.{field}.secret"));
+            let allowed = [kept(field), kept("grant")];
+            if passphrase {
                 traces.hold_none_of(&person, &secrets, &[]);
+            } else {
+                traces.hold_none_of(&person, &secrets, &allowed);
+                assert_eq!(
+                    holders(&person.path(""), secret).trim(),
+                    allowed[0].display().to_string()
+                );
+                assert_eq!(
+                    holders(&person.path(""), TOKEN).trim(),
+                    allowed[1].display().to_string()
+                );
+                for file in &allowed {
+                    assert_eq!(std::fs::metadata(file).unwrap().mode() & 0o7777, 0o600);
+                }
             }
+            traces.done(&person, ["logout", "drive"]);
+            traces.all_that_tells(&person, "drive");
+            person.unmount();
+            traces.hold_none_of(&person, &secrets, &[]);
         }
-    }
+    });
 }
 
 /// Keys that are presented as they are, and the session that manages them.
 #[test]
 fn keys_and_sessions_leave_no_trace() {
-    for who in Who::everybody() {
-        for passphrase in [false, true] {
-            let runtime = Runtime::new().unwrap();
-            let storra = StorraStore::default();
-            storra.lift_limits();
-            let account = storra.add_account(ADA);
-            let storra_key = account.create_key("laptop");
-            let cookie = account.open_session();
-            let session = cookie
-                .split("; ")
-                .filter_map(|pair| Some(pair.split_once('=')?.1.to_owned()));
-            let sync = CloudSyncStore::new(Assumptions::default());
-            sync.add_user(ADA, Plan::unlimited());
-            let workspace = sync.add_workspace(ADA, "project").unwrap();
-            let sync_key = sync.create_key(ADA, "laptop", &Scope::of_keys()).unwrap();
-            let storra_server = runtime.block_on(storra.serve()).unwrap();
-            let sync_server = runtime.block_on(sync.serve_api()).unwrap();
-            account.put("one", "one").unwrap();
-            workspace.put("/one", "one").unwrap();
-            let mut person = Sandbox::new(who);
-            let keeping = if passphrase {
-                person.variable("STORE_WORDS", PASSPHRASE);
-                "[store]\npassphrase = { env = \"STORE_WORDS\" }\n"
+    Who::each_with(&[false, true], |who, passphrase| {
+        let runtime = Runtime::new().unwrap();
+        let storra = StorraStore::default();
+        storra.lift_limits();
+        let account = storra.add_account(ADA);
+        let storra_key = account.create_key("laptop");
+        let cookie = account.open_session();
+        let session = cookie
+            .split("; ")
+            .filter_map(|pair| Some(pair.split_once('=')?.1.to_owned()));
+        let sync = CloudSyncStore::new(Assumptions::default());
+        sync.add_user(ADA, Plan::unlimited());
+        let workspace = sync.add_workspace(ADA, "project").unwrap();
+        let sync_key = sync.create_key(ADA, "laptop", &Scope::of_keys()).unwrap();
+        let storra_server = runtime.block_on(storra.serve()).unwrap();
+        let sync_server = runtime.block_on(sync.serve_api()).unwrap();
+        account.put("one", "one").unwrap();
+        workspace.put("/one", "one").unwrap();
+        let mut person = Sandbox::new(who);
+        let keeping = if passphrase {
+            person.variable("STORE_WORDS", PASSPHRASE);
+            "[store]\npassphrase = { env = \"STORE_WORDS\" }\n"
+        } else {
+            ""
+        };
+        person.configure(&format!(
+            "[remotes.cloud]\nprovider = \"storra\"\nendpoint = \"{}\"\n\
+             [remotes.cloud.auth]\nmethod = \"api-key\"\nkey = {{ stored = true }}\n\
+             [remotes.cloud.keys_auth]\nmethod = \"session\"\ncookie = {{ stored = true }}\n\
+             [remotes.work]\nprovider = \"cloudsync\"\nendpoint = \"{}v1\"\nworkspace = \"project\"\n\
+             [remotes.work.auth]\nmethod = \"api-key\"\nkey = {{ stored = true }}\n{keeping}",
+            storra_server.url(),
+            sync_server.url()
+        ));
+        let mut traces = Traces::default();
+        let mut login = |secret: &str, arguments: &[&str]| {
+            traces
+                .of(person.keymount_reading(&format!("{secret}\n"), arguments))
+                .ok();
+        };
+        login(&storra_key, &["login", "cloud"]);
+        login(&cookie, &["login", "cloud", "--keys"]);
+        login(sync_key.secret(), &["login", "work"]);
+        let mut secrets: Vec<String> = session.collect();
+        secrets.extend([storra_key.clone(), sync_key.secret().to_owned(), PASSPHRASE.to_owned()]);
+        for remote in ["cloud", "work"] {
+            person.mount(remote, &["-vv", "--attr-ttl", "0"]);
+            person.sh("cat one && echo new > new && ls -l").ok();
+            traces.all_that_tells(&person, remote);
+            let rotated = traces.of(person.keymount(["keys", "rotate", remote]));
+            assert_eq!(rotated.code, Some(0), "{rotated:?}");
+            person.sh("cat new && echo newer > new").ok();
+            let made = person.path(&format!("work/made-for-{remote}"));
+            let write_to = made.display().to_string();
+            let create = ["keys", "create", remote, "phone", "--write-to", &write_to];
+            let more: &[&str] = if remote == "work" {
+                &["--permission", "files:read"]
             } else {
-                ""
+                &[]
             };
-            person.configure(&format!(
-                "[remotes.cloud]\nprovider = \"storra\"\nendpoint = \"{}\"\n\
-                 [remotes.cloud.auth]\nmethod = \"api-key\"\nkey = {{ stored = true }}\n\
-                 [remotes.cloud.keys_auth]\nmethod = \"session\"\ncookie = {{ stored = true }}\n\
-                 [remotes.work]\nprovider = \"cloudsync\"\nendpoint = \"{}v1\"\nworkspace = \"project\"\n\
-                 [remotes.work.auth]\nmethod = \"api-key\"\nkey = {{ stored = true }}\n{keeping}",
-                storra_server.url(),
-                sync_server.url()
-            ));
-            let mut traces = Traces::default();
-            let mut login = |secret: &str, arguments: &[&str]| {
-                traces
-                    .of(person.keymount_reading(&format!("{secret}\n"), arguments))
-                    .ok();
-            };
-            login(&storra_key, &["login", "cloud"]);
-            login(&cookie, &["login", "cloud", "--keys"]);
-            login(sync_key.secret(), &["login", "work"]);
-            let mut secrets: Vec<String> = session.collect();
-            secrets.extend([storra_key.clone(), sync_key.secret().to_owned(), PASSPHRASE.to_owned()]);
-            for remote in ["cloud", "work"] {
-                person.mount(remote, &["-vv", "--attr-ttl", "0"]);
-                person.sh("cat one && echo new > new && ls -l").ok();
-                traces.all_that_tells(&person, remote);
-                let rotated = traces.of(person.keymount(["keys", "rotate", remote]));
-                assert_eq!(rotated.code, Some(0), "{rotated:?}");
-                person.sh("cat new && echo newer > new").ok();
-                let made = person.path(&format!("work/made-for-{remote}"));
-                let write_to = made.display().to_string();
-                let create = ["keys", "create", remote, "phone", "--write-to", &write_to];
-                let more: &[&str] = if remote == "work" {
-                    &["--permission", "files:read"]
-                } else {
-                    &[]
-                };
-                traces.of(person.keymount([&create[..], more].concat())).ok();
-                secrets.push(std::fs::read_to_string(&made).unwrap().trim().to_owned());
-                std::fs::remove_file(made).unwrap();
-                if !passphrase {
-                    let kept = content(&person.path(&format!("state/keymount/secrets/{remote}.key.secret")));
-                    assert!(kept.contains("sk_"), "the new key is kept");
-                    let key: String = kept[kept.find("sk_").unwrap()..]
-                        .chars()
-                        .take_while(|c| c.is_ascii_alphanumeric() || *c == '_')
-                        .collect();
-                    assert_ne!(key, sync_key.secret());
-                    assert_ne!(key, storra_key);
-                    secrets.push(key);
-                }
-                traces.all_that_tells(&person, remote);
-                person.unmount();
+            traces.of(person.keymount([&create[..], more].concat())).ok();
+            secrets.push(std::fs::read_to_string(&made).unwrap().trim().to_owned());
+            std::fs::remove_file(made).unwrap();
+            if !passphrase {
+                let kept = content(&person.path(&format!("state/keymount/secrets/{remote}.key.secret")));
+                assert!(kept.contains("sk_"), "the new key is kept");
+                let key: String = kept[kept.find("sk_").unwrap()..]
+                    .chars()
+                    .take_while(|c| c.is_ascii_alphanumeric() || *c == '_')
+                    .collect();
+                assert_ne!(key, sync_key.secret());
+                assert_ne!(key, storra_key);
+                secrets.push(key);
             }
-            let files = ["cloud.key", "cloud.keys_auth%2Ecookie", "work.key"];
-            let kept = files.map(|name| person.path(&format!("state/keymount/secrets/{name}.secret")));
-            let allowed: &[PathBuf] = if passphrase { &[] } else { &kept };
-            traces.hold_none_of(&person, &secrets, allowed);
-            for remote in ["cloud", "work"] {
-                traces.done(&person, ["logout", remote]);
-            }
-            traces.hold_none_of(&person, &secrets, &[]);
+            traces.all_that_tells(&person, remote);
+            person.unmount();
         }
-    }
+        let files = ["cloud.key", "cloud.keys_auth%2Ecookie", "work.key"];
+        let kept = files.map(|name| person.path(&format!("state/keymount/secrets/{name}.secret")));
+        let allowed: &[PathBuf] = if passphrase { &[] } else { &kept };
+        traces.hold_none_of(&person, &secrets, allowed);
+        for remote in ["cloud", "work"] {
+            traces.done(&person, ["logout", remote]);
+        }
+        traces.hold_none_of(&person, &secrets, &[]);
+    });
 }

@@ -272,8 +272,12 @@ fn texts(folder: &Path) -> BTreeMap<String, String> {
 
 /// Three homes with this configuration each.
 fn hosts(secret: &str, toml: impl Fn(usize, &Path) -> String) -> [Sandbox; 3] {
+    hosts_of(Who::me(), secret, toml)
+}
+
+fn hosts_of(who: Who, secret: &str, toml: impl Fn(usize, &Path) -> String) -> [Sandbox; 3] {
     [0, 1, 2].map(|number| {
-        let person = Sandbox::new(Who::me());
+        let person = Sandbox::new(who);
         let file = person.file("work/secret", secret, 0o600);
         person.configure(&toml(number, &file));
         person
@@ -335,9 +339,13 @@ fn of_a_share_at_rclone() {
 /// What a host has not seen it neither removes nor replaces, however old its own picture is.
 #[test]
 fn what_the_other_host_has_changed_is_kept() {
+    Who::each(what_the_other_has_changed_is_kept_by);
+}
+
+fn what_the_other_has_changed_is_kept_by(who: Who) {
     let server = S3Server::start(s3_server::Software::Moto);
     Runtime::new().unwrap().block_on(server.make_bucket());
-    let hosts = hosts(SECRET_KEY, |_, secret| {
+    let hosts = hosts_of(who, SECRET_KEY, |_, secret| {
         bucket(&server.endpoint(), "us-east-1", KEY_ID, secret)
     });
     for host in &hosts[..2] {

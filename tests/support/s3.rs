@@ -25,6 +25,28 @@ pub const REGION: &str = "us-east-1";
 pub const KEY_ID: &str = "AKIATESTTESTTESTTEST";
 pub const SECRET_KEY: &str = "secret/key+for=tests";
 
+/// moto looks at a condition and stores in two steps, so that of two uploads at the same time both may win. Here each
+/// request has its turn.
+const MOTO_IN_TURN: &str = "
+import threading
+import moto.server
+
+run, turn = moto.server.run_simple, threading.Lock()
+
+def in_turn(host, port, app, **settings):
+    def answer(environ, start):
+        with turn:
+            parts = app(environ, start)
+            try:
+                return [b''.join(parts)]
+            finally:
+                getattr(parts, 'close', lambda: None)()
+    run(host, port, answer, **settings)
+
+moto.server.run_simple = in_turn
+moto.server.main()
+";
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Software {
     /// Python's: conditions on uploads as Amazon's; checks no signatures.
@@ -50,7 +72,9 @@ impl S3Server {
     pub fn start(software: Software) -> Self {
         let server = Server::start(|folder, port| match software {
             Software::Moto => {
-                let mut command = Command::new(installed("KEYMOUNT_TEST_MOTO", "moto-5.2.5/bin/moto_server"));
+                let program = installed("KEYMOUNT_TEST_MOTO", "moto-5.2.5/bin/moto_server");
+                let mut command = Command::new(program.with_file_name("python3"));
+                command.args(["-c", MOTO_IN_TURN]);
                 command.args(["-H", "127.0.0.1", "-p", &port.to_string()]);
                 command
             }

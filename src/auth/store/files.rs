@@ -34,7 +34,7 @@ impl FileStore {
         Self {
             folder: folder.to_path_buf(),
             passphrase,
-            cost: Cost::RECOMMENDED,
+            cost: Cost::OF_NEW_FILES,
         }
     }
 

@@ -63,6 +63,17 @@ impl Cost {
         lanes: 4,
     };
 
+    /// What is written is sealed with this. Builds for tests open hundreds of files in processes of their own.
+    pub const OF_NEW_FILES: Self = if cfg!(feature = "cheap-passphrases") {
+        Self {
+            memory: 1024,
+            passes: 1,
+            lanes: 1,
+        }
+    } else {
+        Self::RECOMMENDED
+    };
+
     /// For tests that are not about the cost.
     #[cfg(test)]
     pub const LEAST: Self = Self {
