@@ -5,7 +5,7 @@ use futures_util::StreamExt;
 use sha2::{Digest, Sha256};
 use tracing::warn;
 
-use super::inode::{LocalContent, Presence};
+use super::inode::{LocalContent, Node, Presence};
 use super::{FileSystem, Ino};
 use crate::model::{Entry, Error, ErrorKind, Kind, Name, ObjectKey, Result, Version};
 use crate::outbox::{Staged, conflict};
@@ -53,12 +53,7 @@ impl FileSystem {
             Err(error) => Err(error),
             // A rename above it gave it another key, which the journal didn't know.
             Ok(same) if content.replaces.as_ref().is_some_and(|entry| is_renamed(entry, &same)) => {
-                self.table.with(ino, |node| {
-                    if let Some(content) = &mut node.content {
-                        content.replaces = Some(same.clone());
-                    }
-                    node.confirm(same);
-                })?;
+                self.table.with(ino, |node| node.confirm_content(same))?;
                 self.enter_again(ino).await;
                 Ok(Resolved::Ours)
             }
@@ -75,18 +70,55 @@ impl FileSystem {
                 }
                 drop(sending);
                 if theirs.kind == Kind::File && self.is_ours(&theirs, &content).await? {
-                    self.table.with(ino, |node| {
-                        if let Some(content) = &mut node.content {
-                            content.replaces = Some(theirs.clone());
-                        }
-                        node.confirm(theirs);
-                    })?;
+                    self.table.with(ino, |node| node.confirm_content(theirs))?;
                     self.enter_again(ino).await;
                     return Ok(Resolved::Ours);
                 }
                 self.step_aside(ino, parent, &name, clash).await?;
                 Ok(Resolved::Theirs)
             }
+        }
+    }
+
+    /// Before a new file gets another name or goes: where an attempt whose answer was lost has stored it, the provider's is
+    /// what is renamed or removed. Without an answer it counts as new. The caller has the node's turn.
+    pub(super) async fn recognise(&self, ino: Ino) -> Result<()> {
+        let unsent = |node: &mut Node| node.content.clone().filter(|_| node.presence == Presence::Unsent);
+        let content = self.table.with(ino, unsent)?;
+        let (Some(content), Some((parent, name))) = (content, self.place(ino)?) else {
+            return Ok(());
+        };
+        if !content.staged.may_be_stored() {
+            return Ok(());
+        }
+        content.staged.remember_inherited().await?;
+        let parent_key = self.entry(parent).await?.key;
+        if let Ok(theirs) = self.provider.lookup(&parent_key, &name).await
+            && theirs.kind == Kind::File
+            && self.is_ours(&theirs, &content).await.unwrap_or(false)
+        {
+            self.table.with(ino, |node| node.confirm_content(theirs))?;
+        }
+        Ok(())
+    }
+
+    /// Whether something else has the name of what a daemon left that was about to give the name away.
+    ///
+    /// # Errors
+    /// The provider's.
+    pub(super) async fn was_replaced(
+        &self,
+        (parent, name): (Ino, &Name),
+        replaces: Option<&Entry>,
+        staged: &Staged,
+    ) -> Result<bool> {
+        let parent_key = self.entry(parent).await?.key;
+        match self.provider.lookup(&parent_key, name).await {
+            Ok(there) if replaces.is_some_and(|known| known.version == there.version) => Ok(false),
+            Ok(there) if there.kind == Kind::File => Ok(!self.holds(&there, staged).await?),
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
         }
     }
 
@@ -139,6 +171,7 @@ impl FileSystem {
         if content.replaces.as_ref().map(|replaced| &replaced.version) == Some(&theirs.version) {
             return Ok(true);
         }
+        content.staged.remember_inherited().await?;
         if !content.staged.may_have_stored(theirs.size) {
             return Ok(false);
         }

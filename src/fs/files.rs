@@ -316,35 +316,47 @@ impl FileSystem {
         if let Some(content) = self.table.with(ino, |node| node.content.clone())? {
             return Ok(content.staged);
         }
-        let entry = self.fresh_entry(ino).await.map_err(replaced_if_gone)?;
-        let (entry, staged) = match base {
-            Base::Content if entry.size > 0 => {
-                self.require(&entry, Action::Read)?;
-                self.begin_change(ino, entry).await?
+        loop {
+            let entry = self.fresh_entry(ino).await.map_err(replaced_if_gone)?;
+            let (entry, staged) = match base {
+                Base::Content if entry.size > 0 => {
+                    self.require(&entry, Action::Read)?;
+                    self.begin_change(ino, entry).await?
+                }
+                _ => {
+                    let staged = Staged::copy(self.spool.new_file()?, 0, entry.modified);
+                    (entry, staged)
+                }
+            };
+            let staged = Arc::new(staged);
+            let is_current = self.table.with(ino, |node| {
+                // Else it was replaced while its content was fetched.
+                let is_current = node.entry.version == entry.version;
+                if is_current {
+                    node.content = Some(LocalContent {
+                        staged: Arc::clone(&staged),
+                        lineage: node.lineage,
+                        replaces: Some(entry),
+                    });
+                }
+                is_current
+            })?;
+            if is_current {
+                return Ok(staged);
             }
-            _ => {
-                let staged = Staged::copy(self.spool.new_file()?, 0, entry.modified);
-                (entry, staged)
-            }
-        };
-        let staged = Arc::new(staged);
-        let content = LocalContent {
-            staged: Arc::clone(&staged),
-            replaces: Some(entry),
-        };
-        self.table.with(ino, |node| node.content = Some(content))?;
-        Ok(staged)
+        }
     }
 
     /// Content that was closed and not sent isn't emptied: what is written instead counts when it is closed, too.
     async fn set_aside_closed(&self, ino: Ino, staged: Arc<Staged>) -> Result<Arc<Staged>> {
-        if staged.phase() != Phase::Closed || staged.is_empty() {
+        if staged.phase() != Phase::Closed {
             return Ok(staged);
         }
         let _turn = self.turn(ino).await?;
         if staged.phase() != Phase::Closed || !self.is_content(ino, &staged)? {
             return Ok(staged);
         }
+        staged.remember_inherited().await?;
         let fresh = Arc::new(Staged::superseding(self.spool.new_file()?, staged));
         self.table.with(ino, |node| {
             if let Some(content) = &mut node.content {
@@ -457,12 +469,7 @@ impl FileSystem {
             entry.size,
             entry.name.as_str()
         );
-        let _ = self.table.with(ino, |node| {
-            if let Some(content) = &mut node.content {
-                content.replaces = Some(entry.clone());
-            }
-            node.confirm(entry);
-        });
+        let _ = self.table.with(ino, |node| node.confirm_content(entry));
         Error::bad_data(why)
     }
 
@@ -470,14 +477,11 @@ impl FileSystem {
     pub(super) fn stored(&self, ino: Ino, entry: Entry, staged: &Staged, sending: &Sending<'_>) -> Result<()> {
         let version = entry.version.clone();
         self.table.with_listed(ino, |node| {
+            // Not before: what the provider has meanwhile would be somebody else's.
             sending.done();
             node.kernel_version = Some(version.clone());
-            node.sent = Some(version.clone());
             node.last_error = None;
-            if let Some(content) = &mut node.content {
-                content.replaces = Some(entry.clone());
-            }
-            node.confirm(entry);
+            node.confirm_content(entry);
         })?;
         self.strike(staged);
         fail_point!("upload.struck");
@@ -487,24 +491,24 @@ impl FileSystem {
 
     /// Whether what is written by a handle would go where its reads came from.
     pub(super) fn may_build_on(&self, file: &FileHandle) -> Result<()> {
-        let (base, sent) = self.table.with(file.ino, |node| {
-            let replaces = node.content.as_ref().and_then(|content| content.replaces.as_ref());
-            (replaces.map(|entry| entry.version.clone()), node.sent.clone())
-        })?;
+        let lineage = self.table.with(file.ino, |node| node.current_lineage())?;
         let reading = file.reading.lock();
         // Who may read and write may have been told of an end by the kernel, which asks nobody beyond the length it knows.
         let is_bound = reading.used || file.access == Access::ReadWrite;
-        if is_bound && base.is_some() && base != sent && base.as_ref() != Some(&reading.object.version) {
+        if is_bound && reading.lineage != lineage {
             return Err(replaced());
         }
         Ok(())
     }
 
     fn current_version(&self, ino: Ino) -> Result<Reading> {
-        let object = self.table.with(ino, |node| node.entry.object())?;
+        let (object, lineage) = self
+            .table
+            .with(ino, |node| (node.entry.object(), node.current_lineage()))?;
         Ok(Reading {
             source: Arc::new(self.fetcher.open(object.clone())),
             object,
+            lineage,
             used: false,
         })
     }
@@ -515,13 +519,13 @@ impl FileSystem {
     /// `Changed` when somebody else replaced it and the kernel was told: its pages and its idea of the length are one
     /// for all handles, and must not mix two versions.
     fn source(&self, file: &FileHandle) -> Result<Arc<Source>> {
-        let (object, sent, in_kernel) = self.table.with(file.ino, |node| {
-            (node.entry.object(), node.sent.clone(), node.kernel_version.clone())
+        let (object, lineage, in_kernel) = self.table.with(file.ino, |node| {
+            (node.entry.object(), node.lineage, node.kernel_version.clone())
         })?;
         let mut reading = file.reading.lock();
         let opened = &reading.object;
         if *opened != object {
-            if opened.version == object.version || sent.as_ref() == Some(&object.version) {
+            if opened.version == object.version || reading.lineage == lineage {
                 *reading = self.current_version(file.ino)?;
             } else if in_kernel.as_ref() != Some(&opened.version) || opened.size != object.size {
                 return Err(replaced());

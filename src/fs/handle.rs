@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 
 use super::directory::DirEntry;
 use super::files::Access;
-use super::inode::Ino;
+use super::inode::{Ino, Lineage};
 use crate::fetch::Source;
 use crate::model::{Error, ErrorKind, ObjectId, Result};
 
@@ -30,6 +30,8 @@ pub struct FileHandle {
 #[derive(Clone)]
 pub struct Reading {
     pub object: ObjectId,
+    /// Of what was read; whatever else has it may be read or written next.
+    pub lineage: Lineage,
     pub source: Arc<Source>,
     /// Whether bytes of it were read by this handle: then they are not written into another version.
     pub used: bool,

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
@@ -95,10 +96,25 @@ pub struct Answer {
     pub came: Instant,
 }
 
+/// What a content grew out of. It stays the same through everything that this mount does: writing, sending, renaming,
+/// whatever versions the provider makes of that. What somebody else stores begins another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lineage(u64);
+
+impl Lineage {
+    /// One that nothing has yet.
+    pub fn begin() -> Self {
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        Self(LAST.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+}
+
 /// Content that was changed here.
 #[derive(Clone)]
 pub struct LocalContent {
     pub staged: Arc<Staged>,
+    /// Of the version that it began with, and of what is made of it.
+    pub lineage: Lineage,
     /// What it is a change of, as the provider had it when the change began; `None` for a new file.
     pub replaces: Option<Entry>,
 }
@@ -148,8 +164,10 @@ pub struct Node {
     pub turn: Arc<Turn>,
     /// Whose turn it is to list this directory: who comes meanwhile waits for that answer.
     pub listing_turn: Arc<Turn>,
-    /// The version that this mount made last: handles follow local changes but not remote ones.
+    /// The version that this mount made last.
     pub sent: Option<Version>,
+    /// Of the provider's content as it is known.
+    pub lineage: Lineage,
     /// The version whose pages the kernel may hold.
     pub kernel_version: Option<Version>,
     pub last_error: Option<Arc<str>>,
@@ -188,6 +206,7 @@ impl Node {
             turn: Arc::default(),
             listing_turn: Arc::default(),
             sent: None,
+            lineage: Lineage::begin(),
             kernel_version: None,
             last_error: None,
             changes: 0,
@@ -211,6 +230,9 @@ impl Node {
     /// What the provider answered, unless something newer is known.
     pub fn update(&mut self, entry: &Entry, answer: Answer) {
         if self.presence == Presence::AtProvider && self.entry.kind == entry.kind && self.learned <= answer.asked {
+            if self.entry.version != entry.version && self.sent.as_ref() != Some(&entry.version) {
+                self.lineage = Lineage::begin();
+            }
             self.take_over(entry.clone(), answer.asked, answer.came);
             if !self.may_rely_on(answer) {
                 self.freshness = Freshness::Expired;
@@ -221,6 +243,21 @@ impl Node {
     /// Whether an answer is of after the last doubt.
     pub(super) fn may_rely_on(&self, answer: Answer) -> bool {
         self.doubted.is_none_or(|doubted| doubted <= answer.asked)
+    }
+
+    /// The provider has what was changed here, or an earlier state of it, as this entry: it is what that is a change of.
+    pub fn confirm_content(&mut self, entry: Entry) {
+        self.sent = Some(entry.version.clone());
+        if let Some(content) = &mut self.content {
+            content.replaces = Some(entry.clone());
+            self.lineage = content.lineage;
+        }
+        self.confirm(entry);
+    }
+
+    /// What is read and written now grew out of this.
+    pub fn current_lineage(&self) -> Lineage {
+        self.content.as_ref().map_or(self.lineage, |content| content.lineage)
     }
 
     /// As `confirm`, after this mount changed something else than the content: if that made another version, its bytes

@@ -164,6 +164,10 @@ impl FileSystem {
         if self.table.child(to.0, new_name).as_ref().map(Reference::ino) != over_ino {
             return Err(Error::new(ErrorKind::AlreadyExists, format!("{new_name} was replaced")));
         }
+        self.recognise(ino).await?;
+        if let Some(over) = over_ino {
+            self.recognise(over).await?;
+        }
         let presence = self.table.with(ino, |node| node.presence)?;
         if presence != Presence::Local
             && let Some(over) = over_ino
@@ -203,6 +207,13 @@ impl FileSystem {
                 let above = self.table.path(to.0).filter(|above| !above.is_empty());
                 let new = above.map_or_else(|| new_name.to_string(), |above| format!("{above}/{new_name}"));
                 self.commit_or_warn(vec![Step::Intend { from: old, to: new }]).await;
+            }
+            if over_ino.is_some_and(|over| self.is_wanted(over))
+                && let Some(path) = over_ino.and_then(|over| self.table.path(over))
+            {
+                // Afterwards it is nowhere, which is not known before the provider has answered.
+                let (from, to) = (path, String::new());
+                self.commit_or_warn(vec![Step::Intend { from, to }]).await;
             }
             fail_point!("rename.begun");
             let renamed = if entry.is_directory() && !self.provider.capabilities().rename_directories {
@@ -414,6 +425,7 @@ impl FileSystem {
         if !self.table.has_name(ino, parent, &name) {
             return Err(Error::not_found(&name));
         }
+        self.recognise(ino).await?;
         let (presence, entry) = self.table.with(ino, |node| (node.presence, node.entry.clone()))?;
         if presence == Presence::Local {
             return self.remove_local(ino, parent, &name);
@@ -481,13 +493,16 @@ impl FileSystem {
     ///
     /// In the journal, it takes its name in the same moment in which what it replaces goes.
     async fn rename_unsent(&self, ino: Ino, parent: Ino, name: &Name, over: Option<Ino>) -> Result<()> {
-        let replaced = match over {
-            Some(over) => self.table.with(over, |node| match (node.presence, &node.content) {
-                (Presence::Unsent | Presence::Local, _) => None,
-                (Presence::AtProvider, Some(content)) => content.replaces.clone(),
-                (Presence::AtProvider, None) => Some(node.entry.clone()),
+        let (replaced, sent) = match over {
+            Some(over) => self.table.with(over, |node| {
+                let replaced = match (node.presence, &node.content) {
+                    (Presence::Unsent | Presence::Local, _) => None,
+                    (Presence::AtProvider, Some(content)) => content.replaces.clone(),
+                    (Presence::AtProvider, None) => Some(node.entry.clone()),
+                };
+                (replaced, node.sent.clone())
             })?,
-            None => None,
+            None => (None, None),
         };
         let replaced_content = self.staged_of(over);
         self.relocated(ino, parent, name)?;
@@ -496,6 +511,7 @@ impl FileSystem {
             if let Some(replaced) = &replaced {
                 node.entry = replaced.clone();
                 node.presence = Presence::AtProvider;
+                node.sent = sent;
             }
             if let Some(content) = &mut node.content {
                 content.replaces = replaced;

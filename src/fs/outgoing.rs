@@ -295,6 +295,12 @@ impl FileSystem {
         unsent.unwrap_or(false)
     }
 
+    /// Whether it was changed, and nobody is left who could close it.
+    pub(super) fn is_left(&self, ino: Ino) -> bool {
+        let left = |node: &mut Node| node.is_dirty() && node.writers == 0 && node.placement != Placement::Removed;
+        self.table.with(ino, left).unwrap_or(false)
+    }
+
     /// Whether the provider is to have what is here and isn't there. While somebody writes it for the first time, it isn't.
     pub(super) fn is_wanted(&self, ino: Ino) -> bool {
         let closed = |content: &LocalContent| content.staged.phase() == Phase::Closed;

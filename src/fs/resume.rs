@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use tracing::{info, warn};
 
-use super::inode::LocalContent;
+use super::inode::{Lineage, LocalContent};
 use super::reference::Reference;
 use super::{FileSystem, Ino};
 use crate::model::{Entry, Error, ErrorKind, Kind, Name, ObjectKey, Result, Version};
@@ -141,6 +141,14 @@ impl FileSystem {
             outcome => outcome?,
         };
         let staged = Arc::new(Staged::left_behind(backing, &row.durability)?);
+        let gave_way = row.perhaps.as_deref() == Some("");
+        if gave_way
+            && self
+                .was_replaced((directory, &name), replaces.as_ref(), &staged)
+                .await?
+        {
+            return Ok(TakenOver::Homeless("another file was renamed over it".to_owned()));
+        }
         let number = self.kept(directory, &name).ino.map(Ino);
         let reference = match replaces {
             None => {
@@ -165,6 +173,7 @@ impl FileSystem {
                 let reference = self.table.attach(directory, replaced.clone(), number, now)?;
                 let content = LocalContent {
                     staged: Arc::clone(&staged),
+                    lineage: Lineage::begin(),
                     replaces: Some(replaced),
                 };
                 let taken = self.table.with(reference.ino(), |node| {

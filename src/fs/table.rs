@@ -163,7 +163,11 @@ impl Table {
         let ino = number.unwrap_or_else(|| inner.unused_number());
         let now = Instant::now();
         let mut node = Node::new(entry, Presence::Unsent, Freshness::Checked(now), now);
-        node.content = Some(LocalContent { staged, replaces: None });
+        node.content = Some(LocalContent {
+            staged,
+            lineage: node.lineage,
+            replaces: None,
+        });
         node.local = Some(LocalAttributes {
             ino: Some(ino.0),
             ..LocalAttributes::default()

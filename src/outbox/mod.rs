@@ -52,7 +52,8 @@ pub async fn upload<'a>(
         Ok(entry) => entry,
         Err(error) => {
             if may_have_effect(error.kind()) {
-                sending.attempted().await;
+                // Without its checksum it is only not recognised.
+                let _ = sending.attempted().await;
             }
             return Err(error);
         }

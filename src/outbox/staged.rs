@@ -5,6 +5,7 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use bytes::{Bytes, BytesMut};
@@ -27,6 +28,8 @@ pub struct Staged {
     supersedes: Mutex<Option<Arc<Staged>>>,
     /// States of which nobody knows whether the provider has them.
     attempts: Mutex<Vec<Attempted>>,
+    /// It is as a daemon that ended left it, and that may have sent it.
+    inherited: AtomicBool,
     /// Held shared by writers and exclusively while an upload reads.
     pub(super) gate: Arc<RwLock<()>>,
     /// Who has the gate for an upload.
@@ -135,6 +138,8 @@ impl Staged {
         }
         let staged = Self::with(backing, metadata.len(), modified, 1, map);
         staged.journaled(staged.close());
+        // What lacks something was not sent.
+        staged.inherited.store(staged.is_whole(), Ordering::Release);
         Ok(staged)
     }
 
@@ -148,6 +153,29 @@ impl Staged {
         *staged.attempts.lock() = attempts;
         *staged.supersedes.lock() = Some(closed);
         staged
+    }
+
+    /// Before it is changed, or looked for at the provider: what a daemon that ended left may be there.
+    ///
+    /// # Errors
+    /// When the local disk fails.
+    pub async fn remember_inherited(&self) -> Result<()> {
+        if !self.inherited.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let sending = self.begin_upload().await;
+        if let Some(sending) = sending
+            && self.inherited.load(Ordering::Acquire)
+        {
+            sending.attempted().await?;
+            self.inherited.store(false, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    /// Whether the provider may have a state of it that it isn't known to have.
+    pub fn may_be_stored(&self) -> bool {
+        self.inherited.load(Ordering::Acquire) || !self.attempts.lock().is_empty()
     }
 
     /// Whether an attempt of unknown outcome may have stored so many bytes.
@@ -178,6 +206,7 @@ impl Staged {
             backing: Arc::new(backing),
             supersedes: Mutex::default(),
             attempts: Mutex::default(),
+            inherited: AtomicBool::new(false),
             gate: Arc::default(),
             holder: Holder::default(),
         }
@@ -358,6 +387,7 @@ impl Staged {
     /// # Errors
     /// `TooLarge` beyond `limit` bytes, `NoSpace` and others of the local disk.
     pub async fn write(&self, offset: Option<u64>, bytes: Bytes, limit: Option<u64>) -> Result<u64> {
+        self.remember_inherited().await?;
         let gate = match offset {
             Some(_) => Gate::Shared(self.holder.wait(Arc::clone(&self.gate).read_owned()).await),
             // Two appends must not choose the same end.
@@ -384,6 +414,7 @@ impl Staged {
     /// `TooLarge` beyond `limit` bytes, and the local disk's.
     pub async fn truncate(&self, len: u64, limit: Option<u64>) -> Result<()> {
         checked_end(len, 0, limit)?;
+        self.remember_inherited().await?;
         let gate = self.holder.wait(Arc::clone(&self.gate).write_owned()).await;
         self.backing.reserve(len)?;
         let (shared, backing) = (Arc::clone(&self.shared), Arc::clone(&self.backing));
@@ -450,14 +481,15 @@ impl Sending<'_> {
     }
 
     /// It was sent, and nobody knows whether the provider has it.
-    pub async fn attempted(&self) {
+    ///
+    /// # Errors
+    /// When the local disk fails.
+    pub async fn attempted(&self) -> Result<()> {
         let known = |attempts: &Vec<Attempted>| attempts.iter().any(|attempt| attempt.changes == self.changes);
         if known(&self.staged.attempts.lock()) {
-            return;
+            return Ok(());
         }
-        let Ok(sha256) = self.content.sha256().await else {
-            return;
-        };
+        let sha256 = self.content.sha256().await?;
         let mut attempts = self.staged.attempts.lock();
         if attempts.len() == MOST_ATTEMPTS {
             attempts.remove(0);
@@ -467,6 +499,7 @@ impl Sending<'_> {
             len: self.content.len(),
             sha256,
         });
+        Ok(())
     }
 
     /// The provider has it.

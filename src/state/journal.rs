@@ -39,7 +39,7 @@ pub struct JournalRow {
     pub remote: String,
     /// Below the mount point.
     pub path: String,
-    /// Where it is if a rename that was begun was done.
+    /// Where it is if a rename that was begun was done; empty for what that has pushed out.
     pub perhaps: Option<String>,
     pub phase: Phase,
     pub durability: Durability,

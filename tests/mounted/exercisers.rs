@@ -55,8 +55,10 @@ fn exercise(it: &CludzDrive, profile: &Profile, seed: u64, operations: u64) {
         .file(&format!("work/{name}.toml"), profile.configuration, 0o644);
     let program = it.person.path("work/fsx");
     if !program.exists() {
-        // Where everybody may execute it.
-        std::fs::copy(fsx(), &program).unwrap();
+        // Where everybody may execute it. By another process: what this one has open for writing, its children that are
+        // being started have too, and nobody can execute it.
+        let copied = std::process::Command::new("cp").arg(fsx()).arg(&program).status();
+        assert!(copied.unwrap().success());
     }
     let said = it.person.sh(&format!(
         "{} -q -N {operations} -S {seed} -f {} -P {} {name}",
