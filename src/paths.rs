@@ -19,6 +19,10 @@ const RUN_USER: &str = "/run/user";
 /// Where the runtime directory is without `$XDG_RUNTIME_DIR`.
 const FALLBACK_PARENT: &str = "/tmp";
 
+/// The control groups of this process, and where all of them are (`cgroups(7)`).
+pub const OWN_CGROUPS: &str = "/proc/self/cgroup";
+pub const CGROUPS: &str = "/sys/fs/cgroup";
+
 /// Whether a missing configuration file is a mistake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ConfigOrigin {

@@ -146,6 +146,8 @@ mod tests {
             },
             cache: CacheReport {
                 memory: 1,
+                memory_limit: 80 << 20,
+                in_flight_limit: 48 << 20,
                 disk: 2,
                 disk_limit: None,
                 folder: None,

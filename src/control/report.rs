@@ -135,6 +135,12 @@ pub struct KeyReport {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CacheReport {
     pub memory: u64,
+    /// The most that blocks in memory take, in bytes, of all mounts of the daemon.
+    #[serde(default)]
+    pub memory_limit: u64,
+    /// The most that downloads in flight hold beside them, in bytes, of all mounts of the daemon.
+    #[serde(default)]
+    pub in_flight_limit: u64,
     pub disk: u64,
     /// `None` without a cache on disk.
     pub disk_limit: Option<u64>,

@@ -129,6 +129,7 @@ impl HostedMount {
             self.settle(self.spec.options.op_timeout).await;
         }
         self.save_unsent();
+        self.stack.fs.write_kept().await;
         self.advance(Phase::Finished);
     }
 
@@ -286,6 +287,7 @@ impl HostedMount {
             self.tidy();
         }
         self.save_unsent();
+        self.stack.fs.write_kept().await;
         self.advance(Phase::Finished);
     }
 
@@ -461,6 +463,7 @@ impl Mounted for HostedMount {
             UnmountMode::Lazy => self.pending(),
         };
         let saved_in = self.exported.load(Ordering::Acquire).then(|| self.unsent.clone());
+        self.stack.fs.write_kept().await;
         if mode != UnmountMode::Lazy {
             self.advance(Phase::Finished);
         }

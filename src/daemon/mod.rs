@@ -9,12 +9,14 @@ mod hosted;
 mod index;
 mod keys;
 mod logging;
+mod memory;
 mod pending;
 mod process;
 mod sharing;
 mod stack;
 mod start;
 mod trial;
+mod viewer;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -8,8 +8,10 @@ use std::time::Duration;
 use tracing::warn;
 
 use super::index::{namespace, tree_name};
+use super::memory::MemoryBudget;
 use super::sharing::{SharedIndex, SharedTree};
 use super::trial::is_candidate;
+use super::viewer::viewer;
 use super::{MountSpec, Stage, StartError};
 use crate::api::{Api, PlainHttp};
 use crate::auth::oauth::{OauthClient, OauthSpec};
@@ -35,10 +37,6 @@ use crate::provider::webdav::{self, Webdav};
 use crate::provider::{Awaited, ChmodEffect, Provider};
 use crate::state::{PathIndex, Shared, StateDb};
 
-/// Blocks held in memory by one daemon, in bytes: some hundred pieces of what is being read just now.
-const MEMORY_CACHE: u64 = 128 << 20;
-/// What all downloads in flight may hold, in bytes.
-const IN_FLIGHT: u64 = 64 << 20;
 /// The largest object that is verified as a whole in a temporary file, in bytes; a full disk says so earlier.
 const LARGEST_WHOLE: u64 = 64 << 30;
 
@@ -46,6 +44,9 @@ const LARGEST_WHOLE: u64 = 64 << 30;
 pub struct Common {
     state: Arc<StateDb>,
     memory: Arc<MemoryCache>,
+    budget: MemoryBudget,
+    /// How many mounts share it.
+    mounts: usize,
     disks: Vec<Disk>,
     paths: Paths,
 }
@@ -69,7 +70,7 @@ impl Common {
                 *largest = cap.max(*largest);
             }
         }
-        let owned = paths.clone();
+        let (owned, mounts) = (paths.clone(), mounts.len());
         let opening = tokio::task::spawn_blocking(move || -> Result<Self> {
             private_directory(owned.state())?;
             let mut disks = Vec::new();
@@ -89,9 +90,12 @@ impl Common {
             if let Err(error) = recover(&owned.staging(), &state, &owned.unsent("unknown")) {
                 warn!(%error, "what ended daemons left is not looked through");
             }
+            let budget = MemoryBudget::here();
             Ok(Self {
                 state: Arc::new(state),
-                memory: Arc::new(MemoryCache::new(MEMORY_CACHE)),
+                memory: Arc::new(MemoryCache::new(budget.cache)),
+                budget,
+                mounts,
                 disks,
                 paths: owned,
             })
@@ -122,6 +126,8 @@ impl Common {
         let disk = self.disk(options);
         CacheReport {
             memory: self.memory.usage().bytes,
+            memory_limit: self.budget.cache,
+            in_flight_limit: self.budget.in_flight,
             disk: disk.map_or(0, |disk| disk.cache.usage().bytes),
             disk_limit: disk.map(|disk| disk.cap),
             folder: disk.map(|disk| disk.folder.clone()),
@@ -213,7 +219,7 @@ impl Stack {
         let fetching = FetchSettings {
             spill_directory: staging_folder,
             spill_limit: LARGEST_WHOLE,
-            memory: IN_FLIGHT,
+            memory: common.budget.in_flight_of_each(common.mounts),
         };
         let cache = common.cache(options);
         let fetcher = Arc::new(Fetcher::new(Arc::clone(&provider), cache, fetching));
@@ -231,7 +237,10 @@ impl Stack {
             remote: mount.remote.label(),
         };
         let state = Arc::clone(&common.state);
-        let fs = FileSystem::new(provider, fetcher, spool, state, root, settings).with_owners(owners(options));
+        let viewer = viewer(Arc::clone(&remote.authenticator), mount.remote.label());
+        let fs = FileSystem::new(provider, fetcher, spool, state, root, settings)
+            .with_owners(owners(options))
+            .with_kept_listings(viewer);
         let fs = Arc::new(fs);
         Ok(Self {
             fs,

@@ -285,6 +285,7 @@ impl FileSystem {
 
     /// Something was made in, removed from or renamed in a directory.
     pub(super) fn names_changed(&self, directory: Ino) {
+        self.kept_is_outdated(directory);
         let Ok(version) = self.table.with(directory, |node| node.entry.version.clone()) else {
             return;
         };

@@ -102,6 +102,7 @@ impl FileSystem {
     async fn snapshot(&self, ino: Ino) -> Result<Vec<DirEntry>> {
         self.directory_is_listed(ino);
         let listing = self.listing(ino).await?;
+        self.directory_was_listed(ino, &listing);
         let parent = self.table.with(ino, |node| match node.placement {
             Placement::Child { parent, .. } => parent,
             Placement::Root | Placement::Removed => ino,
@@ -152,21 +153,29 @@ impl FileSystem {
         if let Some(listing) = self.table.with(ino, shown)? {
             return Ok(listing);
         }
+        if let Some(remembered) = self.remembered(ino) {
+            return Ok(self.shown_meanwhile(ino, remembered).await);
+        }
         let turn = self.table.with(ino, |node| Arc::clone(&node.listing_turn))?;
         let _turn = turn.take().await;
         if let Some(listing) = self.table.with(ino, shown)? {
             return Ok(listing);
         }
         let known = self.table.with(ino, |node| node.listing.clone())?;
+        match (self.ask(ino).await, known) {
+            (Err(error), Some(known)) if self.means_away(&error) => Ok(known),
+            (outcome, _) => outcome,
+        }
+    }
+
+    /// Has the provider list a directory. To be called by whose turn it is.
+    pub(super) async fn ask(&self, ino: Ino) -> Result<Arc<Listing>> {
+        let known = self.table.with(ino, |node| node.listing.clone())?;
         let question = self.table.question(ino)?;
-        let entries = match self.provider.list(&self.entry(ino).await?.key).await {
+        let key = self.entry(ino).await?.key;
+        let entries = match self.provider.list(&key).await {
             Ok(entries) => entries,
-            Err(error) => {
-                return match known {
-                    Some(listing) if self.means_away(&error) => Ok(listing),
-                    _ => Err(self.lost(ino, error, &question)),
-                };
-            }
+            Err(error) => return Err(self.lost(ino, error, &question)),
         };
         let answer = question.answered();
         let kept = self.kept_numbers(ino, &entries);
@@ -176,19 +185,22 @@ impl FileSystem {
         {
             self.names_changed_elsewhere(ino);
         }
-        let directories = listing.children.values().filter(|(_, entry)| entry.is_directory());
-        let directories = directories.count() as u32;
-        self.table.with(ino, |node| {
-            node.subdirectories = Some(directories);
+        let counts = self.table.with(ino, |node| {
+            node.subdirectories = Some(listing.subdirectories());
             // A change made here while the provider was listing may be missing from its answer.
-            if node.changes == answer.changes {
+            let counts = node.changes == answer.changes;
+            if counts {
                 let mut kept = Arc::clone(&listing);
                 if !node.may_rely_on(answer) {
                     Arc::make_mut(&mut kept).expire();
                 }
                 node.listing = Some(kept);
             }
+            counts
         })?;
+        if counts {
+            self.keep_listing(ino, key, &listing, known.as_deref());
+        }
         Ok(listing)
     }
 
@@ -217,6 +229,18 @@ impl FileSystem {
 
     /// Enters a node as the provider has it now into its parent's listing.
     pub(super) fn list_node(&self, ino: Ino) {
-        let _ = self.table.with_listed(ino, |_| ());
+        let _ = self.with_listed(ino, |_| ());
+    }
+
+    /// As `list_node`, at the same moment with a change after which the provider has the node.
+    ///
+    /// # Errors
+    /// `Changed` (ESTALE) for a number that is not in the table.
+    pub(super) fn with_listed<T>(&self, ino: Ino, change: impl FnOnce(&mut Node) -> T) -> Result<T> {
+        let outcome = self.table.with_listed(ino, change)?;
+        if let Ok(Some((parent, _))) = self.place(ino) {
+            self.kept_is_outdated(parent);
+        }
+        Ok(outcome)
     }
 }

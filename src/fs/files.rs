@@ -241,10 +241,7 @@ impl FileSystem {
         let file = handle.file().ok()?;
         let writes = file.access.writes();
         self.table.closed(file.ino, writes);
-        // Without a writer nothing more is to come, whether or not it was flushed since.
-        let left = |node: &mut Node| node.is_dirty() && node.placement != Placement::Removed && node.writers == 0;
-        let left = writes && self.table.with(file.ino, left).unwrap_or(false);
-        (left || writes && self.is_wanted(file.ino)).then_some(file.ino)
+        (writes && (self.is_wanted(file.ino) || self.is_left(file.ino))).then_some(file.ino)
     }
 
     /// Sends what `close` found, and lets go of what nobody needs afterwards.
@@ -476,7 +473,7 @@ impl FileSystem {
     /// The provider has what is being sent, as this entry. At once: nothing may come between that and what is known of it.
     pub(super) fn stored(&self, ino: Ino, entry: Entry, staged: &Staged, sending: &Sending<'_>) -> Result<()> {
         let version = entry.version.clone();
-        self.table.with_listed(ino, |node| {
+        self.with_listed(ino, |node| {
             // Not before: what the provider has meanwhile would be somebody else's.
             sending.done();
             node.kernel_version = Some(version.clone());

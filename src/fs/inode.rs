@@ -75,6 +75,8 @@ pub enum Presence {
 pub enum Freshness {
     /// The provider said so then.
     Checked(Instant),
+    /// A former mount said so. A directory is shown so; a file is asked for, with all that is in its directory.
+    Remembered,
     /// To be asked for again before it is shown; the key still holds.
     Expired,
     /// An ancestor was renamed: the key must be looked up anew.
@@ -94,6 +96,16 @@ pub struct Answer {
     /// `Node::changes` of the directory when it was asked.
     pub changes: u64,
     pub came: Instant,
+    pub told: Told,
+}
+
+/// Who was answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// This mount.
+    Now,
+    /// A former one: it shows what was there, and proves nothing.
+    Before,
 }
 
 /// What a content grew out of. It stays the same through everything that this mount does: writing, sending, renaming,
@@ -229,7 +241,8 @@ impl Node {
 
     /// What the provider answered, unless something newer is known.
     pub fn update(&mut self, entry: &Entry, answer: Answer) {
-        if self.presence == Presence::AtProvider && self.entry.kind == entry.kind && self.learned <= answer.asked {
+        let counts = answer.told == Told::Now && self.learned <= answer.asked;
+        if self.presence == Presence::AtProvider && self.entry.kind == entry.kind && counts {
             if self.entry.version != entry.version && self.sent.as_ref() != Some(&entry.version) {
                 self.lineage = Lineage::begin();
             }
@@ -344,7 +357,7 @@ impl Node {
         if let Some(listing) = &mut self.listing {
             Arc::make_mut(listing).expire();
         }
-        if matches!(self.freshness, Freshness::Checked(_)) {
+        if matches!(self.freshness, Freshness::Checked(_) | Freshness::Remembered) {
             self.freshness = Freshness::Expired;
         }
         self.doubted = Some(Instant::now());
@@ -353,6 +366,10 @@ impl Node {
     /// Whether the provider lacks something of its content.
     pub fn is_dirty(&self) -> bool {
         self.content.as_ref().is_some_and(|content| content.staged.is_dirty())
+    }
+
+    pub fn is_removed(&self) -> bool {
+        self.placement == Placement::Removed
     }
 
     /// Whether what is known here counts, whatever the provider says.

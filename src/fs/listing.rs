@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::Ino;
-use super::inode::Answer;
+use super::inode::{Answer, Told};
 use crate::model::{Entry, Name};
 
 /// A directory's children with the numbers that `readdir` shows for them.
@@ -25,7 +25,22 @@ impl Listing {
     }
 
     pub fn is_within(&self, ttl: Duration) -> bool {
-        !self.expired && self.answer.came.elapsed() < ttl
+        !self.expired && self.answer.told == Told::Now && self.answer.came.elapsed() < ttl
+    }
+
+    /// Whether it is a former mount's, and nobody was asked since.
+    pub fn is_remembered(&self) -> bool {
+        !self.expired && self.answer.told == Told::Before
+    }
+
+    pub fn is_expired(&self) -> bool {
+        self.expired
+    }
+
+    /// How many directories are in it.
+    pub fn subdirectories(&self) -> u32 {
+        let directories = self.children.values().filter(|(_, entry)| entry.is_directory());
+        u32::try_from(directories.count()).unwrap_or(u32::MAX)
     }
 
     /// To be asked for again, and shown only while nobody answers.

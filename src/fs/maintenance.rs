@@ -70,6 +70,7 @@ impl FileSystem {
         let _turn = self.refreshing.take().await;
         let root = self.provider.probe().await?;
         self.provider_answered();
+        self.forget_all_kept();
         let known = self.table.expire_all();
         self.retry_pending();
         self.table.with(Ino::ROOT, |node| {
@@ -79,6 +80,8 @@ impl FileSystem {
             }
             node.confirm(root.clone());
         })?;
+        // Those of the rights of now, too.
+        self.forget_all_kept();
         // A directory's name stays: somebody may work in it.
         let file = |ino: &Ino| {
             self.table

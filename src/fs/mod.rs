@@ -6,11 +6,13 @@
 mod ahead;
 mod attributes;
 mod conflicts;
+mod course;
 mod directory;
 mod extras;
 mod files;
 mod handle;
 mod inode;
+mod kept;
 mod listing;
 mod local;
 mod maintenance;
@@ -30,6 +32,7 @@ pub use directory::DirEntry;
 pub use files::{Access, Opened};
 pub use handle::HandleId;
 pub use inode::Ino;
+pub use kept::Viewer;
 pub use maintenance::{PendingFile, Problem, Statistics};
 pub use namespace::RenameMode;
 pub use outgoing::CloseMeans;
@@ -56,6 +59,7 @@ use crate::state::StateDb;
 use ahead::Walks;
 use handle::Handles;
 use inode::{Freshness, Node, Placement, Presence};
+use kept::Kept;
 use maintenance::UsageCache;
 use reference::Question;
 use table::Table;
@@ -115,6 +119,7 @@ pub struct FileSystem {
     /// When the provider last gave no answer to a question about something known.
     away_since: Mutex<Option<Instant>>,
     walks: Walks,
+    kept: Option<Kept>,
 }
 
 impl FileSystem {
@@ -128,6 +133,7 @@ impl FileSystem {
         settings: FsSettings,
     ) -> Self {
         let spool = Arc::new(spool);
+        let walks = Walks::new(provider.capabilities().lists_ahead);
         Self {
             provider,
             fetcher,
@@ -146,7 +152,8 @@ impl FileSystem {
             problems: Mutex::default(),
             kernel: OnceLock::new(),
             away_since: Mutex::default(),
-            walks: Walks::default(),
+            walks,
+            kept: None,
         }
     }
 
@@ -244,11 +251,16 @@ impl FileSystem {
     async fn fresh_entry(&self, ino: Ino) -> Result<Entry> {
         self.entry(ino).await?;
         // At once: what was just sent has another key than it had before.
-        let (entry, fresh, removed) = self.table.with(ino, |node| {
+        let (entry, fresh, removed, freshness) = self.table.with(ino, |node| {
             let fresh = node.is_ours() || node.freshness.is_within(self.settings.attr_ttl);
-            (node.entry.clone(), fresh, node.placement == Placement::Removed)
+            (node.entry.clone(), fresh, node.is_removed(), node.freshness)
         })?;
         if fresh || removed || self.provider_is_away() {
+            return Ok(entry);
+        }
+        if freshness == Freshness::Remembered
+            && let Some(entry) = self.settled(ino, &entry).await?
+        {
             return Ok(entry);
         }
         let question = self.table.question(ino)?;
@@ -335,7 +347,9 @@ impl FileSystem {
         let remaining = self.table.with(ino, |node| match node.freshness {
             _ if node.is_ours() => ttl,
             Freshness::Checked(at) => ttl.saturating_sub(Instant::now().duration_since(at)),
-            Freshness::Expired | Freshness::KeyLost => Duration::ZERO,
+            // The kernel is told when it turns out to be another one.
+            Freshness::Remembered if node.entry.is_directory() => ttl,
+            Freshness::Remembered | Freshness::Expired | Freshness::KeyLost => Duration::ZERO,
         });
         remaining.unwrap_or_default()
     }

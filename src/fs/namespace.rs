@@ -42,6 +42,7 @@ impl FileSystem {
         let (name, parent_entry) = self.may_create(parent, name, Kind::Directory).await?;
         let made = self.provider.create_directory(&parent_entry.key, &name).await;
         let entry = made.inspect_err(|_| self.doubt(&[parent]))?;
+        self.kept_is_of_another(&entry.key);
         let now = self.table.question(parent)?.answered();
         let reference = self.table.attach(parent, entry, None, now)?;
         let empty = self.table.question(reference.ino())?.answered();
@@ -315,6 +316,9 @@ impl FileSystem {
         if let Some(listing) = self.fresh_listing(parent) {
             return self.listed(parent, name, &listing, known);
         }
+        if let Some(found) = self.find_remembered(parent, name, &mut known).await? {
+            return Ok(found);
+        }
         let directory = self.entry(parent).await?;
         if !directory.is_directory() {
             return Err(Error::new(
@@ -365,7 +369,13 @@ impl FileSystem {
     }
 
     /// What a listing says of a name.
-    fn listed(&self, parent: Ino, name: &Name, listing: &Listing, known: Option<Reference>) -> Result<Reference> {
+    pub(super) fn listed(
+        &self,
+        parent: Ino,
+        name: &Name,
+        listing: &Listing,
+        known: Option<Reference>,
+    ) -> Result<Reference> {
         match listing.children.get(name) {
             Some((number, entry)) => self.table.attach(parent, entry.clone(), Some(*number), listing.answer),
             None => {
@@ -460,6 +470,9 @@ impl FileSystem {
         {
             warn!(path, %error, "the modes and times of what was removed are kept");
         }
+        if kind == Kind::Directory {
+            self.kept_is_of_another(&entry.key);
+        }
         fail_point!("unlink.stored");
         let staged = self.staged_of(Some(ino));
         self.table.remove(ino);
@@ -525,6 +538,10 @@ impl FileSystem {
     pub(super) fn relocated(&self, ino: Ino, parent: Ino, name: &Name) -> Result<Option<(String, String)>> {
         let old_path = self.table.path(ino);
         self.table.relocate(ino, parent, name)?;
+        if self.table.with(ino, |node| node.entry.is_directory()).unwrap_or(true) {
+            // What is below has other keys now, and perhaps something else will have the old ones.
+            self.forget_all_kept();
+        }
         let paths = old_path.zip(self.table.path(ino));
         if let Some((old, new)) = &paths
             && let Err(error) = self.state.rename(&self.namespace(), old, new)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::Ino;
-use super::inode::Answer;
+use super::inode::{Answer, Told};
 use super::table::Table;
 
 /// A node that stays in the table while this lives. The kernel's count is made of those that were kept for it.
@@ -64,6 +64,7 @@ impl Question {
             asked: self.asked,
             changes: self.changes,
             came: Instant::now(),
+            told: Told::Now,
         }
     }
 }

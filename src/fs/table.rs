@@ -12,7 +12,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::inode::{Answer, Freshness, Ino, LocalContent, Node, Placement, Presence};
+use super::inode::{Answer, Freshness, Ino, LocalContent, Node, Placement, Presence, Told};
 use super::listing::Listing;
 use super::nodes::{Nodes, stale};
 use super::reference::{Question, Reference};
@@ -129,7 +129,10 @@ impl Table {
         let freshness = if answer.changes < directory.keys_since {
             Freshness::KeyLost
         } else if directory.may_rely_on(answer) {
-            Freshness::Checked(answer.came)
+            match answer.told {
+                Told::Now => Freshness::Checked(answer.came),
+                Told::Before => Freshness::Remembered,
+            }
         } else {
             Freshness::Expired
         };
@@ -424,6 +427,21 @@ impl Table {
         let mut inner = self.inner.lock();
         inner.nodes.values_mut().for_each(Node::expire);
         inner.nodes.keys().copied().collect()
+    }
+
+    /// What a former mount knew of a directory doesn't count any more.
+    pub fn doubt_inside(&self, directory: Ino) {
+        let mut inner = self.inner.lock();
+        if let Some(node) = inner.nodes.get_mut(&directory) {
+            node.expire();
+        }
+        for child in inner.children_of(directory) {
+            if let Some(node) = inner.nodes.get_mut(&child)
+                && node.freshness == Freshness::Remembered
+            {
+                node.freshness = Freshness::Expired;
+            }
+        }
     }
 
     /// Directories that are relied on without asking, because they were listed or something in them was looked at within

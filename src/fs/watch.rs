@@ -83,6 +83,12 @@ impl FileSystem {
                 Change::Anywhere => None,
             })
             .collect();
+        match &within {
+            Some(directories) => directories
+                .iter()
+                .for_each(|directory| self.kept_is_of_another(directory)),
+            None => self.forget_all_kept(),
+        }
         let outdated = self.table.expire_within(within.as_ref());
         debug!(
             directories = changes.len(),

@@ -122,6 +122,8 @@ pub struct Faulty<P: ?Sized> {
 struct Shared {
     rules: HashMap<Operation, VecDeque<Rule>>,
     calls: HashMap<Operation, u64>,
+    /// The directories that were listed, in the order in which they were asked for.
+    listed: Vec<ObjectKey>,
 }
 
 struct Rule {
@@ -177,8 +179,15 @@ impl<P: ?Sized + Provider> Faulty<P> {
         self.shared.lock().calls.values().sum()
     }
 
+    /// The directories that were asked for, in order.
+    pub fn listed(&self) -> Vec<ObjectKey> {
+        self.shared.lock().listed.clone()
+    }
+
     pub fn reset_counts(&self) {
-        self.shared.lock().calls.clear();
+        let mut shared = self.shared.lock();
+        shared.calls.clear();
+        shared.listed.clear();
     }
 
     /// Counts the call and waits where a rule says so; gives what is left to go wrong.
@@ -317,6 +326,7 @@ impl<P: ?Sized + Provider> Provider for Faulty<P> {
     }
 
     async fn list(&self, directory: &ObjectKey) -> Result<Vec<Entry>> {
+        self.shared.lock().listed.push(directory.clone());
         let course = self.enter(Operation::List).await?;
         if course.is_lie() {
             return Ok(Vec::new());

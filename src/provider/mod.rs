@@ -38,6 +38,10 @@ use futures_util::stream::BoxStream;
 use self::keys::KeyInfo;
 use crate::model::{Entry, Error, Kind, Name, ObjectId, ObjectKey, Result, Usage, Version};
 
+/// What `Capabilities::lists_ahead` is where a service sets no limit that a walk would reach: what the connections to one
+/// host carry at once without one waiting for another (as many as browsers and SDKs open, 6 to 10).
+pub const LISTS_AHEAD: usize = 8;
+
 /// Bytes as they arrive. An error item ends the stream; without one all bytes asked for were delivered and checked.
 pub type ByteStream = BoxStream<'static, Result<Bytes, Error>>;
 
@@ -97,6 +101,9 @@ pub struct Capabilities {
     pub rename_directories: bool,
     /// Whether a file can move to another directory.
     pub move_files: bool,
+    /// How many directories may be listed at the same time before anybody asks for them. Few where the service counts
+    /// questions, none where a listing costs no question or all are one.
+    pub lists_ahead: usize,
 }
 
 /// What an upload is for.

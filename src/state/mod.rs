@@ -1,11 +1,12 @@
 //! What must outlive the daemon: a small database of attributes, of nodes and of paths that the provider cannot hold,
-//! and of files that it doesn't have yet.
+//! and of files that it doesn't have yet; and what directories held, which is only quicker than asking.
 //!
 //! SQLite in write-ahead mode. Calls take well under a millisecond and run on the caller's thread under one lock, which
 //! is never held across an await. It knows paths below a mount point, no inodes and no provider.
 
 mod attributes;
 mod journal;
+mod listings;
 mod schema;
 mod tree;
 mod whole;
@@ -13,6 +14,7 @@ mod xattrs;
 
 pub use attributes::{LocalAttributes, LocalTimes, SpecialChild};
 pub use journal::{Durability, JournalRow, JournalStep, Phase};
+pub use listings::{KeptListing, MOST_BYTES};
 pub use tree::{PathIndex, Shared};
 
 use std::os::unix::fs::OpenOptionsExt;

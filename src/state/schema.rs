@@ -5,7 +5,7 @@ use std::time::Duration;
 use rusqlite::{Connection, ErrorCode};
 
 /// One step from each schema version to the next; `user_version` counts those that were done.
-const MIGRATIONS: [&str; 6] = [
+const MIGRATIONS: [&str; 7] = [
     "CREATE TABLE attributes (
     namespace TEXT NOT NULL,
     path TEXT NOT NULL,
@@ -80,6 +80,16 @@ CREATE TABLE xattrs (
     value BLOB NOT NULL,
     PRIMARY KEY (namespace, path, name)
 ) WITHOUT ROWID",
+    // `number` grows with every row that is written: the smallest is the oldest.
+    "CREATE TABLE listings (
+    namespace TEXT NOT NULL,
+    directory TEXT NOT NULL,
+    entries BLOB NOT NULL,
+    bytes INTEGER NOT NULL,
+    number INTEGER NOT NULL,
+    PRIMARY KEY (namespace, directory)
+);
+CREATE INDEX listings_age ON listings (number, bytes)",
 ];
 
 pub enum Refused {

@@ -285,3 +285,80 @@ mod tree {
         assert_eq!(index.uses(&file("a", 1).address).unwrap(), 0);
     }
 }
+
+fn listed(name: &str) -> crate::model::Entry {
+    use crate::model::{Entry, Kind, Name, ObjectKey, Rights};
+    Entry {
+        key: ObjectKey::new(format!("key of {name}")),
+        name: Name::new(name).unwrap(),
+        kind: if name.starts_with('d') {
+            Kind::Directory
+        } else {
+            Kind::File
+        },
+        size: 7,
+        modified: from_epoch(-5, 999_999_999),
+        version: Version::new("v1"),
+        rights: "rd".parse::<Rights>().unwrap(),
+        labels: [("a".to_owned(), "ä".to_owned())].into(),
+    }
+}
+
+#[test]
+fn listings_come_back_as_they_were_and_to_whom_they_belong() {
+    use crate::model::ObjectKey;
+    let db = StateDb::in_memory().unwrap();
+    let entries = [listed("d"), listed("f")];
+    let directory = ObjectKey::new("here");
+    let keep = |namespace: &str| {
+        let listing = KeptListing {
+            directory: directory.clone(),
+            entries: entries.iter().collect(),
+        };
+        db.keep_listings(namespace, &[listing], MOST_BYTES).unwrap();
+    };
+    keep("mine");
+    let of = |namespace: &str| db.listing(namespace, &directory).unwrap();
+    assert_eq!(of("mine").as_deref(), Some(&entries[..]));
+    assert_eq!(of("other"), None);
+    keep("other");
+    db.forget_listings("mine", [&directory]).unwrap();
+    assert_eq!((of("mine"), of("other").is_some()), (None, true));
+    db.connection
+        .lock()
+        .execute("UPDATE listings SET entries = '[{\"n\":'", [])
+        .unwrap();
+    assert_eq!(of("other"), None, "what can't be read is not known");
+    keep("other");
+    db.forget_all_listings("other").unwrap();
+    assert_eq!(of("other"), None);
+}
+
+#[test]
+fn the_oldest_listings_go_first() {
+    use crate::model::ObjectKey;
+    let db = StateDb::in_memory().unwrap();
+    let entry = listed("f");
+    let keep = |number: u32, most: u64| {
+        let listing = KeptListing {
+            directory: ObjectKey::new(number.to_string()),
+            entries: vec![&entry; 10],
+        };
+        db.keep_listings("n", &[listing], most).unwrap();
+    };
+    let there = || {
+        let known = |number: &u32| db.listing("n", &ObjectKey::new(number.to_string())).unwrap().is_some();
+        (0..6).filter(known).collect::<Vec<u32>>()
+    };
+    for number in 0..4 {
+        keep(number, MOST_BYTES);
+    }
+    keep(0, MOST_BYTES);
+    let one: i64 = db
+        .connection
+        .lock()
+        .query_row("SELECT max(bytes) FROM listings", [], |row| row.get(0))
+        .unwrap();
+    keep(5, 3 * one as u64);
+    assert_eq!(there(), [0, 3, 5], "it was written again later than the others");
+}

@@ -44,6 +44,7 @@ impl Shelf {
                 max_name_chars: Some(255),
                 rename_directories: true,
                 move_files: true,
+                lists_ahead: 0,
             },
             away,
         }

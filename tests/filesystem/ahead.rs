@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use keymount::fs::Ino;
-use keymount::provider::faulty::Operation;
+use keymount::provider::faulty::{Fault, Gate, Operation, Times};
+use keymount::provider::memory::{Memory, Options};
+use keymount::provider::{Capabilities, LISTS_AHEAD};
 
 use crate::support::Fixture;
 
@@ -51,6 +53,129 @@ async fn directories_listed_in_order_are_listed_ahead_and_once() {
         it.settle().await;
     }
     assert_eq!(it.provider.calls(Operation::List), 31);
+}
+
+#[tokio::test]
+async fn eight_directories_are_listed_at_once_and_in_order() {
+    let it = walked();
+    for number in 0..30 {
+        it.store.make_directory(&format!("d{number:02}")).unwrap();
+    }
+    it.names(Ino::ROOT).await;
+    it.names(it.ino("d00").await).await;
+    let gate = Gate::new();
+    let held = Fault::Stall(gate.clone());
+    it.provider.inject(Operation::List, Times::Always, held);
+    it.provider.reset_counts();
+    let next = it.ino("d01").await;
+    let (_, ()) = tokio::join!(it.names(next), async {
+        gate.reached(1 + LISTS_AHEAD as u64).await;
+        it.settle().await;
+        let listed: Vec<String> = it.provider.listed().iter().map(ToString::to_string).collect();
+        let expected: Vec<String> = (1..10).map(|number| format!("d{number:02}")).collect();
+        assert_eq!(listed, expected, "the one that is asked for, and eight after it");
+        gate.open();
+    });
+    for number in 2..30 {
+        it.names(it.ino(&format!("d{number:02}")).await).await;
+    }
+    let mut listed = it.provider.listed();
+    listed.sort_unstable();
+    listed.dedup();
+    assert_eq!((listed.len(), it.provider.calls(Operation::List)), (29, 29));
+}
+
+/// Walks as `find` does and gives how many directories there are.
+async fn find(it: &Fixture, directory: Ino) -> usize {
+    let mut directories = 1;
+    for name in it.names(directory).await {
+        if name.starts_with('d') {
+            directories += Box::pin(find(it, it.child(directory, &name).await)).await;
+        }
+    }
+    directories
+}
+
+/// The clock is the test's: it goes on only while everybody waits for the provider.
+#[tokio::test(start_paused = true)]
+async fn a_walk_through_a_tree_waits_for_an_eighth_of_its_directories() {
+    const ROUND_TRIP: Duration = Duration::from_millis(20);
+    for (wide, deep) in [(100, 1), (9, 2), (4, 3)] {
+        let it = walked();
+        let mut paths = vec![String::new()];
+        for _ in 0..deep {
+            let below = |path: &String| {
+                (0..wide)
+                    .map(|number| format!("{path}d{number:02}/"))
+                    .collect::<Vec<_>>()
+            };
+            let deeper: Vec<String> = paths.iter().flat_map(below).collect();
+            paths = deeper;
+        }
+        for path in &paths {
+            it.store.put(&format!("{path}file"), "x").unwrap();
+        }
+        it.provider
+            .inject(Operation::List, Times::Always, Fault::Delay(ROUND_TRIP));
+        let began = tokio::time::Instant::now();
+        let directories = find(&it, Ino::ROOT).await;
+        let round_trips = (began.elapsed().as_secs_f64() / ROUND_TRIP.as_secs_f64()).round() as usize;
+        assert_eq!(it.provider.calls(Operation::List), directories as u64, "each once");
+        // Two are listed before it is a walk; below, the first of each level is known late.
+        let most = directories / LISTS_AHEAD + 2 * deep + 3;
+        assert!(
+            round_trips <= most,
+            "{wide} wide, {deep} deep: {directories} directories took {round_trips}, not {most}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn where_questions_are_few_nothing_is_listed_ahead() {
+    let defaults = Options::default();
+    let store = Memory::new(Options {
+        capabilities: Capabilities {
+            lists_ahead: 0,
+            ..defaults.capabilities
+        },
+        ..defaults
+    });
+    let it = Fixture::with_ttl_over(store, MINUTE);
+    it.fs.start_fetching_ahead();
+    for number in 0..20 {
+        it.store.make_directory(&format!("d{number:02}")).unwrap();
+    }
+    it.names(Ino::ROOT).await;
+    for number in 0..5 {
+        it.names(it.ino(&format!("d{number:02}")).await).await;
+        it.settle().await;
+    }
+    assert_eq!(it.provider.calls(Operation::List), 6);
+}
+
+#[tokio::test]
+async fn a_directory_that_cannot_be_listed_ahead_is_asked_for_again_by_who_wants_it() {
+    let it = walked();
+    for number in 0..6 {
+        it.store.put(&format!("d{number:02}/file"), "x").unwrap();
+    }
+    it.names(Ino::ROOT).await;
+    it.names(it.ino("d00").await).await;
+    let second = it.ino("d01").await;
+    // The one that is asked for is well; those ahead are not.
+    it.provider
+        .inject(Operation::List, Times::Next(1), Fault::Delay(Duration::ZERO));
+    it.provider.inject(
+        Operation::List,
+        Times::Next(4),
+        Fault::Fail(keymount::model::ErrorKind::BadData),
+    );
+    it.names(second).await;
+    it.asked(Operation::List, 3 + 4).await;
+    it.settle().await;
+    for number in 2..6 {
+        assert_eq!(it.names(it.ino(&format!("d{number:02}")).await).await, ["file"]);
+    }
 }
 
 #[tokio::test]

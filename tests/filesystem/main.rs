@@ -8,6 +8,7 @@ mod ahead;
 mod client;
 mod faults;
 mod journal;
+mod kept;
 mod outbox;
 mod partial;
 mod posix;

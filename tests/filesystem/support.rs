@@ -109,6 +109,14 @@ impl Fixture {
         it
     }
 
+    /// Listings are kept for the next mount, for a viewer of this name.
+    pub fn keeping(mut self, viewer: &'static str) -> Self {
+        let viewer = Box::new(move || Some(viewer.to_owned()));
+        self.fs = Arc::new(self.build().with_kept_listings(viewer));
+        self.fs.start_fetching_ahead();
+        self
+    }
+
     /// Over a store whose keys are ids.
     pub fn with_ids() -> Self {
         let store = Memory::new(Options {
@@ -138,6 +146,12 @@ impl Fixture {
             close: CloseMeans::Sent,
             remote: "memory".to_owned(),
         })
+    }
+
+    /// As `with_ttl`, over a store of a certain kind.
+    pub fn with_ttl_over(store: Memory, attr_ttl: Duration) -> Self {
+        let settings = Self::with_ttl(attr_ttl).settings.clone();
+        Self::over(store, settings, Arc::new(tempfile::tempdir().unwrap()))
     }
 
     fn with(settings: FsSettings) -> Self {

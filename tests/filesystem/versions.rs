@@ -137,3 +137,20 @@ async fn a_file_that_was_emptied_by_a_reading_handle_is_sent() {
     assert_eq!(it.store.content("a").unwrap(), "");
     it.close(opened.handle).await;
 }
+
+#[tokio::test]
+async fn a_file_that_was_read_costs_nothing_to_read_again_while_what_is_known_counts() {
+    let it = Fixture::with_ttl(std::time::Duration::from_secs(60));
+    it.store.put("file", "content").unwrap();
+    assert_eq!(it.read("file").await, b"content");
+    it.provider.reset_counts();
+    for _ in 0..3 {
+        let ino = it.ino("file").await;
+        let opened = it.fs.open(ino, Access::Read, false).await.unwrap();
+        assert!(opened.keep_pages, "the kernel's pages are still this version's");
+        assert_eq!(it.fs.read(opened.handle, 0, 100).await.unwrap(), "content");
+        it.fs.attributes(ino).await.unwrap();
+        it.close(opened.handle).await;
+    }
+    assert_eq!(it.provider.all_calls(), 0);
+}

@@ -49,6 +49,9 @@ use crate::auth::Generation;
 use crate::model::{Entry, Error, ErrorKind, Kind, Name, ObjectId, ObjectKey, Result, Rights, Usage, Version};
 use crate::net::Dialect;
 
+/// The free plan has 100 requests a minute: a walk that goes on fast would use them up before anybody needs the answers.
+const FEW_AHEAD: usize = 2;
+
 /// The version of the directories above all folders.
 const DIRECTORY_VERSION: &str = "folder";
 
@@ -90,6 +93,7 @@ impl CloudSync {
                 max_name_chars: None,
                 rename_directories: true,
                 move_files: true,
+                lists_ahead: FEW_AHEAD,
             },
             identity,
             key: Mutex::new(None),

@@ -28,8 +28,8 @@ use self::store::{Swap, Upload};
 use super::keys::KeyInfo;
 use super::unbroken::unbroken;
 use super::{
-    ByteStream, Capabilities, ChangeFeed, Content, Extras, LabelChanges, LabelSupport, NamedBy, Place, Provider, Reads,
-    Target,
+    ByteStream, Capabilities, ChangeFeed, Content, Extras, LISTS_AHEAD, LabelChanges, LabelSupport, NamedBy, Place,
+    Provider, Reads, Target,
 };
 use crate::api::Api;
 use crate::auth::CredentialState;
@@ -91,6 +91,7 @@ impl Cludz {
                 max_name_chars: Some(names::MAX_CHARS),
                 rename_directories: true,
                 move_files: false,
+                lists_ahead: LISTS_AHEAD,
             },
         }
     }

@@ -503,6 +503,7 @@ fn capabilities(reads: Reads) -> Capabilities {
         max_name_chars: None,
         rename_directories: true,
         move_files: true,
+        lists_ahead: 0,
     }
 }
 

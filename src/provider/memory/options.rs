@@ -1,6 +1,6 @@
 //! How a store in memory behaves, so that it can stand for services of several kinds.
 
-use crate::provider::{Capabilities, LabelSupport, NamedBy, Reads};
+use crate::provider::{Capabilities, LISTS_AHEAD, LabelSupport, NamedBy, Reads};
 
 /// What an `ObjectKey` holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +42,7 @@ impl Default for Options {
                 max_name_chars: Some(255),
                 rename_directories: true,
                 move_files: true,
+                lists_ahead: LISTS_AHEAD,
             },
             addressing: Addressing::Paths,
             metadata: Metadata::Open,

@@ -46,8 +46,8 @@ pub use self::tokens::Tokens;
 use self::wire::{QuotaType, ReductDialect};
 use super::keys::KeyInfo;
 use super::{
-    ByteStream, Capabilities, ChangeFeed, Content, Extras, LabelChanges, LabelSupport, NamedBy, Place, Provider, Reads,
-    Target,
+    ByteStream, Capabilities, ChangeFeed, Content, Extras, LISTS_AHEAD, LabelChanges, LabelSupport, NamedBy, Place,
+    Provider, Reads, Target,
 };
 use crate::api::Api;
 use crate::auth::Generation;
@@ -133,6 +133,7 @@ impl ReductStore {
                 max_name_chars: None,
                 rename_directories: true,
                 move_files: false,
+                lists_ahead: LISTS_AHEAD,
             },
             access: Mutex::new(None),
             key: Mutex::new(None),

@@ -37,8 +37,8 @@ use super::keys::KeyInfo;
 use super::register::Register;
 use super::unbroken::unbroken;
 use super::{
-    ByteStream, Capabilities, ChangeFeed, Content, Extras, LabelChanges, LabelSupport, NamedBy, Place, Provider, Reads,
-    Target,
+    ByteStream, Capabilities, ChangeFeed, Content, Extras, LISTS_AHEAD, LabelChanges, LabelSupport, NamedBy, Place,
+    Provider, Reads, Target,
 };
 use crate::api::Api;
 use crate::model::{Entry, Error, ErrorKind, Kind, Name, ObjectId, ObjectKey, Result, Rights, Usage};
@@ -97,6 +97,7 @@ impl S3 {
                 max_name_chars: None,
                 rename_directories: false,
                 move_files: true,
+                lists_ahead: LISTS_AHEAD,
             },
         })
     }

@@ -111,6 +111,7 @@ impl Storra {
                 max_name_chars: None,
                 rename_directories: true,
                 move_files: true,
+                lists_ahead: 0,
             },
             account: Mutex::default(),
         }

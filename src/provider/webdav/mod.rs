@@ -29,8 +29,8 @@ use super::keys::KeyInfo;
 use super::register::Register;
 use super::unbroken::unbroken;
 use super::{
-    ByteStream, Capabilities, ChangeFeed, Content, Extras, LabelChanges, LabelSupport, NamedBy, Place, Provider, Reads,
-    Target,
+    ByteStream, Capabilities, ChangeFeed, Content, Extras, LISTS_AHEAD, LabelChanges, LabelSupport, NamedBy, Place,
+    Provider, Reads, Target,
 };
 use crate::api::Api;
 use crate::model::{Entry, Error, ErrorKind, Kind, Name, ObjectId, ObjectKey, Result, Rights, Usage};
@@ -83,6 +83,7 @@ impl Webdav {
                 max_name_chars: None,
                 rename_directories: true,
                 move_files: true,
+                lists_ahead: LISTS_AHEAD,
             },
         })
     }
