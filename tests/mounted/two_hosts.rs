@@ -25,13 +25,17 @@ use crate::webdav_server::{DavServer, PASSWORD, Software, USER};
 const NAMES: [&str; 4] = ["a", "b", "c", "gone"];
 
 /// What one thread did, with the moments of its beginning and its end.
+#[derive(Debug)]
 enum Done {
     /// Stored: `fsync` said so.
     Stored { file: String, line: String },
     /// Put over what had the name, or removed it.
     Ended { file: String },
+    /// Given another name.
+    Moved { from: String, to: String },
 }
 
+#[derive(Debug)]
 struct Event {
     /// Which operation of which host.
     by: (usize, usize),
@@ -67,7 +71,7 @@ impl Host {
                 0..45 => self.edit(from),
                 45..60 => self.save_by_rename(from),
                 60..75 => self.create(from),
-                75..90 => self.move_away(),
+                75..90 => self.move_away(from),
                 _ => self.remove(from),
             };
             if let Err(error) = outcome {
@@ -162,10 +166,12 @@ impl Host {
         Ok(())
     }
 
-    fn move_away(&mut self) -> std::io::Result<()> {
+    fn move_away(&mut self, from: u64) -> std::io::Result<()> {
         let file = self.any_name();
         let away = format!("{file} away {} {}", self.number, self.count);
-        std::fs::rename(self.path(&file), self.path(&away))
+        std::fs::rename(self.path(&file), self.path(&away))?;
+        self.note(from, Done::Moved { from: file, to: away });
+        Ok(())
     }
 
     fn remove(&mut self, from: u64) -> std::io::Result<()> {
@@ -224,7 +230,7 @@ fn lose_nothing(hosts: &[Sandbox; 3]) {
     let ended: Vec<_> = all()
         .filter_map(|event| match &event.done {
             Done::Ended { file } => Some((file, event)),
-            Done::Stored { .. } => None,
+            Done::Stored { .. } | Done::Moved { .. } => None,
         })
         .collect();
     let (mut kept, mut excused, mut lost) = (0, 0, Vec::new());
@@ -250,7 +256,12 @@ fn lose_nothing(hosts: &[Sandbox; 3]) {
     let refused: Vec<_> = done.iter().map(|host| &host.refused).collect();
     let conflicts = there.keys().filter(|name| name.contains("conflict from")).count();
     println!("{kept} kept, {excused} removed or replaced, {conflicts} conflicts, refused: {refused:?}");
-    assert!(lost.is_empty(), "seed {seed}: lost {lost:?}\nof {there:#?}");
+    let mut told: Vec<_> = all().collect();
+    told.sort_by_key(|event| event.from);
+    assert!(
+        lost.is_empty(),
+        "seed {seed}: lost {lost:?}\nof {there:#?}\nafter {told:#?}"
+    );
     assert!(kept * 4 > operations, "too little was stored to say anything");
     assert!(
         there.keys().all(|name| !name.starts_with(".keymount")),

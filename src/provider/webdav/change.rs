@@ -3,7 +3,7 @@
 //! Not every server has locks or honours conditions, so the name or the version is looked at right before as well. What
 //! somebody else does between the two is then not seen; servers that have the one or the other see it.
 
-use super::client::{Client, Condition, Form, Overwrite, is_ambiguous, join};
+use super::client::{Client, Condition, Form, Overwrite, folder_of, is_ambiguous, join};
 use super::lock::{Found, Lock};
 use super::wire::Described;
 use crate::model::{Entry, Error, ErrorKind, Name, Result};
@@ -119,7 +119,14 @@ pub(super) async fn remove_file(client: &Client, entry: &Entry) -> Result<()> {
                 return Err(changed(&entry.name));
             }
             let removed = client.delete(path, Form::Plain, lock.as_ref()).await;
-            settled(client, path, removed).await
+            match settled(client, path, removed).await {
+                // Some servers fail (500) when the file is taken away under their hands, and another may be there since.
+                Err(error) if is_ambiguous(&error) => match client.describe(path).await {
+                    Ok(now) if now.version != entry.version => Err(changed(&entry.name)),
+                    _ => Err(error),
+                },
+                done => done,
+            }
         })
         .await
 }
@@ -217,7 +224,20 @@ async fn carry(
     match client.move_to(from, to, form, overwrite, lock.as_ref()).await {
         Err(error) if error.kind() == ErrorKind::Changed => Err(exists(name)),
         Err(error) if is_ambiguous(&error) && has_moved(client, from, to, moved).await => Ok(()),
+        // So (403) do some servers say that there is nothing to move any more; that tells nothing of rights.
+        Err(error) if error.kind() == ErrorKind::Denied && has_gone(client, from, moved).await => {
+            client.rights.forget(folder_of(to));
+            Err(Error::not_found(format_args!("{from:?}")))
+        }
         other => other,
+    }
+}
+
+/// Whether somebody else has taken away what was to be moved.
+async fn has_gone(client: &Client, from: &str, moved: &Described) -> bool {
+    match client.describe(from).await {
+        Ok(now) => now.kind != moved.kind || now.version != moved.version,
+        Err(error) => error.kind() == ErrorKind::NotFound,
     }
 }
 
