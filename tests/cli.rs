@@ -166,6 +166,7 @@ fn help_lists_what_works_and_nothing_else() {
             "keys",
             "index",
             "cache",
+            "bench",
             "demo",
             "completions",
             "man",
@@ -888,4 +889,80 @@ fn a_login_asks_for_the_secret_by_its_name() {
             .ends(0)
             .saying(&format!("the {word} is not checked"));
     }
+}
+
+/// A drive with a large file and a few small ones, as `d`.
+fn measured_drive() -> (Person, keymount::emulator::cludz::Drive, keymount::emulator::Running) {
+    use keymount::emulator::cludz::{Assumptions, CludzStore};
+    let store = CludzStore::new(Assumptions::default());
+    let drive = store.add_drive();
+    let server = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
+        .block_on(store.serve())
+        .unwrap();
+    drive.put("notes/small", "0123456789").unwrap();
+    drive.put("films/long", vec![7; 3 << 20]).unwrap();
+    let person = Person::new()
+        .with("DRIVE_TOKEN", &drive.owner_token())
+        .configured(&format!(
+            "[remotes.d]\nprovider = \"cludz\"\nstorage = \"{}\"\nendpoint = \"{}\"\n\
+         [remotes.d.auth]\nmethod = \"token\"\ntoken = {{ env = \"DRIVE_TOKEN\" }}\n",
+            drive.id(),
+            server.url()
+        ));
+    (person, drive, server)
+}
+
+fn work<'a>(document: &'a serde_json::Value, name: &str) -> &'a serde_json::Value {
+    let works = document["works"].as_array().unwrap();
+    works
+        .iter()
+        .find(|row| row["work"] == name)
+        .unwrap_or_else(|| panic!("{name}: {document}"))
+}
+
+#[test]
+fn bench_reads_the_largest_file_and_changes_nothing() {
+    let (person, drive, _server) = measured_drive();
+    let before = drive.list("");
+    let said = person.run(&["bench", "d", "--json"]).ends(0);
+    let document: serde_json::Value = serde_json::from_str(&said.out).unwrap();
+    assert_eq!(document["file"]["path"], "films/long", "{said}");
+    assert_eq!(work(&document, "cold_sequential")["bytes"], 3 << 20, "{said}");
+    assert_eq!(work(&document, "small_files")["bytes"], 10, "{said}");
+    for (name, operations) in [("request", 20), ("cold_random_4k_1", 100), ("cold_random_4k_16", 1600)] {
+        let row = work(&document, name);
+        let done = row["operations"].as_u64().unwrap();
+        // On a busy machine the time may be over before.
+        assert!((1..=operations).contains(&done), "{name}: {said}");
+        assert!(row["p50_ms"].as_f64().unwrap() > 0.0, "{name}: {said}");
+    }
+    assert_eq!(document["works"].as_array().unwrap().len(), 5, "{said}");
+    assert_eq!(drive.list(""), before);
+    let said = person
+        .run(&["bench", "d", "--file", "notes/small", "--seconds", "5"])
+        .ends(0);
+    assert!(said.out.contains("notes/small (10 B)"), "{said}");
+    assert!(
+        said.out.contains("random 4 KiB, one at a time: the largest file"),
+        "{said}"
+    );
+    person
+        .run(&["bench", "d", "--file", "notes"])
+        .ends(1)
+        .saying("is a directory");
+}
+
+#[test]
+fn bench_writes_only_when_told_and_leaves_nothing() {
+    let (person, drive, _server) = measured_drive();
+    let before = drive.list("");
+    let said = person.run(&["bench", "d", "--write", "--json"]).ends(0);
+    let document: serde_json::Value = serde_json::from_str(&said.out).unwrap();
+    for name in ["write_4m", "write_4k"] {
+        assert!(work(&document, name)["operations"].as_u64().unwrap() > 0, "{said}");
+    }
+    assert_eq!(drive.list(""), before);
 }

@@ -25,6 +25,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use rustix::fs::FallocateFlags;
 
+use super::data::{DataFiles, Patience, read_stretch, stretches};
 use super::folder::{Folder, file_options, pages};
 use super::health::Health;
 use super::index::{Block, Blocks, Fate, Index, Kept, runs};
@@ -85,6 +86,9 @@ impl DiskCache {
 #[deny(clippy::missing_trait_methods)]
 impl BlockCache for DiskCache {
     async fn get(&self, content: &ContentId, blocks: Range<u64>) -> Vec<(u64, Bytes)> {
+        if let Some(found) = self.0.get_at_once(content, &blocks) {
+            return found;
+        }
         let content = *content;
         self.run(move |disk| disk.get(&content, blocks))
             .await
@@ -92,6 +96,9 @@ impl BlockCache for DiskCache {
     }
 
     async fn missing(&self, content: &ContentId, blocks: Range<u64>) -> Vec<u64> {
+        if let Some(missing) = self.0.missing_at_once(content, &blocks) {
+            return missing;
+        }
         let content = *content;
         self.run(move |disk| disk.missing(&content, blocks))
             .await
@@ -120,6 +127,7 @@ impl BlockCache for DiskCache {
 
 struct Disk {
     folder: Folder,
+    files: DataFiles,
     cap: u64,
     piecewise_above: u64,
     index: Mutex<Index>,
@@ -137,6 +145,7 @@ impl Disk {
         let bytes = Arc::new(AtomicU64::new(0));
         Ok(Self {
             folder: Folder::open(folder)?,
+            files: DataFiles::default(),
             cap,
             piecewise_above,
             index: Mutex::new(Index::new(Arc::clone(&bytes))),
@@ -183,29 +192,20 @@ impl Disk {
     fn find(&self, content: &ContentId, wanted: Range<u64>) -> Vec<(u64, Bytes)> {
         let records = {
             let mut index = self.index.lock();
-            let now = index.tick();
-            let Some(blocks) = self.blocks(&mut index, content) else {
+            if self.blocks(&mut index, content).is_none() {
                 return Vec::new();
-            };
-            let mut records = Vec::new();
-            for block in wanted {
-                if let Some(Block::Present { record, used }) = blocks.get_mut(&block) {
-                    *used = now;
-                    records.push((block, *record));
-                }
             }
-            match index.versions.get_mut(content) {
-                Some(kept) if !records.is_empty() => kept.pins += 1,
-                _ => return Vec::new(),
-            }
-            records
+            index.pin(content, &wanted)
         };
+        if records.is_empty() {
+            return Vec::new();
+        }
         let mut found = Vec::with_capacity(records.len());
         let mut wrong = Vec::new();
-        match File::open(self.folder.data(content)) {
+        match self.files.open(content, || self.folder.data(content)) {
             Ok(file) => {
-                for stretch in records.chunk_by(|(a, record), (b, _)| a + 1 == *b && u64::from(record.len) == BLOCK) {
-                    if let Err(error) = read_stretch(&file, stretch, &mut found, &mut wrong) {
+                for stretch in stretches(&records) {
+                    if let Err(error) = read_stretch(&file, stretch, Patience::Waits, &mut found, &mut wrong) {
                         self.health.failed("read", &error);
                     }
                 }
@@ -217,10 +217,63 @@ impl Disk {
                 wrong = records;
             }
         }
+        if !wrong.is_empty() {
+            // Somebody may have put another file in its place.
+            self.files.close(content);
+        }
         let mut index = self.index.lock();
         self.drop_wrong(&mut index, content, wrong);
         self.unpin(&mut index, content);
         found
+    }
+
+    /// What can be had without waiting for the disk or for a lock. `None` when that isn't all of what is there.
+    fn get_at_once(self: &Arc<Self>, content: &ContentId, wanted: &Range<u64>) -> Option<Vec<(u64, Bytes)>> {
+        let records = {
+            let mut index = self.index.try_lock()?;
+            self.is_known(&index, content).then(|| index.pin(content, wanted))?
+        };
+        let mut found = Vec::with_capacity(records.len());
+        let mut wrong = Vec::new();
+        if !records.is_empty() {
+            let read = self.files.opened(content).map(|file| {
+                let mut all = stretches(&records);
+                all.try_for_each(|stretch| read_stretch(&file, stretch, Patience::Never, &mut found, &mut wrong))
+            });
+            self.unpin_without_waiting(content);
+            if !matches!(read, Some(Ok(()))) || !wrong.is_empty() {
+                return None;
+            }
+        }
+        self.tally.count(wanted, found.len());
+        Some(found)
+    }
+
+    /// Whether the index says all about a version, without asking the disk.
+    fn is_known(&self, index: &Index, content: &ContentId) -> bool {
+        match index.versions.peek(content) {
+            Some(kept) => matches!(kept.blocks, Blocks::Known(_)),
+            None => self.counted.load(Ordering::Relaxed),
+        }
+    }
+
+    fn unpin_without_waiting(self: &Arc<Self>, content: &ContentId) {
+        let is_last = |index: &Index| {
+            let kept = index.versions.peek(content);
+            kept.is_some_and(|kept| kept.pins == 1 && kept.fate == Fate::Leaves)
+        };
+        match self.index.try_lock() {
+            Some(mut index) if !is_last(&index) => self.unpin(&mut index, content),
+            _ => {
+                let (disk, content) = (Arc::clone(self), *content);
+                tokio::task::spawn_blocking(move || disk.unpin(&mut disk.index.lock(), &content));
+            }
+        }
+    }
+
+    fn missing_at_once(&self, content: &ContentId, wanted: &Range<u64>) -> Option<Vec<u64>> {
+        let mut index = self.index.try_lock()?;
+        self.is_known(&index, content).then(|| index.missing(content, wanted))
     }
 
     /// Takes blocks off the disk that are not what they should be, unless they changed meanwhile.
@@ -240,10 +293,8 @@ impl Disk {
 
     fn missing(&self, content: &ContentId, wanted: Range<u64>) -> Vec<u64> {
         let mut index = self.index.lock();
-        match self.blocks(&mut index, content) {
-            Some(blocks) => wanted.filter(|block| !blocks.contains_key(block)).collect(),
-            None => wanted.collect(),
-        }
+        let _ = self.blocks(&mut index, content);
+        index.missing(content, &wanted)
     }
 
     fn put(&self, content: &ContentId, first: u64, blocks: &[Bytes]) {
@@ -397,6 +448,7 @@ impl Disk {
 
     /// Takes a version off the disk. If that fails it stays accounted for.
     fn remove(&self, index: &mut Index, content: &ContentId) -> bool {
+        self.files.close(content);
         if let Err(error) = self.folder.remove(content) {
             self.health.failed("emptied", &error);
             return false;
@@ -418,14 +470,7 @@ impl Disk {
             // Word for later runs that the version is of use still; as good as it gets if it fails.
             let _ = open_map(&self.folder.map(content)).and_then(|map| map.set_modified(SystemTime::now()));
         }
-        match index.versions.get_mut(content)? {
-            Kept {
-                blocks: Blocks::Known(blocks),
-                fate: Fate::Stays,
-                ..
-            } => Some(blocks),
-            _ => None,
-        }
+        index.versions.get_mut(content).and_then(Kept::staying)
     }
 
     /// Finds a version that an earlier run left and that isn't counted yet.
@@ -544,43 +589,6 @@ enum Room {
 
 fn open_map(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).open(path)
-}
-
-/// Reads neighbours at once, and tells those apart that are what was put there. What is missing, cut off or torn is wrong.
-///
-/// # Errors
-/// The disk's own, after which all of them count as wrong.
-fn read_stretch(
-    file: &File,
-    stretch: &[(u64, Record)],
-    found: &mut Vec<(u64, Bytes)>,
-    wrong: &mut Vec<(u64, Record)>,
-) -> io::Result<()> {
-    let len: usize = stretch.iter().map(|(_, record)| record.len as usize).sum();
-    let mut bytes = vec![0; len];
-    let mut have = 0;
-    while have < len {
-        match file.read_at(&mut bytes[have..], stretch[0].0 * BLOCK + have as u64) {
-            Ok(0) => break,
-            Ok(more) => have += more,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => {
-                wrong.extend_from_slice(stretch);
-                return Err(error);
-            }
-        }
-    }
-    bytes.truncate(have);
-    let mut rest = Bytes::from(bytes);
-    for &(block, record) in stretch {
-        let bytes = rest.split_to(rest.len().min(record.len as usize));
-        if Record::of(block, &bytes) == record {
-            found.push((block, bytes));
-        } else {
-            wrong.push((block, record));
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -97,7 +97,49 @@ impl Index {
     }
 }
 
+impl Index {
+    /// Those of the blocks that can be read, used now; their version is pinned if there are any.
+    pub(super) fn pin(&mut self, content: &ContentId, wanted: &Range<u64>) -> Vec<(u64, Record)> {
+        let now = self.tick();
+        let Some(kept) = self.versions.get_mut(content) else {
+            return Vec::new();
+        };
+        let Some(blocks) = kept.staying() else {
+            return Vec::new();
+        };
+        let mut records = Vec::new();
+        for block in wanted.clone() {
+            if let Some(Block::Present { record, used }) = blocks.get_mut(&block) {
+                *used = now;
+                records.push((block, *record));
+            }
+        }
+        kept.pins += u32::from(!records.is_empty());
+        records
+    }
+
+    /// Those of the blocks that are neither there nor arriving.
+    pub(super) fn missing(&mut self, content: &ContentId, wanted: &Range<u64>) -> Vec<u64> {
+        match self.versions.get_mut(content).and_then(Kept::staying) {
+            Some(blocks) => wanted.clone().filter(|block| !blocks.contains_key(block)).collect(),
+            None => wanted.clone().collect(),
+        }
+    }
+}
+
 impl Kept {
+    /// The blocks of a version that stays.
+    pub(super) fn staying(&mut self) -> Option<&mut HashMap<u64, Block>> {
+        match self {
+            Self {
+                blocks: Blocks::Known(blocks),
+                fate: Fate::Stays,
+                ..
+            } => Some(blocks),
+            _ => None,
+        }
+    }
+
     pub(super) fn empty() -> Self {
         Self {
             bytes: 0,

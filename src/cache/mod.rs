@@ -3,6 +3,7 @@
 //! A block is named by what it holds, for ever: provider, object, version, position. So nothing is ever invalidated,
 //! only forgotten. A cache never fails: whatever goes wrong inside is a miss. Who asks the provider is `fetch`.
 
+mod data;
 mod disk;
 mod folder;
 mod health;

@@ -61,6 +61,11 @@ pub enum Command {
     Index(IndexArguments),
     /// Show or empty the cache of what was read
     Cache(CacheArguments),
+    /// Measure how fast a remote is over this link, without mounting it
+    ///
+    /// It reads one file, the largest that it finds within some seconds unless --file names one, and small ones, through
+    /// the same downloads as a mount with an empty cache. Nothing is stored unless --write says so.
+    Bench(BenchArguments),
     /// Start built-in stand-ins of the providers, mount them, and say what to try
     Demo(DemoArguments),
     /// Print the script with which a shell completes keymount's arguments
@@ -422,6 +427,25 @@ pub struct DemoArguments {
     /// Mount below this directory, which is made and removed again
     #[arg(value_name = "DIR", default_value = "keymount-demo")]
     pub directory: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct BenchArguments {
+    /// A configured remote, or an address
+    #[arg(value_name = "REMOTE[:PATH]|URL", add = remotes())]
+    pub source: String,
+    /// Read this file, from the remote's directory [default: the largest that is found]
+    #[arg(long, value_name = "PATH")]
+    pub file: Option<String>,
+    /// Measure writing, too: files of random bytes in a new directory, which is removed afterwards
+    #[arg(long)]
+    pub write: bool,
+    /// Take at most this long; removing what was written may take up to 30 seconds more
+    #[arg(long, value_name = "NUMBER", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=3600))]
+    pub seconds: u32,
+    /// For programs
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, Args)]

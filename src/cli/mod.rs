@@ -4,6 +4,7 @@
 
 mod arguments;
 mod below;
+mod bench;
 mod cache;
 mod completions;
 mod daemon;
@@ -90,6 +91,7 @@ fn dispatch(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Completions(arguments) => completions::run(&arguments),
         Command::Man(arguments) => man::run(&arguments),
         Command::Index(arguments) => block_on(index::run(&arguments, &paths)),
+        Command::Bench(arguments) => block_on(bench::run(&arguments, &paths)),
         Command::Demo(arguments) => demo::run(&arguments, &paths, verbose),
         Command::Daemon(arguments) => daemon::run(arguments.mode),
     }

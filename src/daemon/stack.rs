@@ -38,7 +38,7 @@ use crate::provider::{Awaited, ChmodEffect, Provider};
 use crate::state::{PathIndex, Shared, StateDb};
 
 /// The largest object that is verified as a whole in a temporary file, in bytes; a full disk says so earlier.
-const LARGEST_WHOLE: u64 = 64 << 30;
+pub(super) const LARGEST_WHOLE: u64 = 64 << 30;
 
 /// What all mounts of a daemon share.
 pub struct Common {

@@ -40,6 +40,19 @@ impl Ahead {
         self.held.extend(waiters);
     }
 
+    /// Keeps an object coming that comes as a whole, if nothing does so already. Gives what is to be dropped without a
+    /// lock.
+    pub(super) fn hold_one(&mut self, waiter: Waiter) -> Vec<Waiter> {
+        let mut done: Vec<Waiter> = self.held.extract_if(.., |waiter| waiter.is_over()).collect();
+        let place = if self.held.is_empty() {
+            &mut self.held
+        } else {
+            &mut done
+        };
+        place.push(waiter);
+        done
+    }
+
     pub(super) fn stalled(&mut self) {
         self.pattern.stalled();
     }

@@ -12,7 +12,10 @@ use super::spill::Spill;
 use super::{Shared, access};
 use crate::cache::BLOCK;
 use crate::model::{Error, ErrorKind, Result};
-use crate::provider::ByteStream;
+use crate::provider::{ByteStream, Reads};
+
+/// The bytes of a whole that are written to disk at once, in blocks: 256 KiB.
+const FLUSH: u64 = (256 << 10) / BLOCK;
 
 /// Why an attempt ended before its time.
 enum Failure {
@@ -99,9 +102,10 @@ async fn ask_for_blocks(object: &Object, pilot: &Pilot) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Brings the object as a whole; nothing is served before its stream ended well. Then puts it into the cache.
+/// Brings the object as a whole; nothing is served before its stream ended well, unless the provider says that it may.
+/// Then puts it into the cache.
 pub(super) async fn whole(object: Arc<Object>, pilot: Pilot) {
-    let Ok(_room) = room(&object.shared, 1).await else {
+    let Ok(_room) = room(&object.shared, FLUSH).await else {
         return;
     };
     let result = bring_whole(&object, &pilot).await;
@@ -121,11 +125,11 @@ async fn bring_whole(object: &Object, pilot: &Pilot) -> Result<()> {
         );
         return Err(Error::new(ErrorKind::TooLarge, message));
     }
+    let spill = Spill::create(&settings.spill_directory)
+        .await
+        .map_err(|error| no_room(object, error))?;
     let mut attempt = 1;
     loop {
-        let spill = Spill::create(&settings.spill_directory)
-            .await
-            .map_err(|error| no_room(object, error))?;
         match ask_for_whole(object, pilot, &spill).await {
             Ok(()) => {
                 object.keep(spill);
@@ -150,8 +154,11 @@ async fn ask_for_whole(object: &Object, pilot: &Pilot, spill: &Spill) -> Result<
             return Err(wrong_length(object, "more"));
         }
         waiting.extend_from_slice(&chunk);
-        if waiting.len() as u64 >= BLOCK {
+        if waiting.len() as u64 >= FLUSH * BLOCK {
             flush(object, spill, &mut written, &mut waiting).await?;
+            if object.shared.reads == Reads::WholeInOrder {
+                pilot.deliver_part(spill, written);
+            }
         }
     }
     flush(object, spill, &mut written, &mut waiting).await?;

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use super::access;
+use super::spill::Spill;
 use crate::model::{Error, Progress, Result};
 
 /// The flights for one object.
@@ -40,6 +41,8 @@ struct Flight {
 struct News {
     /// The blocks that are there, from the first on.
     blocks: Vec<Bytes>,
+    /// Of an object that comes as a whole and may be served before its end: where it is, and how many bytes of it.
+    part: Option<(Spill, u64)>,
     end: Option<Result<()>>,
 }
 
@@ -210,6 +213,15 @@ impl Pilot {
         self.news.send_modify(|news| news.blocks.push(block));
     }
 
+    /// So many bytes of the whole can be read from here on.
+    pub(super) fn deliver_part(&self, spill: &Spill, bytes: u64) {
+        self.news.send_modify(|news| match &mut news.part {
+            // Another attempt brings again what is there.
+            Some((_, there)) => *there = bytes.max(*there),
+            part => *part = Some((spill.clone(), bytes)),
+        });
+    }
+
     /// What was delivered, from the first block on.
     pub(super) fn delivered(&self) -> Vec<Bytes> {
         self.news.borrow().blocks.clone()
@@ -264,8 +276,14 @@ impl Waiter {
         .await
     }
 
-    pub(super) async fn end(&mut self) -> Result<()> {
-        self.until(|news| news.end.clone()).await
+    /// Waits until so many bytes of the whole can be read, and gives the place; `None` when all of it came and is kept.
+    pub(super) async fn part(&mut self, bytes: u64) -> Result<Option<Spill>> {
+        self.until(|news| match (&news.part, &news.end) {
+            (_, Some(end)) => Some(end.clone().map(|()| None)),
+            (Some((spill, there)), None) if *there >= bytes => Some(Ok(Some(spill.clone()))),
+            _ => None,
+        })
+        .await
     }
 
     async fn until<T>(&mut self, ready: impl Fn(&News) -> Option<Result<T>>) -> Result<T> {

@@ -7,7 +7,8 @@ use std::ops::Range;
 
 use crate::cache::BLOCK;
 
-/// A read that begins no farther than this from where the last one ended reads on, in bytes.
+/// A read that begins no farther than this from where the last one ended reads on, in bytes; or than two such reads,
+/// for the kernel sends several at a time.
 const NEAR: u64 = 256 * 1024;
 /// Reads of one habit before it counts as one.
 const SURE: u32 = 2;
@@ -79,7 +80,7 @@ impl Pattern {
         let len = (read.end - read.start).max(1);
         let first = self.last.replace(read.clone()).is_none();
         let backwards = self.distance < 0 && self.repeats >= SURE;
-        if !first && read.start.abs_diff(self.frontier) <= NEAR && !backwards {
+        if !first && read.start.abs_diff(self.frontier) <= NEAR.max(2 * len) && !backwards {
             return self.read_on(read, size);
         }
         let strides = self.repeats >= SURE;

@@ -92,16 +92,22 @@ impl Source {
         let size = self.object.id.size;
         let (extent, plan, _of_no_use) = match self.object.shared.reads {
             Reads::Ranges => self.ahead.lock().note(&wanted, size),
-            Reads::WholeOnly => (wanted.clone(), Vec::new(), Vec::new()),
+            Reads::WholeOnly | Reads::WholeInOrder => (wanted.clone(), Vec::new(), Vec::new()),
         };
         // In this order: what is waited for is asked for first.
         let reading = self.object.pieces(wanted, extent);
         let (read, ()) = tokio::join!(biased; reading, self.fetch_ranges_ahead(plan));
-        let (pieces, waiting) = read?;
-        if waiting == Waiting::Needed {
-            self.ahead.lock().stalled();
+        match read? {
+            Served::AtOnce(pieces) => Ok(pieces),
+            Served::AfterWaiting(pieces) => {
+                self.ahead.lock().stalled();
+                Ok(pieces)
+            }
+            Served::FromPart(bytes, waiter) => {
+                let _of_no_use = self.ahead.lock().hold_one(waiter);
+                Ok(vec![bytes])
+            }
         }
-        Ok(pieces)
     }
 
     async fn fetch_ranges_ahead(&self, ranges: Vec<Range<u64>>) {
@@ -114,11 +120,12 @@ impl Source {
     }
 }
 
-/// Whether a reader got its bytes at once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Waiting {
-    Unneeded,
-    Needed,
+/// How a reader got its bytes.
+enum Served {
+    AtOnce(Vec<Bytes>),
+    AfterWaiting(Vec<Bytes>),
+    /// From a whole that is still coming, for as long as somebody waits for it.
+    FromPart(Bytes, Waiter),
 }
 
 impl Object {
@@ -164,14 +171,14 @@ impl Object {
     }
 
     /// The bytes of a range that lies in the object, in pieces. If any of them must be asked for, all of `extent` is.
-    async fn pieces(self: &Arc<Self>, range: Range<u64>, extent: Range<u64>) -> Result<(Vec<Bytes>, Waiting)> {
+    async fn pieces(self: &Arc<Self>, range: Range<u64>, extent: Range<u64>) -> Result<Served> {
         let wanted = access::blocks(&range);
         let mut have = BTreeMap::new();
         let mut on_the_way: Vec<Waiter> = Vec::new();
-        let mut waiting = Waiting::Unneeded;
+        let mut served: fn(Vec<Bytes>) -> Served = Served::AtOnce;
         while (have.len() as u64) < wanted.end - wanted.start {
             if let Some(whole) = self.spill.get() {
-                return Ok((vec![whole.read(range).await?], waiting));
+                return Ok(served(vec![whole.read(range).await?]));
             }
             let seen = self.flights.landed();
             if self.shared.reads == Reads::Ranges {
@@ -194,15 +201,16 @@ impl Object {
                 on_the_way.extend(self.launched(boarding, None));
             }
             for mut waiter in on_the_way.drain(..) {
-                if self.shared.reads == Reads::WholeOnly {
-                    waiting = Waiting::Needed;
-                    waiter.end().await?;
-                    continue;
+                if self.shared.reads != Reads::Ranges {
+                    match waiter.part(range.end).await? {
+                        Some(part) => return Ok(Served::FromPart(part.read(range).await?, waiter)),
+                        None => continue,
+                    }
                 }
                 for block in wanted.clone() {
                     if waiter.brings(block) && !have.contains_key(&block) {
                         if !waiter.has(block) {
-                            waiting = Waiting::Needed;
+                            served = Served::AfterWaiting;
                         }
                         have.insert(block, waiter.block(block).await?);
                     }
@@ -215,7 +223,7 @@ impl Object {
             let to = ((range.end - first) as usize).min(bytes.len());
             bytes.slice(from..to)
         };
-        Ok((have.into_iter().map(cut).collect(), waiting))
+        Ok(served(have.into_iter().map(cut).collect()))
     }
 
     async fn cached(&self, blocks: Range<u64>) -> Vec<(u64, Bytes)> {
@@ -242,7 +250,7 @@ impl Object {
 
     /// The blocks as they travel: a whole goes as block 0.
     fn unit(&self, mut missing: Vec<u64>) -> Vec<u64> {
-        if self.shared.reads == Reads::WholeOnly && !missing.is_empty() {
+        if self.shared.reads != Reads::Ranges && !missing.is_empty() {
             missing = vec![0];
         }
         missing
@@ -251,7 +259,7 @@ impl Object {
     fn most(&self) -> u64 {
         match self.shared.reads {
             Reads::Ranges => self.shared.most_per_request(),
-            Reads::WholeOnly => 1,
+            Reads::WholeOnly | Reads::WholeInOrder => 1,
         }
     }
 
@@ -271,7 +279,7 @@ impl Object {
         let object = Arc::clone(self);
         let task = match self.shared.reads {
             Reads::Ranges => tokio::spawn(download::ranges(object, pilot, room)),
-            Reads::WholeOnly => tokio::spawn(download::whole(object, pilot)),
+            Reads::WholeOnly | Reads::WholeInOrder => tokio::spawn(download::whole(object, pilot)),
         };
         launch.run_by(task.abort_handle());
     }

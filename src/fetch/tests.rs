@@ -84,7 +84,7 @@ fn kind<T>(result: Result<T, crate::model::Error>) -> Option<ErrorKind> {
 #[tokio::test]
 async fn every_part_of_an_object_reads_right_whatever_the_provider_can() {
     let bytes = pattern(3 * MIB + 1000);
-    for reads in [Reads::Ranges, Reads::WholeOnly] {
+    for reads in [Reads::Ranges, Reads::WholeOnly, Reads::WholeInOrder] {
         for cap in [0, 2 * BLOCK + 1000, 64 * BLOCK] {
             let all = Fixture::with(reads, Arc::new(MemoryCache::new(cap)));
             let source = all.open("f", &bytes);
@@ -109,7 +109,7 @@ async fn every_part_of_an_object_reads_right_whatever_the_provider_can() {
 
 #[tokio::test]
 async fn many_readers_of_one_block_make_one_call() {
-    for reads in [Reads::Ranges, Reads::WholeOnly] {
+    for reads in [Reads::Ranges, Reads::WholeOnly, Reads::WholeInOrder] {
         let all = Fixture::new(reads);
         let bytes = pattern(MIB / 2);
         let gate = Gate::new();
@@ -196,7 +196,7 @@ async fn whoever_jumps_lets_go_of_what_was_ahead() {
 
 #[tokio::test]
 async fn a_file_that_was_fetched_ahead_is_there() {
-    for reads in [Reads::Ranges, Reads::WholeOnly] {
+    for reads in [Reads::Ranges, Reads::WholeOnly, Reads::WholeInOrder] {
         let all = Fixture::new(reads);
         let bytes = pattern(2 * MIB);
         let early = all.open("f", &bytes);
@@ -231,7 +231,7 @@ async fn one_waiter_that_goes_leaves_the_others_waiting() {
 
 #[tokio::test]
 async fn a_download_that_nobody_waits_for_ends_and_the_next_reader_starts_anew() {
-    for reads in [Reads::Ranges, Reads::WholeOnly] {
+    for reads in [Reads::Ranges, Reads::WholeOnly, Reads::WholeInOrder] {
         let all = Fixture::new(reads);
         let bytes = pattern(1000);
         let gate = Gate::new();
@@ -255,7 +255,7 @@ async fn a_download_that_nobody_waits_for_ends_and_the_next_reader_starts_anew()
 
 #[tokio::test]
 async fn waiting_counts_as_progress_while_bytes_move_and_only_then() {
-    for reads in [Reads::Ranges, Reads::WholeOnly] {
+    for reads in [Reads::Ranges, Reads::WholeOnly, Reads::WholeInOrder] {
         let all = Fixture::new(reads);
         let gate = Gate::new();
         all.fault(Fault::Stall(gate.clone()));
@@ -280,7 +280,7 @@ async fn waiting_counts_as_progress_while_bytes_move_and_only_then() {
 
 #[tokio::test]
 async fn a_replaced_version_is_changed_and_never_mixed() {
-    for reads in [Reads::Ranges, Reads::WholeOnly] {
+    for reads in [Reads::Ranges, Reads::WholeOnly, Reads::WholeInOrder] {
         let all = Fixture::new(reads);
         let old = vec![1; 8 * MIB];
         let source = all.open("f", &old);
@@ -327,6 +327,69 @@ async fn a_whole_object_is_served_by_nobody_before_it_is_verified() {
     assert_eq!(reader.await.unwrap().unwrap(), bytes[..100]);
 }
 
+#[tokio::test]
+async fn a_whole_object_is_served_as_it_arrives_where_the_provider_says_so() {
+    let all = Fixture::new(Reads::WholeInOrder);
+    let bytes = pattern(12 * MIB + 5);
+    let gate = Gate::new();
+    all.fault(Fault::StallAfter {
+        bytes: 9 * MIB as u64,
+        gate: gate.clone(),
+    });
+    let source = all.open("f", &bytes);
+    assert!(source.read(1000, MIB).await.unwrap() == bytes[1000..1000 + MIB]);
+    gate.reached(1).await;
+    // It goes on coming for as long as it is open, whoever reads.
+    let other = all.fetcher.open(source.object().clone());
+    assert!(other.read(3 * MIB as u64, MIB).await.unwrap() == bytes[3 * MIB..4 * MIB]);
+    drop(other);
+    let end = tokio::spawn({
+        let source = source.clone();
+        async move { source.read(12 * MIB as u64, MIB).await }
+    });
+    all.settle().await;
+    assert!(!end.is_finished());
+    gate.open();
+    assert_eq!(end.await.unwrap().unwrap(), bytes[12 * MIB..]);
+    assert!(source.read(0, 13 * MIB).await.unwrap() == bytes);
+    assert_eq!(all.reads(), 1);
+}
+
+#[tokio::test]
+async fn what_came_of_a_whole_is_served_while_the_rest_is_asked_for_again() {
+    let all = Fixture::new(Reads::WholeInOrder);
+    let bytes = pattern(12 * MIB);
+    all.fault(Fault::Break {
+        after: 9 * MIB as u64,
+        kind: ErrorKind::Unreachable,
+    });
+    let source = all.open("f", &bytes);
+    for block in 0..12 {
+        let read = source.read((block * MIB) as u64, MIB).await.unwrap();
+        assert!(read == bytes[block * MIB..(block + 1) * MIB], "block {block}");
+    }
+    assert_eq!(all.reads(), 2);
+}
+
+#[tokio::test]
+async fn a_whole_that_nobody_has_open_any_more_comes_no_farther() {
+    let all = Fixture::new(Reads::WholeInOrder);
+    let bytes = pattern(12 * MIB);
+    let gate = Gate::new();
+    all.fault(Fault::StallAfter {
+        bytes: 9 * MIB as u64,
+        gate: gate.clone(),
+    });
+    let source = all.open("f", &bytes);
+    assert_eq!(source.read(0, 10).await.unwrap(), bytes[..10]);
+    gate.reached(1).await;
+    let object = Arc::downgrade(&source.object);
+    drop(source);
+    all.settle().await;
+    assert_eq!(object.strong_count(), 0);
+    assert_eq!(all.fetcher.0.memory.available_permits(), 16);
+}
+
 /// Wrong bytes are what a provider that verifies ends its stream with.
 fn wrong(after: u64) -> Fault {
     Fault::Break {
@@ -337,7 +400,7 @@ fn wrong(after: u64) -> Fault {
 
 #[tokio::test]
 async fn wrong_bytes_are_asked_for_once_more() {
-    for reads in [Reads::Ranges, Reads::WholeOnly] {
+    for reads in [Reads::Ranges, Reads::WholeOnly, Reads::WholeInOrder] {
         let all = Fixture::new(reads);
         let bytes = pattern(2 * MIB);
         let source = all.open("f", &bytes);
@@ -356,7 +419,7 @@ async fn wrong_bytes_are_asked_for_once_more() {
 
 #[tokio::test]
 async fn an_answer_of_the_wrong_length_is_wrong() {
-    for reads in [Reads::Ranges, Reads::WholeOnly] {
+    for reads in [Reads::Ranges, Reads::WholeOnly, Reads::WholeInOrder] {
         let all = Fixture::new(reads);
         let source = all.open("f", &pattern(1000));
         all.fault(Fault::NoEffect);
@@ -456,7 +519,7 @@ async fn a_full_disk_is_said_to_be_full() {
 
 #[tokio::test]
 async fn nothing_is_asked_for_nothing() {
-    for reads in [Reads::Ranges, Reads::WholeOnly] {
+    for reads in [Reads::Ranges, Reads::WholeOnly, Reads::WholeInOrder] {
         let all = Fixture::new(reads);
         let source = all.open("f", b"");
         assert!(source.read(0, 100).await.unwrap().is_empty());
@@ -469,7 +532,7 @@ async fn nothing_is_asked_for_nothing() {
 #[tokio::test]
 async fn what_was_just_uploaded_is_read_from_the_cache() {
     let bytes = pattern(2 * MIB + 5);
-    for reads in [Reads::Ranges, Reads::WholeOnly] {
+    for reads in [Reads::Ranges, Reads::WholeOnly, Reads::WholeInOrder] {
         let all = Fixture::new(reads);
         let source = all.open("f", &bytes);
         let file = Arc::new(tempfile::tempfile().unwrap());
@@ -489,7 +552,7 @@ async fn what_was_just_uploaded_is_read_from_the_cache() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn readers_all_over_a_changing_set_get_right_bytes_from_a_cache_on_disk() {
     const CAP: u64 = 5 * BLOCK;
-    for reads in [Reads::Ranges, Reads::WholeOnly] {
+    for reads in [Reads::Ranges, Reads::WholeOnly, Reads::WholeInOrder] {
         let folder = tempfile::tempdir().unwrap();
         let cache = DiskCache::open(folder.path(), CAP).unwrap();
         let all = Fixture::with(reads, Arc::new(cache));

@@ -80,11 +80,11 @@ impl FileSystem {
         }
     }
 
-    /// Before a new file gets another name or goes: where an attempt whose answer was lost has stored it, the provider's is
-    /// what is renamed or removed. Without an answer it counts as new. The caller has the node's turn.
+    /// Before a changed file gets another name or goes: where an attempt whose answer was lost has stored it, that is the
+    /// version which is renamed or removed. Without an answer nothing was stored. The caller has the node's turn.
     pub(super) async fn recognise(&self, ino: Ino) -> Result<()> {
-        let unsent = |node: &mut Node| node.content.clone().filter(|_| node.presence == Presence::Unsent);
-        let content = self.table.with(ino, unsent)?;
+        let changed = |node: &mut Node| node.content.clone().filter(|_| node.is_dirty());
+        let content = self.table.with(ino, changed)?;
         let (Some(content), Some((parent, name))) = (content, self.place(ino)?) else {
             return Ok(());
         };

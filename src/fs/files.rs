@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use tracing::warn;
 
 use super::handle::{FileHandle, Handle, HandleId, Reading};
-use super::inode::{LocalContent, Node, Placement, Presence};
+use super::inode::{LocalContent, Placement, Presence};
 use super::{Child, CloseMeans, FileSystem, Ino};
 use crate::fetch::Source;
 use crate::model::{Action, Entry, Error, ErrorKind, Kind, ObjectKey, Result, Version};
@@ -139,9 +139,7 @@ impl FileSystem {
         if sent.is_err() {
             let staged = self.staged_of(Some(child.attributes.ino));
             self.table.remove(child.attributes.ino);
-            if let Some(staged) = staged {
-                self.commit_or_warn(Self::striking(&staged)).await;
-            }
+            self.forget_removed(staged).await;
         }
         self.close(opened.handle);
         sent?;
@@ -428,6 +426,7 @@ impl FileSystem {
         // The key of what is replaced, and of the directory, may have changed by a rename above.
         self.entry(ino).await?;
         self.complete(ino, &content.staged).await?;
+        self.closed_is_journaled().await;
         let replaces = self
             .table
             .with(ino, |node| node.content.as_ref().and_then(|c| c.replaces.clone()))?;

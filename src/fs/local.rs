@@ -84,10 +84,13 @@ impl FileSystem {
     /// What is kept here for a name, whoever has it. While the state database fails, what the provider has can be used
     /// all the same.
     pub(super) fn kept(&self, parent: Ino, name: &Name) -> LocalAttributes {
-        let Some(directory) = self.table.path(parent) else {
-            return LocalAttributes::default();
-        };
-        self.kept_at(&self.namespace(), &below(&directory, name))
+        let path = self.path_below(parent, name);
+        path.map_or_else(LocalAttributes::default, |path| self.kept_at(&self.namespace(), &path))
+    }
+
+    /// The path of a name in a directory; `None` when the directory was removed.
+    pub(super) fn path_below(&self, directory: Ino, name: &Name) -> Option<String> {
+        Some(below(&self.table.path(directory)?, name))
     }
 
     fn kept_at(&self, namespace: &str, path: &str) -> LocalAttributes {
@@ -178,9 +181,7 @@ impl FileSystem {
             self.table.remove_name(to.0, &to.1);
             self.touched(over);
         }
-        if let Some(staged) = replaced {
-            self.commit_or_warn(Self::striking(&staged)).await;
-        }
+        self.forget_removed(replaced).await;
         let entry = entry(&directory, to.1.clone());
         self.table.attach_local(to.0, entry, local)?;
         self.table.remove_name(from.0, &from.1);

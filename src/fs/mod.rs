@@ -8,6 +8,7 @@ mod attributes;
 mod conflicts;
 mod course;
 mod directory;
+mod exchange;
 mod extras;
 mod files;
 mod handle;

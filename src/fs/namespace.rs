@@ -229,17 +229,14 @@ impl FileSystem {
             fail_point!("rename.stored");
             let replaced = self.staged_of(over_ino);
             let moved = self.relocated(ino, to.0, new_name)?;
-            let mut steps = replaced.map_or_else(Vec::new, |staged| Self::striking(&staged));
-            if let Some((from, to)) = moved {
-                steps.push(Step::Move { from, to });
-            }
+            let moved = moved.map(|(from, to)| Step::Move { from, to });
             let version = renamed.version.clone();
             self.table.with(ino, |node| {
                 node.sent = Some(version.clone());
                 node.confirm_same_content(renamed);
             })?;
             // Whoever asked may rely on it when this returns.
-            self.enter_moved(ino, steps).await?;
+            self.enter_moved(ino, replaced, moved).await?;
             self.times_follow(ino, &version);
         }
         self.list_node(ino);
@@ -280,7 +277,7 @@ impl FileSystem {
     }
 
     /// The turns of one or two nodes, in the order of their numbers, so that nobody waits in a circle.
-    async fn turns(&self, ino: Ino, other: Option<Ino>) -> Result<Vec<OwnedMutexGuard<()>>> {
+    pub(super) async fn turns(&self, ino: Ino, other: Option<Ino>) -> Result<Vec<OwnedMutexGuard<()>>> {
         let mut numbers = vec![ino];
         numbers.extend(other);
         numbers.sort_unstable();
@@ -476,9 +473,7 @@ impl FileSystem {
         fail_point!("unlink.stored");
         let staged = self.staged_of(Some(ino));
         self.table.remove(ino);
-        if let Some(staged) = staged {
-            self.commit_or_warn(Self::striking(&staged)).await;
-        }
+        self.forget_removed(staged).await;
         self.touched(ino);
         if kind == Kind::Directory {
             self.count_directories(parent, -1);
@@ -519,7 +514,6 @@ impl FileSystem {
         };
         let replaced_content = self.staged_of(over);
         self.relocated(ino, parent, name)?;
-        let steps = replaced_content.map_or_else(Vec::new, |staged| Self::striking(&staged));
         self.table.with(ino, |node| {
             if let Some(replaced) = &replaced {
                 node.entry = replaced.clone();
@@ -531,7 +525,7 @@ impl FileSystem {
             }
         })?;
         fail_point!("rename.begun");
-        self.enter_moved(ino, steps).await
+        self.enter_moved(ino, replaced_content, None).await
     }
 
     /// A node hangs elsewhere, and so does everything below it; gives the paths before and after, for the journal.

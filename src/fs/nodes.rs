@@ -63,6 +63,33 @@ impl Nodes {
         Ok(())
     }
 
+    /// Lets two names stand for each other's nodes.
+    pub(super) fn exchange(&mut self, first: &(Ino, Name), second: &(Ino, Name)) -> Result<()> {
+        let (Some(one), Some(other)) = (self.child(first.0, &first.1), self.child(second.0, &second.1)) else {
+            return Err(stale());
+        };
+        for (ino, from, to) in [(one, first, second), (other, second, first)] {
+            if let Some(node) = self.nodes.get_mut(&ino) {
+                match node.other_names.iter_mut().find(|name| *name == from) {
+                    Some(name) => name.clone_from(to),
+                    None => {
+                        node.entry.name = to.1.clone();
+                        node.placement = Placement::Child {
+                            parent: to.0,
+                            name: to.1.clone(),
+                        };
+                    }
+                }
+                node.learned = Instant::now();
+            }
+            if let Some(directory) = self.nodes.get_mut(&to.0) {
+                directory.change(&to.1, None);
+                directory.children.insert(to.1.clone(), ino);
+            }
+        }
+        Ok(())
+    }
+
     /// Takes one name away from what has it, and the node out of the tree with the last one.
     pub(super) fn drop_name(&mut self, parent: Ino, name: &Name) {
         let Some(ino) = self.child(parent, name) else { return };

@@ -108,9 +108,39 @@ impl FileSystem {
         self.journal.post(Self::striking(staged));
     }
 
+    /// What is closed by now is in the journal, or could not be entered, when this returns: sent before, it would be taken
+    /// for somebody else's if this process ended in between.
+    pub(super) async fn closed_is_journaled(&self) {
+        drop(self.journaling.lock());
+        self.journal.caught_up().await;
+    }
+
+    /// The journal forgets a file that was removed, when this returns.
+    ///
+    /// # Errors
+    /// The disk's.
+    async fn strike_removed(&self, staged: &Staged) -> Result<()> {
+        let begun = {
+            let _order = self.journaling.lock();
+            self.journal.begin(Self::striking(staged))
+        };
+        begun.made().await
+    }
+
+    /// As `strike_removed`, for what was done and cannot be taken back.
+    pub(super) async fn forget_removed(&self, staged: Option<Arc<Staged>>) {
+        if let Some(staged) = staged
+            && let Err(error) = self.strike_removed(&staged).await
+        {
+            warn!(%error, "the journal has an older state of a file");
+        }
+    }
+
     /// What the journal is to say of a file that got another place, handed in with what goes at the same moment.
-    pub(super) fn begin_entering(&self, ino: Ino, mut steps: Vec<Step>) -> Result<Begun> {
+    fn begin_entering(&self, ino: Ino, replaced: Option<Arc<Staged>>, moved: Option<Step>) -> Result<Begun> {
         let _order = self.journaling.lock();
+        let mut steps = replaced.map_or_else(Vec::new, |staged| Self::striking(&staged));
+        steps.extend(moved);
         steps.extend(self.entering(ino, None)?);
         Ok(self.journal.begin(steps))
     }
@@ -158,31 +188,30 @@ impl FileSystem {
         if staged.is_journaled() && error.is_none() {
             return Ok(());
         }
-        let changes = staged.close();
         fail_point!("close.begun");
-        // What it takes the place of goes in the same moment.
-        let superseded = staged.take_superseded();
-        let mut more: Vec<Step> = superseded
-            .iter()
-            .map(|old| Step::Strike(Arc::clone(old.backing())))
-            .collect();
-        loop {
-            let (path, begun) = {
+        let mut closed = None;
+        let changes = loop {
+            let (path, changes, begun) = {
                 let _order = self.journaling.lock();
+                // From here on it may be sent, and whoever sends it waits for what is handed in here.
+                let changes = *closed.get_or_insert_with(|| staged.close());
                 let path = self.table.path(ino);
-                let steps = self.entering(ino, error)?.into_iter().chain(more.drain(..));
-                (path, self.journal.begin(steps.collect()))
+                let mut steps: Vec<Step> = self.entering(ino, error)?.into_iter().collect();
+                // What it takes the place of goes in the same moment.
+                let superseded = staged.take_superseded();
+                steps.extend(superseded.iter().map(|old| Step::Strike(Arc::clone(old.backing()))));
+                (path, changes, self.journal.begin(steps))
             };
             begun.made().await?;
             let Some(path) = path else { return Ok(()) };
             // A directory above may have been renamed between the look at the path and the commit.
             match self.table.path(ino) {
                 Some(now) if now != path => {}
-                Some(_) => break,
+                Some(_) => break changes,
                 // It was removed meanwhile: what was entered is nobody's.
-                None => return self.journal.commit(Self::striking(&staged)).await,
+                None => return self.strike_removed(&staged).await,
             }
-        }
+        };
         staged.journaled(changes);
         Ok(())
     }
@@ -218,8 +247,8 @@ impl FileSystem {
         Ok(Some(Step::Enter { file, row, changes }))
     }
 
-    /// What makes the journal forget a file: the provider has it, or it was removed.
-    pub(super) fn striking(staged: &Staged) -> Vec<Step> {
+    /// What makes the journal forget a file: the provider has it, or it was removed. The caller has the order.
+    fn striking(staged: &Staged) -> Vec<Step> {
         let superseded = staged.take_superseded();
         let files = superseded.iter().map(|old| old.backing()).chain([staged.backing()]);
         files
@@ -232,11 +261,28 @@ impl FileSystem {
     ///
     /// # Errors
     /// As what it is a change of cannot be written down.
-    pub(super) async fn enter_moved(&self, ino: Ino, steps: Vec<Step>) -> Result<()> {
-        if let Err(error) = self.begin_entering(ino, steps)?.made().await {
+    pub(super) async fn enter_moved(&self, ino: Ino, over: Option<Arc<Staged>>, moved: Option<Step>) -> Result<()> {
+        if let Err(error) = self.begin_entering(ino, over, moved)?.made().await {
             warn!(%error, "the journal has an older state of a file");
         }
         Ok(())
+    }
+
+    /// Two files got each other's names: in the journal, in one moment.
+    pub(super) async fn enter_exchanged(&self, files: [Ino; 2]) {
+        let begun = {
+            let _order = self.journaling.lock();
+            let steps = files.iter().map(|ino| self.entering(*ino, None));
+            let steps: Result<Vec<Option<Step>>> = steps.collect();
+            steps.map(|steps| self.journal.begin(steps.into_iter().flatten().collect()))
+        };
+        let made = match begun {
+            Ok(begun) => begun.made().await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = made {
+            warn!(%error, "the journal has an older state of two files");
+        }
     }
 
     /// A node that is dirty got another path or another base.
@@ -249,7 +295,7 @@ impl FileSystem {
         if !self.table.with(ino, kept).unwrap_or(false) {
             return;
         }
-        let made = match self.begin_entering(ino, Vec::new()) {
+        let made = match self.begin_entering(ino, None, None) {
             Ok(begun) => begun.made().await,
             Err(error) => Err(error),
         };

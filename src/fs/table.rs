@@ -316,6 +316,14 @@ impl Table {
         Ok(())
     }
 
+    /// Lets two names stand for each other's nodes, neither of which the provider has.
+    ///
+    /// # Errors
+    /// `Changed` when one of them is gone.
+    pub fn exchange(&self, first: &(Ino, Name), second: &(Ino, Name)) -> Result<()> {
+        self.inner.lock().exchange(first, second)
+    }
+
     /// The path below the mount point, `""` for the root; `None` for what was removed.
     pub fn path(&self, ino: Ino) -> Option<String> {
         self.inner.lock().path(ino)

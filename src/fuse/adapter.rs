@@ -193,10 +193,12 @@ impl Filesystem for Adapter {
                 RenameMode::Replace
             } else if flags == RenameFlags::RENAME_NOREPLACE {
                 RenameMode::KeepExisting
+            } else if flags == RenameFlags::RENAME_EXCHANGE {
+                return fs.exchange((ino(parent), &name), (ino(new_parent), &new_name)).await;
             } else {
                 return Err(Error::new(
                     ErrorKind::InvalidInput,
-                    "the provider cannot exchange two names",
+                    "whiteouts are for the layers of overlay file systems",
                 ));
             };
             fs.rename((ino(parent), &name), (ino(new_parent), &new_name), mode)
@@ -262,7 +264,7 @@ impl Filesystem for Adapter {
         let fs = self.bridge.fs.clone();
         let work = async move { fs.read(handle(fh), offset, size as usize).await };
         self.bridge
-            .answer("read", ino(number), work, move |outcome| match outcome {
+            .answer_at_once("read", ino(number), work, move |outcome| match outcome {
                 Ok(bytes) => reply.data(&bytes),
                 Err(errno) => reply.error(errno),
             });

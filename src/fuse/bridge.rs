@@ -42,11 +42,54 @@ impl Bridge {
         T: Send + 'static,
         W: Future<Output = Result<T>> + Send + 'static,
     {
+        let progress = Progress::default();
+        let work = guarded(progress.clone(), work);
+        self.spawn(operation, ino, progress, work, answer);
+    }
+
+    /// As `answer`, for work that seldom waits: as far as it gets without waiting, the thread that read the request does
+    /// it, and no other one has to be woken.
+    pub fn answer_at_once<T, W>(
+        &self,
+        operation: &'static str,
+        ino: Ino,
+        work: W,
+        answer: impl FnOnce(Result<T, Errno>) + Send + 'static,
+    ) where
+        T: Send + 'static,
+        W: Future<Output = Result<T>> + Send + 'static,
+    {
+        let progress = Progress::default();
+        let mut work = Box::pin(guarded(progress.clone(), work));
+        let outcome = {
+            // It may start tasks.
+            let _within = self.runtime.enter();
+            (&mut work).now_or_never()
+        };
+        match outcome {
+            Some(outcome) => {
+                report(&self.fs, operation, ino, &outcome);
+                answer(outcome.map_err(|error| errno(&error)));
+            }
+            None => self.spawn(operation, ino, progress, work, answer),
+        }
+    }
+
+    fn spawn<T, W>(
+        &self,
+        operation: &'static str,
+        ino: Ino,
+        progress: Progress,
+        work: W,
+        answer: impl FnOnce(Result<T, Errno>) + Send + 'static,
+    ) where
+        T: Send + 'static,
+        W: Future<Output = Result<T>> + Send + 'static,
+    {
         let (fs, deadline) = (Arc::clone(&self.fs), self.deadline);
         self.runtime.spawn(async move {
-            let progress = Progress::default();
             let outcome = tokio::select! {
-                outcome = guarded(&progress, work) => outcome,
+                outcome = work => outcome,
                 error = standstill(&progress, deadline) => {
                     fs.no_answer();
                     Err(error)
@@ -89,7 +132,7 @@ impl Bridge {
         let (fs, deadline) = (Arc::clone(&self.fs), self.deadline);
         self.runtime.spawn(async move {
             let progress = Progress::default();
-            let mut work = std::pin::pin!(guarded(&progress, work));
+            let mut work = std::pin::pin!(guarded(progress.clone(), work));
             let (outcome, over) = tokio::select! {
                 outcome = work.as_mut() => (outcome, true),
                 error = standstill(&progress, deadline) => (Err(error), false),
@@ -120,7 +163,7 @@ impl Bridge {
 }
 
 /// The work with its counter; a panic in it is a failure like others.
-async fn guarded<T>(progress: &Progress, work: impl Future<Output = Result<T>>) -> Result<T> {
+async fn guarded<T>(progress: Progress, work: impl Future<Output = Result<T>>) -> Result<T> {
     match AssertUnwindSafe(progress.scope(work)).catch_unwind().await {
         Ok(outcome) => outcome,
         Err(_) => Err(Error::internal(
@@ -177,7 +220,7 @@ mod tests {
             Ok(7)
         };
         let first = tokio::select! {
-            outcome = guarded(&progress, moving) => outcome,
+            outcome = guarded(progress.clone(), moving) => outcome,
             error = standstill(&progress, deadline) => Err(error),
         };
         assert_eq!(first.unwrap(), 7);
@@ -189,7 +232,7 @@ mod tests {
     #[tokio::test]
     async fn a_panic_is_an_answer() {
         let work = async { panic!("a defect") };
-        let outcome: Result<()> = guarded(&Progress::default(), work).await;
+        let outcome: Result<()> = guarded(Progress::default(), work).await;
         assert_eq!(outcome.unwrap_err().kind(), ErrorKind::Internal);
     }
 }

@@ -52,6 +52,8 @@ pub enum Reads {
     Ranges,
     /// Only whole objects; nothing may be served before the stream ended without error.
     WholeOnly,
+    /// Only whole objects, of which each byte belongs to the version as soon as it comes: it may be served then.
+    WholeInOrder,
 }
 
 /// Whether the provider keeps labels (extended attributes) with an entry.
@@ -179,7 +181,7 @@ pub trait Provider: Send + Sync + 'static {
     /// `NotFound`, `NotADirectory`.
     async fn list(&self, directory: &ObjectKey) -> Result<Vec<Entry>>;
 
-    /// Bytes of exactly this version. With `Reads::WholeOnly` the range is always `0..size`.
+    /// Bytes of exactly this version. The range is always `0..size` but with `Reads::Ranges`.
     ///
     /// # Errors
     /// `NotFound`; `Changed` when the object has another version now; `BadData` when bytes are missing or wrong.

@@ -153,6 +153,29 @@ impl StateDb {
         moved.and_then(|()| transaction.commit()).map_err(failed("rename"))
     }
 
+    /// Gives what is kept of two entries to each other.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn exchange(&self, namespace: &str, first: &str, second: &str) -> Result<()> {
+        /// No entry has this path.
+        const BETWEEN: &str = "//";
+        let mut connection = self.connection.lock();
+        let transaction = connection.transaction().map_err(failed("exchange"))?;
+        let moves = [(first, BETWEEN), (second, first), (BETWEEN, second)];
+        let moved = moves.iter().try_for_each(|(from, to)| {
+            ["attributes", "xattrs"].iter().try_for_each(|table| {
+                transaction
+                    .prepare_cached(&format!(
+                        "UPDATE {table} SET path = ?3 WHERE namespace = ?1 AND path = ?2"
+                    ))?
+                    .execute(params![namespace, from, to])
+                    .map(drop)
+            })
+        });
+        moved.and_then(|()| transaction.commit()).map_err(failed("exchange"))
+    }
+
     /// Forgets what is kept of an entry and of everything below it.
     ///
     /// # Errors

@@ -151,8 +151,13 @@ fn take(transaction: &Transaction<'_>, step: &JournalStep) -> rusqlite::Result<(
                 Durability::SinceBoot(boot) => Some(boot),
             };
             transaction
+                // While a rename is on its way, only its end says where the file is.
                 .prepare_cached(&format!(
-                    "INSERT OR REPLACE INTO journal ({COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)"
+                    "INSERT INTO journal ({COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
+                     ON CONFLICT (spool, file) DO UPDATE SET namespace = excluded.namespace, remote = excluded.remote,
+                     perhaps = coalesce(excluded.perhaps, CASE WHEN path = excluded.path THEN perhaps END),
+                     path = excluded.path, closed = excluded.closed, boot = excluded.boot, base = excluded.base,
+                     error = excluded.error"
                 ))?
                 .execute(params![
                     row.spool,

@@ -265,3 +265,53 @@ async fn where_owners_are_kept_things_belong_to_who_made_them() {
     let shown = stat(&it, below.ino).await;
     assert_eq!((shown.uid, shown.gid), (11, 8));
 }
+
+#[tokio::test]
+async fn two_names_are_exchanged_while_only_this_host_has_what_they_stand_for() {
+    let it = Fixture::new();
+    let folder = it.fs.make_directory(Ino::ROOT, os("d"), 0o755, 0).await.unwrap().keep();
+    let folder = folder.attributes.ino;
+    let mut handles = Vec::new();
+    for (parent, name, mode) in [(Ino::ROOT, "one", 0o600), (folder, "other", 0o755)] {
+        let made = it.fs.create(parent, os(name), Access::Write, mode, 0).await.unwrap();
+        let number = made.0.keep().attributes.ino;
+        let text = Bytes::copy_from_slice(name.as_bytes());
+        it.fs.write(made.1.handle, Some(0), text).await.unwrap();
+        handles.push((number, made.1.handle));
+    }
+    let (one, other) = ((Ino::ROOT, os("one")), (folder, os("other")));
+    it.fs.exchange(one, other).await.unwrap();
+    assert_eq!(it.child(Ino::ROOT, "one").await, handles[1].0);
+    assert_eq!(it.child(folder, "other").await, handles[0].0);
+    for (_, handle) in handles {
+        it.fs.flush(handle).await.unwrap();
+        it.close(handle).await;
+    }
+    assert_eq!(it.store.content("one").unwrap(), "other");
+    assert_eq!(it.store.content("d/other").unwrap(), "one");
+    assert_eq!(it.names(Ino::ROOT).await, ["d", "one"]);
+    let refused = it.fs.exchange(one, other).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::InvalidInput);
+    let missing = it.fs.exchange(one, (folder, os("nothing"))).await.unwrap_err();
+    assert_eq!(missing.kind(), ErrorKind::NotFound);
+    // Links are never at the provider.
+    for name in ["first", "second"] {
+        let target = Special::Symlink(name.as_bytes().into());
+        it.fs
+            .make_special(folder, os(name), target, 0o777)
+            .await
+            .unwrap()
+            .keep();
+    }
+    let (first, second) = ((folder, os("first")), (folder, os("second")));
+    it.fs.exchange(first, second).await.unwrap();
+    let it = it.remount();
+    let folder = it.ino("d").await;
+    for (name, target) in [("first", "second"), ("second", "first")] {
+        let link = it.child(folder, name).await;
+        assert_eq!(it.fs.read_link(link).unwrap(), target.as_bytes());
+    }
+    // The modes went along.
+    assert_eq!(stat(&it, it.ino("one").await).await.mode & 0o777, 0o755);
+    assert_eq!(stat(&it, it.child(folder, "other").await).await.mode & 0o777, 0o600);
+}

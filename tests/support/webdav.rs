@@ -46,6 +46,15 @@ impl DavServer {
         }
     }
 
+    /// WsgiDAV with one thread. It looks at locks and conditions and acts in two steps, so that of two requests at the
+    /// same time both may pass; here each has its turn.
+    pub fn start_in_turn() -> Self {
+        Self {
+            server: Server::start(|folder, port| wsgidav(folder, port, 1)),
+            software: Software::WsgiDav,
+        }
+    }
+
     /// With the data and at the port that it had before `stop`.
     pub fn start_again(&mut self) {
         let software = self.software;
@@ -70,13 +79,16 @@ impl DerefMut for DavServer {
 impl Software {
     fn command(self, folder: &Path, port: u16) -> Command {
         match self {
-            Self::WsgiDav => wsgidav(folder, port),
+            Self::WsgiDav => wsgidav(folder, port, THREADS),
             Self::Rclone => rclone(folder, port),
         }
     }
 }
 
-fn wsgidav(folder: &Path, port: u16) -> Command {
+/// As many as its own default.
+const THREADS: u32 = 50;
+
+fn wsgidav(folder: &Path, port: u16, threads: u32) -> Command {
     let settings = serde_json::json!({
         "host": "127.0.0.1",
         "port": port,
@@ -85,6 +97,7 @@ fn wsgidav(folder: &Path, port: u16) -> Command {
         "simple_dc": { "user_mapping": { "*": { USER: { "password": PASSWORD } } } },
         "property_manager": null,
         "dir_browser": { "enable": false },
+        "server_args": { "numthreads": threads },
     });
     let file = folder.join("wsgidav.json");
     std::fs::write(&file, settings.to_string()).unwrap();

@@ -354,7 +354,7 @@ impl Provider for Memory {
         let size = bytes.len() as u64;
         let possible = match self.options.capabilities.reads {
             Reads::Ranges => range.start <= range.end && range.end <= size,
-            Reads::WholeOnly => range == (0..size),
+            Reads::WholeOnly | Reads::WholeInOrder => range == (0..size),
         };
         if !possible {
             let message = format!("{range:?} cannot be asked for of {size} bytes");

@@ -105,7 +105,7 @@ impl Storra {
             rights: settings.rights_override.unwrap_or(Rights::ALL),
             capabilities: Capabilities {
                 bytes: NamedBy::Object,
-                reads: Reads::WholeOnly,
+                reads: Reads::WholeInOrder,
                 labels: LabelSupport::Visibility(settings.chmod),
                 max_file_size: Some(MAX_FILE_SIZE),
                 max_name_chars: None,

@@ -2,7 +2,7 @@
 //!
 //! Ranges and conditional requests aren't documented, and there is no checksum. What is asked for is the id that a
 //! version names; the answer must have its length and must not be newer than its last change. If it is, the listing
-//! decides.
+//! decides. All of that is known before the first byte, so bytes may be served as they come.
 
 use std::ops::Range;
 

@@ -1,0 +1,122 @@
+//! Reading versions' bytes from disk: their files stay open from one read to the next, because the kernel remembers
+//! there how far it reads ahead, and what the page cache has is read without waiting.
+
+use std::fs::File;
+use std::io::{self, IoSliceMut};
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use lru::LruCache;
+use parking_lot::Mutex;
+use rustix::io::{Errno, ReadWriteFlags, preadv2};
+
+use super::map::Record;
+use super::{BLOCK, ContentId};
+
+/// The most files that are kept open: more than are read at a time by most, and few beside the 1024 a process may have.
+const MOST_OPEN: usize = 64;
+
+/// Open files, for reading. A leaf lock guards them.
+pub(super) struct DataFiles(Mutex<LruCache<ContentId, Arc<File>>>);
+
+impl Default for DataFiles {
+    fn default() -> Self {
+        Self(Mutex::new(LruCache::unbounded()))
+    }
+}
+
+impl DataFiles {
+    pub(super) fn opened(&self, content: &ContentId) -> Option<Arc<File>> {
+        self.0.lock().get(content).cloned()
+    }
+
+    /// To be called for a pinned version: nobody closes it meanwhile.
+    ///
+    /// # Errors
+    /// The disk's own.
+    pub(super) fn open(&self, content: &ContentId, path: impl FnOnce() -> PathBuf) -> io::Result<Arc<File>> {
+        if let Some(file) = self.opened(content) {
+            return Ok(file);
+        }
+        let file = Arc::new(File::open(path())?);
+        let mut open = self.0.lock();
+        open.put(*content, Arc::clone(&file));
+        while open.len() > MOST_OPEN {
+            open.pop_lru();
+        }
+        Ok(file)
+    }
+
+    /// Of a version that goes, or whose file isn't what it was.
+    pub(super) fn close(&self, content: &ContentId) {
+        self.0.lock().pop(content);
+    }
+}
+
+/// Whether a read may wait for the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Patience {
+    Waits,
+    /// `WouldBlock` for what the page cache doesn't have.
+    Never,
+}
+
+/// Neighbours of which each is `BLOCK` long but the last, so that one read brings them all.
+pub(super) fn stretches(records: &[(u64, Record)]) -> impl Iterator<Item = &[(u64, Record)]> {
+    records.chunk_by(|(a, record), (b, _)| a + 1 == *b && u64::from(record.len) == BLOCK)
+}
+
+/// Reads a stretch at once, and tells those apart that are what was put there. What is missing, cut off or torn is wrong.
+///
+/// # Errors
+/// The disk's own, after which all of them count as wrong, and `WouldBlock`.
+pub(super) fn read_stretch(
+    file: &File,
+    stretch: &[(u64, Record)],
+    patience: Patience,
+    found: &mut Vec<(u64, Bytes)>,
+    wrong: &mut Vec<(u64, Record)>,
+) -> io::Result<()> {
+    let len: usize = stretch.iter().map(|(_, record)| record.len as usize).sum();
+    let mut bytes = vec![0; len];
+    let mut have = 0;
+    while have < len {
+        let at = stretch[0].0 * BLOCK + have as u64;
+        match read_at(file, &mut bytes[have..], at, patience) {
+            Ok(0) => break,
+            Ok(more) => have += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => {
+                wrong.extend_from_slice(stretch);
+                return Err(error);
+            }
+        }
+    }
+    bytes.truncate(have);
+    let mut rest = Bytes::from(bytes);
+    for &(block, record) in stretch {
+        let bytes = rest.split_to(rest.len().min(record.len as usize));
+        if Record::of(block, &bytes) == record {
+            found.push((block, bytes));
+        } else {
+            wrong.push((block, record));
+        }
+    }
+    Ok(())
+}
+
+fn read_at(file: &File, buffer: &mut [u8], offset: u64, patience: Patience) -> io::Result<usize> {
+    match patience {
+        Patience::Waits => file.read_at(buffer, offset),
+        Patience::Never => {
+            let into = &mut [IoSliceMut::new(buffer)];
+            preadv2(file, into, offset, ReadWriteFlags::NOWAIT).map_err(|errno| match errno {
+                // File systems without such reads, and kernels.
+                Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL => io::ErrorKind::WouldBlock.into(),
+                errno => errno.into(),
+            })
+        }
+    }
+}
