@@ -275,8 +275,8 @@ mod tests {
         wanted.into_iter().map(|ino| ino.0).collect()
     }
 
-    #[test]
-    fn the_next_ones_are_listed_in_order_as_many_as_are_let_at_once() {
+    #[tokio::test(start_paused = true)]
+    async fn the_next_ones_are_listed_in_order_as_many_as_are_let_at_once() {
         let mut course = root();
         assert!(course.step(Ino(10)));
         course.found(Ino(10), []);
@@ -289,8 +289,8 @@ mod tests {
         assert_eq!(next(&mut course), [20, 21]);
     }
 
-    #[test]
-    fn what_is_in_a_directory_comes_before_what_is_beside_it() {
+    #[tokio::test(start_paused = true)]
+    async fn what_is_in_a_directory_comes_before_what_is_beside_it() {
         let mut course = root();
         for directory in [10, 11] {
             assert!(course.step(Ino(directory)));
@@ -312,8 +312,8 @@ mod tests {
         assert_eq!(next(&mut course), [300]);
     }
 
-    #[test]
-    fn a_walk_that_began_deep_goes_on_above() {
+    #[tokio::test(start_paused = true)]
+    async fn a_walk_that_began_deep_goes_on_above() {
         let mut course = Course::<()>::beginning(Ino(1), None, []);
         course.found(Ino(1), inside(10..13));
         for (directory, within) in [(10, 20..22), (20, 0..0), (21, 0..0)] {
@@ -323,8 +323,8 @@ mod tests {
         assert_eq!(next(&mut course), [11, 12]);
     }
 
-    #[test]
-    fn who_stays_at_one_level_gets_nothing_from_below() {
+    #[tokio::test(start_paused = true)]
+    async fn who_stays_at_one_level_gets_nothing_from_below() {
         let mut course = root();
         for directory in [10, 11] {
             assert!(course.step(Ino(directory)));
@@ -338,8 +338,8 @@ mod tests {
         assert_eq!(next(&mut course), [21]);
     }
 
-    #[test]
-    fn another_order_is_followed_once_it_is_a_walk_and_jumps_are_none() {
+    #[tokio::test(start_paused = true)]
+    async fn another_order_is_followed_once_it_is_a_walk_and_jumps_are_none() {
         let mut course = root();
         assert!(!course.step(Ino(50)));
         for directory in [10, 11, 12] {
@@ -366,8 +366,8 @@ mod tests {
         assert_eq!(next(&mut course), [0; 0]);
     }
 
-    #[test]
-    fn it_never_grows_beyond_its_bounds() {
+    #[tokio::test(start_paused = true)]
+    async fn it_never_grows_beyond_its_bounds() {
         let mut course = Course::<()>::beginning(Ino(1), None, []);
         course.found(Ino(1), inside(10..10_000));
         assert_eq!(course.ahead.len(), MOST_PLANNED);

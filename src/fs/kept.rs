@@ -22,6 +22,7 @@ use super::listing::Listing;
 use super::reference::Reference;
 use super::{FileSystem, Ino};
 use crate::model::{Entry, Error, Kind, Name, ObjectKey, Result};
+use crate::provider::LISTS_AHEAD;
 use crate::state::{KeptListing, MOST_BYTES};
 
 /// How often is looked whether there are listings to be written, together.
@@ -32,6 +33,9 @@ const QUIET: Duration = Duration::from_secs(2);
 const MOST_WAITING: usize = 4096;
 /// Entries that are written in one transaction: others wait for the state database some milliseconds.
 const ENTRIES_AT_ONCE: usize = 2_000;
+/// How many questions wait behind, for each that the provider bears at the same time, where questions are few: what
+/// somebody needs now is not to wait for a thousand directories that a walk went through.
+const MOST_BEHIND: usize = 8;
 /// What all looks at directories of a new mount may wait for the provider together before they are shown what was
 /// known. A provider that is quick shows nothing old, and a walk through a large tree doesn't feel it.
 const PATIENCE: Duration = Duration::from_millis(250);
@@ -51,6 +55,8 @@ pub(super) struct Kept {
     inner: Mutex<Inner>,
     /// How many directories are asked for at the same time.
     asking: Arc<Semaphore>,
+    /// How many questions may be on their way without anybody's waiting for them.
+    most_behind: usize,
 }
 
 #[derive(Default)]
@@ -88,6 +94,10 @@ impl Kept {
             patience: Mutex::new(PATIENCE),
             inner: Mutex::default(),
             asking: Arc::new(Semaphore::new(at_once.max(1))),
+            most_behind: match at_once {
+                1..LISTS_AHEAD => at_once * MOST_BEHIND,
+                _ => usize::MAX,
+            },
         }
     }
 
@@ -189,7 +199,7 @@ impl FileSystem {
     /// # Errors
     /// As the provider's answer.
     pub(super) async fn answered(&self, ino: Ino) -> Result<()> {
-        let Some(mut asked) = self.ask_behind(ino) else {
+        let Some(mut asked) = self.ask_about(ino, usize::MAX) else {
             return Ok(());
         };
         match asked.wait_for(Option::is_some).await.map(|asked| asked.clone()) {
@@ -199,13 +209,21 @@ impl FileSystem {
         }
     }
 
-    /// Asks for a directory that is known from a former mount; who asks meanwhile joins.
-    pub(super) fn ask_behind(&self, ino: Ino) -> Option<watch::Receiver<Asked>> {
+    /// Asks for a directory that is known from a former mount, unless too many are asked for.
+    fn ask_behind(&self, ino: Ino) -> Option<watch::Receiver<Asked>> {
+        self.ask_about(ino, self.kept.as_ref()?.most_behind)
+    }
+
+    /// Who asks meanwhile joins.
+    fn ask_about(&self, ino: Ino, most: usize) -> Option<watch::Receiver<Asked>> {
         let kept = self.kept.as_ref()?;
         let of = self.walks.file_system()?;
         let mut inner = kept.inner.lock();
         if let Some(asked) = inner.asked.get(&ino) {
             return Some(asked.clone());
+        }
+        if inner.asked.len() >= most {
+            return None;
         }
         let (report, asked) = watch::channel(None);
         inner.asked.insert(ino, asked.clone());
@@ -316,15 +334,13 @@ impl FileSystem {
         let Some((parent, _)) = self.place(ino)? else {
             return Ok(None);
         };
-        if entry.kind == Kind::Directory {
-            // Shown so long; the kernel is told what turns out to be different.
-            return Ok(self
-                .remembered(parent)
-                .and_then(|_| self.ask_behind(parent))
-                .map(|_| entry.clone()));
-        }
         if self.remembered(parent).is_none() {
             return Ok(None);
+        }
+        if entry.kind == Kind::Directory {
+            // Shown so long; the kernel is told what turns out to be different.
+            self.ask_behind(parent);
+            return Ok(Some(entry.clone()));
         }
         match self.answered(parent).await {
             Ok(()) => {}

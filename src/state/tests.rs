@@ -326,7 +326,7 @@ fn listings_come_back_as_they_were_and_to_whom_they_belong() {
     assert_eq!((of("mine"), of("other").is_some()), (None, true));
     db.connection
         .lock()
-        .execute("UPDATE listings SET entries = '[{\"n\":'", [])
+        .execute("UPDATE listings SET entries = X'5B7B'", [])
         .unwrap();
     assert_eq!(of("other"), None, "what can't be read is not known");
     keep("other");

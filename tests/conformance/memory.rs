@@ -82,6 +82,7 @@ async fn with_whole_objects_only() {
             max_name_chars: Some(60),
             rename_directories: false,
             move_files: false,
+            lists_ahead: 1,
         },
         addressing: Addressing::Ids,
         forbidden: &['?', '\\', '\n'],

@@ -33,7 +33,7 @@ impl Fixture {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn directories_listed_in_order_are_listed_ahead_and_once() {
     let it = walked();
     for number in 0..30 {
@@ -55,7 +55,7 @@ async fn directories_listed_in_order_are_listed_ahead_and_once() {
     assert_eq!(it.provider.calls(Operation::List), 31);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn eight_directories_are_listed_at_once_and_in_order() {
     let it = walked();
     for number in 0..30 {
@@ -153,7 +153,7 @@ async fn where_questions_are_few_nothing_is_listed_ahead() {
     assert_eq!(it.provider.calls(Operation::List), 6);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_directory_that_cannot_be_listed_ahead_is_asked_for_again_by_who_wants_it() {
     let it = walked();
     for number in 0..6 {

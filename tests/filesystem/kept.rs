@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use keymount::fs::{Access, Ino, KernelCaches};
 use keymount::model::{ErrorKind, Rights};
+use keymount::provider::Capabilities;
 use keymount::provider::faulty::{Fault, Gate, Operation, Times};
+use keymount::provider::memory::{Memory, Options};
 use parking_lot::Mutex;
 
 use crate::support::{Fixture, os};
@@ -279,4 +281,42 @@ async fn who_wants_every_answer_fresh_is_shown_nothing_old() {
     it.unmounted().await;
     it.store.remove("old").unwrap();
     assert_eq!(it.mounted_again().names(Ino::ROOT).await, [""; 0]);
+}
+
+/// Else a walk through a large tree would use up what the service answers in a minute.
+#[tokio::test(start_paused = true)]
+async fn where_questions_are_few_not_all_that_a_walk_shows_is_asked_for_behind() {
+    let defaults = Options::default();
+    let store = Memory::new(Options {
+        capabilities: Capabilities {
+            lists_ahead: 1,
+            ..defaults.capabilities
+        },
+        ..defaults
+    });
+    let it = Fixture::with_ttl_over(store, MINUTE).keeping("me");
+    for directory in 0..30 {
+        it.store.put(&format!("d{directory}/file"), "x").unwrap();
+    }
+    let walk = async |it: &Fixture| {
+        for directory in it.names(Ino::ROOT).await {
+            assert_eq!(it.names(it.ino(&directory).await).await, ["file"]);
+        }
+    };
+    walk(&it).await;
+    it.unmounted().await;
+
+    let it = it.mounted_again();
+    let gate = it.hold_listings();
+    walk(&it).await;
+    gate.open();
+    it.until_asked(Operation::List, 8).await;
+    for _ in 0..200 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(it.provider.calls(Operation::List), 8);
+    // What somebody needs to know is asked for all the same.
+    let last = it.ino("d9").await;
+    assert_eq!(it.fs.lookup(last, os("file")).await.unwrap().attributes.size, 1);
+    assert_eq!(it.provider.all_calls(), 9);
 }

@@ -108,7 +108,9 @@ fn a_thousand_small_files_are_written_at_local_speed_and_cost_little_more_than_a
         assert_eq!(store.content(&format!("f{number}")).unwrap(), vec![7; 4096]);
     }
     assert!(requests <= u64::from(FILES) * 12 / 10, "{requests} requests");
-    assert!(syncs < u64::from(FILES) / 5, "{syncs} waits for the disk");
+    // Once a second at most, a few files or all of them.
+    let most = u64::from(FILES) / 5 + 12 * begun.elapsed().as_secs();
+    assert!(syncs < most, "{syncs} waits for the disk");
     runtime.block_on(session.detach(Detach::IfUnused)).unwrap();
     runtime.block_on(session.ended());
 }

@@ -32,6 +32,7 @@ enum Done {
     /// Put over what had the name, or removed it.
     Ended { file: String },
     /// Given another name.
+    #[allow(dead_code, reason = "it is shown when something is lost")]
     Moved { from: String, to: String },
 }
 

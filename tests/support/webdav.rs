@@ -46,11 +46,11 @@ impl DavServer {
         }
     }
 
-    /// WsgiDAV with one thread. It looks at locks and conditions and acts in two steps, so that of two requests at the
-    /// same time both may pass; here each has its turn.
+    /// WsgiDAV, which looks at locks and conditions and acts in two steps, so that of two requests at the same time both may
+    /// pass; here each has its turn.
     pub fn start_in_turn() -> Self {
         Self {
-            server: Server::start(|folder, port| wsgidav(folder, port, 1)),
+            server: Server::start(|folder, port| wsgidav(folder, port, &["-c", IN_TURN])),
             software: Software::WsgiDav,
         }
     }
@@ -79,16 +79,34 @@ impl DerefMut for DavServer {
 impl Software {
     fn command(self, folder: &Path, port: u16) -> Command {
         match self {
-            Self::WsgiDav => wsgidav(folder, port, THREADS),
+            Self::WsgiDav => wsgidav(folder, port, &["-m", "wsgidav.server.server_cli"]),
             Self::Rclone => rclone(folder, port),
         }
     }
 }
 
-/// As many as its own default.
-const THREADS: u32 = 50;
+/// Python's part of `DavServer::start_in_turn`.
+const IN_TURN: &str = "
+import threading
+from wsgidav.server.server_cli import run
+from wsgidav.wsgidav_app import WsgiDAVApp
 
-fn wsgidav(folder: &Path, port: u16, threads: u32) -> Command {
+answer, turn = WsgiDAVApp.__call__, threading.Lock()
+
+def in_turn(self, environ, start):
+    with turn:
+        parts = answer(self, environ, start)
+        try:
+            return [b''.join(parts)]
+        finally:
+            getattr(parts, 'close', lambda: None)()
+
+WsgiDAVApp.__call__ = in_turn
+run()
+";
+
+/// With Python's arguments that say what to run.
+fn wsgidav(folder: &Path, port: u16, run: &[&str]) -> Command {
     let settings = serde_json::json!({
         "host": "127.0.0.1",
         "port": port,
@@ -97,12 +115,12 @@ fn wsgidav(folder: &Path, port: u16, threads: u32) -> Command {
         "simple_dc": { "user_mapping": { "*": { USER: { "password": PASSWORD } } } },
         "property_manager": null,
         "dir_browser": { "enable": false },
-        "server_args": { "numthreads": threads },
     });
     let file = folder.join("wsgidav.json");
     std::fs::write(&file, settings.to_string()).unwrap();
-    let mut command = Command::new(installed("KEYMOUNT_TEST_WSGIDAV", "wsgidav-4.4.0/bin/wsgidav"));
-    command.arg("--config").arg(file);
+    let program = installed("KEYMOUNT_TEST_WSGIDAV", "wsgidav-4.4.0/bin/wsgidav");
+    let mut command = Command::new(program.with_file_name("python3"));
+    command.args(run).arg("--config").arg(file);
     command
 }
 
