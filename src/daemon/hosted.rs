@@ -65,6 +65,9 @@ pub struct HostedMount {
     first_seen: PathBuf,
     /// Whether what earlier daemons left was taken over; it can't be before the root is known.
     resumed: AtomicBool,
+    /// The credential as of which the rights are known. Held while they are found out: twice in a row would make the kernel
+    /// drop what it was just told.
+    known: tokio::sync::Mutex<Vitals>,
 }
 
 impl HostedMount {
@@ -93,7 +96,12 @@ impl HostedMount {
             rights = %stack.fs.root_rights(),
             "mounted"
         );
+        let vitals = match stack.root {
+            RootAtStart::Known => stack.authenticator.vitals().borrow().clone(),
+            RootAtStart::Awaited => Vitals::default(),
+        };
         let hosted = Arc::new(Self {
+            known: tokio::sync::Mutex::new(vitals),
             unsent,
             spec,
             stack,
@@ -145,35 +153,18 @@ impl HostedMount {
     /// Finds the rights out anew when the credential begins to work, and when it may do something else than before.
     async fn follow_credential(self: Arc<Self>) {
         let mut vitals = self.stack.authenticator.vitals();
-        let mut known = match self.stack.root {
-            RootAtStart::Known => vitals.borrow_and_update().clone(),
-            RootAtStart::Awaited => Vitals::default(),
-        };
         let mut pause = FOLLOWING.0;
         loop {
-            let now = vitals.borrow_and_update().clone();
-            let wait = if !now.usable || now == known {
-                // Only what it may do when it works counts.
-                known.usable &= now.usable;
-                None
-            } else {
-                match self.stack.fs.refresh().await {
-                    Ok(_) => {
-                        self.resume().await;
-                        info!(
-                            remote = self.spec.remote.label(),
-                            rights = %self.stack.fs.root_rights(),
-                            "the rights were found out anew"
-                        );
-                        (known, pause) = (now, FOLLOWING.0);
-                        None
-                    }
-                    Err(error) => {
-                        warn!(%error, "the rights are not known yet");
-                        let wait = pause;
-                        pause = (pause * 2).min(FOLLOWING.1);
-                        Some(wait)
-                    }
+            let wait = match self.follow(&mut vitals).await {
+                Ok(()) => {
+                    pause = FOLLOWING.0;
+                    None
+                }
+                Err(error) => {
+                    warn!(%error, "the rights are not known yet");
+                    let wait = pause;
+                    pause = (pause * 2).min(FOLLOWING.1);
+                    Some(wait)
                 }
             };
             tokio::select! {
@@ -184,6 +175,25 @@ impl HostedMount {
                 () = async { tokio::time::sleep(wait.unwrap_or_default()).await }, if wait.is_some() => {}
             }
         }
+    }
+
+    async fn follow(&self, vitals: &mut watch::Receiver<Vitals>) -> Result<()> {
+        let mut known = self.known.lock().await;
+        let now = vitals.borrow_and_update().clone();
+        if !now.usable || now == *known {
+            // Only what it may do when it works counts.
+            known.usable &= now.usable;
+            return Ok(());
+        }
+        self.stack.fs.refresh().await?;
+        *known = now;
+        self.resume().await;
+        info!(
+            remote = self.spec.remote.label(),
+            rights = %self.stack.fs.root_rights(),
+            "the rights were found out anew"
+        );
+        Ok(())
     }
 
     /// Notes since when the key is known here, where its place doesn't say how old it is.
@@ -414,12 +424,15 @@ impl Mounted for HostedMount {
     }
 
     async fn refresh(&self, given: &GivenSecrets) -> Result<()> {
+        let mut known = self.known.lock().await;
         self.stack.authenticator.refresh(given).await?;
         self.date_key();
         if let Some(shared) = &self.stack.shared {
             shared.refresh(given).await?;
         }
+        let now = self.stack.authenticator.vitals().borrow().clone();
         self.stack.fs.refresh().await?;
+        *known = now;
         self.resume().await;
         info!(
             remote = self.spec.remote.label(),
