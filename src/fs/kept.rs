@@ -53,6 +53,8 @@ pub(super) struct Kept {
     began: Instant,
     patience: Mutex<Duration>,
     inner: Mutex<Inner>,
+    /// Held while what is kept of a directory is read.
+    recalling: Mutex<()>,
     /// How many directories are asked for at the same time.
     asking: Arc<Semaphore>,
     /// How many questions may be on their way without anybody's waiting for them.
@@ -93,6 +95,7 @@ impl Kept {
             began: Instant::now(),
             patience: Mutex::new(PATIENCE),
             inner: Mutex::default(),
+            recalling: Mutex::default(),
             asking: Arc::new(Semaphore::new(at_once.max(1))),
             most_behind: match at_once {
                 1..LISTS_AHEAD => at_once * MOST_BEHIND,
@@ -144,6 +147,11 @@ impl FileSystem {
                 && node.changes == 0;
             can_be.then(|| node.entry.key.clone())
         };
+        // One at a time: whoever comes second finds what the first one read.
+        let _one = kept.recalling.lock();
+        if let Some(known) = self.table.with(ino, |node| node.listing.clone()).ok()? {
+            return known.is_remembered().then_some(known);
+        }
         let key = self.table.with(ino, unknown).ok().flatten()?;
         if !kept.inner.lock().seen.insert(kept.hashed(&key)) {
             return None;
@@ -308,7 +316,11 @@ impl FileSystem {
         known: &mut Option<Reference>,
     ) -> Result<Option<Reference>> {
         let Some(remembered) = self.remembered(parent) else {
-            return Ok(None);
+            // Unless the answer came just now.
+            return match self.fresh_listing(parent) {
+                Some(listing) => self.listed(parent, name, &listing, known.take()).map(Some),
+                None => Ok(None),
+            };
         };
         let child = remembered.children.get(name);
         let attach = |number: Ino, entry: &Entry| {
@@ -335,7 +347,10 @@ impl FileSystem {
             return Ok(None);
         };
         if self.remembered(parent).is_none() {
-            return Ok(None);
+            // Unless the answer came just now.
+            let ttl = self.settings.attr_ttl;
+            let answered = |node: &mut Node| node.freshness.is_within(ttl).then(|| node.entry.clone());
+            return self.table.with(ino, answered);
         }
         if entry.kind == Kind::Directory {
             // Shown so long; the kernel is told what turns out to be different.
