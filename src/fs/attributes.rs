@@ -152,6 +152,12 @@ impl FileSystem {
         if let Some(mode) = change.mode {
             self.follow_mode(ino, mode).await?;
         }
+        self.keep_change(ino, &change)?;
+        self.known_attributes(ino)
+    }
+
+    fn keep_change(&self, ino: Ino, change: &AttributeChange) -> Result<()> {
+        let _one = self.keeping.lock();
         let mut local = self.local_attributes(ino)?;
         local.mode = change.mode.map(|mode| mode & MODE_BITS).or(local.mode);
         if self.owners == Owners::Kept {
@@ -172,7 +178,7 @@ impl FileSystem {
             local.changed = Some(SystemTime::now());
             self.keep_local_attributes(ino, local)?;
         }
-        self.known_attributes(ino)
+        Ok(())
     }
 
     /// A child as the kernel gets it.
@@ -349,6 +355,7 @@ impl FileSystem {
 
     /// Changes what is kept here. A failure costs that and nothing else: the operation itself was carried out.
     fn note_locally(&self, ino: Ino, change: impl FnOnce(LocalAttributes) -> Option<LocalAttributes>) {
+        let _one = self.keeping.lock();
         let changed = self.local_attributes(ino).and_then(|local| match change(local) {
             Some(local) => self.keep_local_attributes(ino, local),
             None => Ok(()),
@@ -411,6 +418,7 @@ impl FileSystem {
         }
         let directory = self.known_attributes(parent)?.attributes;
         let shown = child.found.attributes;
+        let one = self.keeping.lock();
         let mut local = self.local_attributes(shown.ino)?;
         local.uid = Some(caller.uid).filter(|uid| *uid != self.settings.uid);
         let gid = if directory.mode & SET_GROUP_ID == 0 {
@@ -423,6 +431,7 @@ impl FileSystem {
         };
         local.gid = Some(gid).filter(|gid| *gid != self.settings.gid);
         self.keep_local_attributes(shown.ino, local)?;
+        drop(one);
         self.as_child(child.reference)
     }
 }

@@ -110,6 +110,9 @@ pub struct FileSystem {
     /// Held from the look at a file to the handing in of what the journal is to say of it: no older state is written
     /// after a newer one. Never across an await; the table's lock is taken under it.
     journaling: Mutex<()>,
+    /// Held from the look at what is kept of a node until its change is kept: an upload that ends notes times while
+    /// somebody sets a mode.
+    keeping: Mutex<()>,
     /// Held while a directory gets another name at the provider.
     renaming: tokio::sync::RwLock<()>,
     /// Whose turn it is to find out the rights anew.
@@ -147,6 +150,7 @@ impl FileSystem {
             table: Arc::new(Table::new(root)),
             handles: Handles::default(),
             journaling: Mutex::default(),
+            keeping: Mutex::default(),
             renaming: tokio::sync::RwLock::default(),
             refreshing: Turn::default(),
             usage: Arc::default(),

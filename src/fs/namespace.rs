@@ -530,6 +530,7 @@ impl FileSystem {
 
     /// A node hangs elsewhere, and so does everything below it; gives the paths before and after, for the journal.
     pub(super) fn relocated(&self, ino: Ino, parent: Ino, name: &Name) -> Result<Option<(String, String)>> {
+        let _one = self.keeping.lock();
         let old_path = self.table.path(ino);
         self.table.relocate(ino, parent, name)?;
         if self.table.with(ino, |node| node.entry.is_directory()).unwrap_or(true) {
