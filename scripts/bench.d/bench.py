@@ -473,6 +473,7 @@ def make_volume(bench, link, folder, wanted):
     juicefs = [bench.options.juicefs]
     # It makes its own folder, but none above it.
     (folder / "juicefs").mkdir()
+    bench.run(["chown", f"--reference={folder}", folder / "juicefs"])
     address = f"http://{link.address}/juicefs"
     environment = {**os.environ, "HOME": str(place)}
     bench.run(
@@ -503,46 +504,67 @@ def make_content(folder, size):
         (folder / "small" / f"{number:04}").write_bytes(piece[number : number + 4096])
 
 
-NGINX = """
-{modules}
+APACHE = """
+ServerName localhost
+ServerRoot {scratch}
+PidFile {scratch}/apache.pid
+ErrorLog {scratch}/apache.log
+DefaultRuntimeDir {scratch}
 {user}
-worker_processes 2; daemon off; pid {scratch}/nginx.pid; error_log {scratch}/nginx.log;
-events {{ worker_connections 1024; }}
-http {{
-    access_log off; sendfile on; sendfile_max_chunk 1m; tcp_nopush on; tcp_nodelay on; keepalive_requests 10000000;
-    open_file_cache max=20000; types {{ }} default_type application/octet-stream;
-    client_body_temp_path {scratch}/t1; proxy_temp_path {scratch}/t2; fastcgi_temp_path {scratch}/t3;
-    uwsgi_temp_path {scratch}/t4; scgi_temp_path {scratch}/t5;
-    server {{
-        listen 127.0.0.1:{port}; root {root}; client_max_body_size 0;
-        dav_methods PUT DELETE MKCOL COPY MOVE; create_full_put_path on; dav_ext_methods PROPFIND OPTIONS;
-    }}
-}}
+{modules}
+# One process: what it does is on the same two cores as what it is measured with.
+StartServers 1
+ServerLimit 1
+ThreadLimit 192
+ThreadsPerChild 192
+MaxRequestWorkers 192
+MinSpareThreads 1
+MaxSpareThreads 192
+Listen 127.0.0.1:{port}
+KeepAlive On
+MaxKeepAliveRequests 0
+KeepAliveTimeout 60
+Timeout 600
+EnableSendfile On
+DocumentRoot {root}
+DavLockDB {scratch}/locks/db
+<Directory {root}>
+    Require all granted
+    Dav On
+    LimitXMLRequestBody 0
+</Directory>
 """
+APACHE_PROGRAM, APACHE_MODULES = "/usr/sbin/apache2", Path("/usr/lib/apache2/modules")
+# Who serves where root must not: Apache doesn't serve as root.
+APACHE_USER = "www-data"
 
 
 def serve(bench, folder):
-    """nginx with WebDAV; gives its address."""
+    """Apache's mod_dav; gives its address."""
     import socket
 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    module = "/usr/lib/nginx/modules/ngx_http_dav_ext_module.so"
-    modules = f"load_module {module};" if os.path.exists(module) else ""
-    user = "user root;" if os.getuid() == 0 else ""
-    settings = bench.scratch / "nginx.conf"
-    settings.write_text(NGINX.format(modules=modules, user=user, scratch=bench.scratch, root=folder, port=port))
-    nginx = shutil.which("nginx") or "/usr/sbin/nginx"
-    process = bench.start([nginx, "-e", bench.scratch / "nginx.log", "-c", settings])
+    names = ["mpm_event", "authz_core", "dav", "dav_fs"]
+    modules = "\n".join(f"LoadModule {name}_module {APACHE_MODULES}/mod_{name}.so" for name in names)
+    (bench.scratch / "locks").mkdir()
+    user = ""
+    if os.getuid() == 0:
+        user = f"User {APACHE_USER}\nGroup {APACHE_USER}"
+        for place in (bench.scratch / "locks", folder):
+            bench.run(["chown", "-R", f"{APACHE_USER}:{APACHE_USER}", place])
+    settings = bench.scratch / "apache.conf"
+    settings.write_text(APACHE.format(modules=modules, user=user, scratch=bench.scratch, root=folder, port=port))
+    process = bench.start([APACHE_PROGRAM, "-D", "FOREGROUND", "-f", settings])
 
     def answers():
         if process.poll() is not None:
-            raise RuntimeError(f"nginx ended: {(bench.scratch / 'log').read_text()[-1000:]}")
+            raise RuntimeError(f"Apache ended: {(bench.scratch / 'log').read_text()[-1000:]}")
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", port)) == 0
 
-    bench.wait_until(answers, "nginx answers")
+    bench.wait_until(answers, "Apache answers")
     return f"127.0.0.1:{port}"
 
 

@@ -164,7 +164,7 @@ def page(result):
         "Written by `scripts/bench --write docs/benchmarks.md`; don't edit it by hand. `scripts/bench --help` says what can",
         "be measured and how long it takes. To measure your own link, run `keymount bench <remote>`.",
         "",
-        "All tools read from one nginx with WebDAV on the same machine, through one proxy that delays each direction by half",
+        "All tools read from one Apache with mod_dav on the same machine, through one proxy that delays each direction by half",
         "the round trip, also while a connection is set up, and counts requests and bytes. It doesn't limit bandwidth unless",
         f"it says so, so a link here is faster than most: what takes CPU shows. “Slow link” is {result['slow_mbit']} Mbit/s.",
         "“HTTP alone” is a client that throws bytes away, with the number of connections that was fastest. Every cold sample",

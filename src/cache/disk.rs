@@ -14,7 +14,6 @@ use std::collections::{HashMap, HashSet};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -25,18 +24,23 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use rustix::fs::FallocateFlags;
 
-use super::data::{DataFiles, Patience, read_stretch, stretches};
+use super::data::{DataFiles, Patience, read_stretch, stretches, write_all};
 use super::folder::{Folder, file_options, pages};
 use super::health::Health;
 use super::index::{Block, Blocks, Fate, Index, Kept, runs};
 use super::map::{self, Record};
-use super::{BLOCK, BlockCache, CacheUsage, ContentId, Tally};
+use super::{BLOCK, BlockCache, CacheUsage, ContentId, Tally, WholeFile};
 use crate::model::Result;
+
+mod at_once;
+mod whole;
 
 /// A version that takes more than this loses its least recently used blocks one by one; a smaller one goes at once.
 const PIECEWISE_ABOVE: u64 = 16 << 20;
 /// The most blocks that are written with one reservation.
 const MOST_AT_ONCE: usize = 32;
+/// How many files are written at the same time at most.
+const WRITERS: usize = 8;
 
 /// A cache in a folder. Clones share it.
 ///
@@ -110,6 +114,15 @@ impl BlockCache for DiskCache {
         self.run(move |disk| disk.put(&content, first, &blocks)).await;
     }
 
+    async fn whole(&self, content: &ContentId, size: u64) -> Option<WholeFile> {
+        if !self.0.may_be_whole(content, size) {
+            return None;
+        }
+        let (disk, content) = (Arc::clone(&self.0), *content);
+        let held = tokio::task::spawn_blocking(move || whole::hold(&disk, &content, size));
+        held.await.ok().flatten()
+    }
+
     async fn forget(&self, content: &ContentId) {
         let content = *content;
         self.run(move |disk| disk.forget(&content)).await;
@@ -131,6 +144,8 @@ struct Disk {
     cap: u64,
     piecewise_above: u64,
     index: Mutex<Index>,
+    /// Held while blocks are written into a file; which one, its name says. Leaves, as the index's.
+    writing: [Mutex<()>; WRITERS],
     /// Whether the index has all that earlier runs left.
     counted: AtomicBool,
     /// What the index holds, to be read without its lock.
@@ -149,6 +164,7 @@ impl Disk {
             cap,
             piecewise_above,
             index: Mutex::new(Index::new(Arc::clone(&bytes))),
+            writing: Default::default(),
             counted: AtomicBool::new(false),
             bytes,
             tally: Tally::default(),
@@ -222,58 +238,10 @@ impl Disk {
             self.files.close(content);
         }
         let mut index = self.index.lock();
+        index.prove(content, found.iter().map(|(block, _)| *block));
         self.drop_wrong(&mut index, content, wrong);
         self.unpin(&mut index, content);
         found
-    }
-
-    /// What can be had without waiting for the disk or for a lock. `None` when that isn't all of what is there.
-    fn get_at_once(self: &Arc<Self>, content: &ContentId, wanted: &Range<u64>) -> Option<Vec<(u64, Bytes)>> {
-        let records = {
-            let mut index = self.index.try_lock()?;
-            self.is_known(&index, content).then(|| index.pin(content, wanted))?
-        };
-        let mut found = Vec::with_capacity(records.len());
-        let mut wrong = Vec::new();
-        if !records.is_empty() {
-            let read = self.files.opened(content).map(|file| {
-                let mut all = stretches(&records);
-                all.try_for_each(|stretch| read_stretch(&file, stretch, Patience::Never, &mut found, &mut wrong))
-            });
-            self.unpin_without_waiting(content);
-            if !matches!(read, Some(Ok(()))) || !wrong.is_empty() {
-                return None;
-            }
-        }
-        self.tally.count(wanted, found.len());
-        Some(found)
-    }
-
-    /// Whether the index says all about a version, without asking the disk.
-    fn is_known(&self, index: &Index, content: &ContentId) -> bool {
-        match index.versions.peek(content) {
-            Some(kept) => matches!(kept.blocks, Blocks::Known(_)),
-            None => self.counted.load(Ordering::Relaxed),
-        }
-    }
-
-    fn unpin_without_waiting(self: &Arc<Self>, content: &ContentId) {
-        let is_last = |index: &Index| {
-            let kept = index.versions.peek(content);
-            kept.is_some_and(|kept| kept.pins == 1 && kept.fate == Fate::Leaves)
-        };
-        match self.index.try_lock() {
-            Some(mut index) if !is_last(&index) => self.unpin(&mut index, content),
-            _ => {
-                let (disk, content) = (Arc::clone(self), *content);
-                tokio::task::spawn_blocking(move || disk.unpin(&mut disk.index.lock(), &content));
-            }
-        }
-    }
-
-    fn missing_at_once(&self, content: &ContentId, wanted: &Range<u64>) -> Option<Vec<u64>> {
-        let mut index = self.index.try_lock()?;
-        self.is_known(&index, content).then(|| index.missing(content, wanted))
     }
 
     /// Takes blocks off the disk that are not what they should be, unless they changed meanwhile.
@@ -284,7 +252,7 @@ impl Disk {
         let still = wrong.into_iter().filter(|(block, record)| kept.holds(*block, *record));
         let still: Vec<u64> = still.map(|(block, _)| block).collect();
         if !still.is_empty()
-            && self.punch(index, content, &still).is_err()
+            && (kept.holds > 0 || self.punch(index, content, &still).is_err())
             && let Some(kept) = index.versions.peek_mut(content)
         {
             kept.fate = Fate::Leaves;
@@ -331,7 +299,8 @@ impl Disk {
             match &written {
                 Ok(()) => {
                     for (block, record) in records {
-                        kept.arrived(block, Block::Present { record, used });
+                        let proven = true;
+                        kept.arrived(block, Block::Present { record, used, proven });
                     }
                 }
                 Err(_) => kept.fate = Fate::Leaves,
@@ -396,8 +365,13 @@ impl Disk {
         of: impl Fn(u64) -> &'a Bytes,
     ) -> io::Result<()> {
         let data = file_options().open(self.folder.data(content))?;
-        for (block, _) in records {
-            data.write_all_at(of(*block), block * BLOCK)?;
+        {
+            // Threads that write into the same file would wait for each other in the kernel, and burn time there.
+            let _one = self.writing[usize::from(content.0[0]) % WRITERS].lock();
+            for run in records.chunk_by(|(a, record), (b, _)| a + 1 == *b && u64::from(record.len) == BLOCK) {
+                let pieces: Vec<&[u8]> = run.iter().map(|(block, _)| &of(*block)[..]).collect();
+                write_all(&data, &pieces, run[0].0 * BLOCK)?;
+            }
         }
         let map = file_options().open(self.folder.map(content))?;
         if map.metadata()?.len() == 0 {
@@ -493,7 +467,10 @@ impl Disk {
         }
         let read = open_map(&self.folder.map(content)).and_then(|map| map::read(&map, content));
         if let Ok(Some(records)) = read {
-            let present = |(block, record)| (block, Block::Present { record, used: 0 });
+            let present = |(block, record)| {
+                let (used, proven) = (0, false);
+                (block, Block::Present { record, used, proven })
+            };
             kept.blocks = Blocks::Known(records.into_iter().map(present).collect());
             return true;
         }

@@ -17,6 +17,8 @@ pub(super) struct Index {
     bytes: Arc<AtomicU64>,
     /// Counts uses, to order the blocks of one version.
     clock: u64,
+    /// What the versions take that are held as a whole.
+    pub(super) held_bytes: u64,
 }
 
 /// One version on disk.
@@ -28,6 +30,10 @@ pub(super) struct Kept {
     pub(super) blocks: Blocks,
     /// Reads and writes going on: as long as there are any, the files stay.
     pub(super) pins: u32,
+    /// Those of the pins whose owners read the file behind this cache's back: nothing is taken from it meanwhile.
+    pub(super) holds: u32,
+    /// How many of the blocks are proven.
+    pub(super) proven: u64,
     pub(super) fate: Fate,
 }
 
@@ -43,6 +49,8 @@ pub(super) enum Block {
     Present {
         record: Record,
         used: u64,
+        /// Whether this process wrote it, or read it and found it right.
+        proven: bool,
     },
 }
 
@@ -66,6 +74,7 @@ impl Index {
             versions: LruCache::unbounded(),
             bytes,
             clock: 0,
+            held_bytes: 0,
         }
     }
 
@@ -91,6 +100,8 @@ impl Index {
             map_bytes: found.map_bytes,
             blocks: Blocks::Unread,
             pins: 0,
+            holds: 0,
+            proven: 0,
             fate: Fate::Stays,
         };
         self.versions.put(found.content, kept);
@@ -109,13 +120,30 @@ impl Index {
         };
         let mut records = Vec::new();
         for block in wanted.clone() {
-            if let Some(Block::Present { record, used }) = blocks.get_mut(&block) {
+            if let Some(Block::Present { record, used, .. }) = blocks.get_mut(&block) {
                 *used = now;
                 records.push((block, *record));
             }
         }
         kept.pins += u32::from(!records.is_empty());
         records
+    }
+
+    /// These blocks were read and found right.
+    pub(super) fn prove(&mut self, content: &ContentId, right: impl Iterator<Item = u64>) {
+        let Some(kept) = self.versions.peek_mut(content) else {
+            return;
+        };
+        let Blocks::Known(blocks) = &mut kept.blocks else {
+            return;
+        };
+        for block in right {
+            if let Some(Block::Present { proven, .. }) = blocks.get_mut(&block)
+                && !std::mem::replace(proven, true)
+            {
+                kept.proven += 1;
+            }
+        }
     }
 
     /// Those of the blocks that are neither there nor arriving.
@@ -146,6 +174,8 @@ impl Kept {
             map_bytes: 0,
             blocks: Blocks::Known(HashMap::new()),
             pins: 0,
+            holds: 0,
+            proven: 0,
             fate: Fate::Stays,
         }
     }
@@ -154,7 +184,7 @@ impl Kept {
     pub(super) fn has_to_give(&self) -> bool {
         let present =
             |blocks: &HashMap<u64, Block>| blocks.values().any(|state| matches!(state, Block::Present { .. }));
-        self.pins == 0 || matches!(&self.blocks, Blocks::Known(blocks) if present(blocks))
+        self.holds == 0 && (self.pins == 0 || matches!(&self.blocks, Blocks::Known(blocks) if present(blocks)))
     }
 
     /// All blocks that can be read.
@@ -164,7 +194,7 @@ impl Kept {
         };
         let present = blocks.iter().filter_map(|(&block, state)| match state {
             Block::Arriving => None,
-            Block::Present { record, used } => Some(Present {
+            Block::Present { record, used, .. } => Some(Present {
                 block,
                 used: *used,
                 bytes: pages(record.len.into()),
@@ -184,6 +214,7 @@ impl Kept {
 
     pub(super) fn arrived(&mut self, block: u64, state: Block) {
         if let Blocks::Known(blocks) = &mut self.blocks {
+            self.proven += u64::from(matches!(state, Block::Present { proven: true, .. }));
             blocks.insert(block, state);
         }
     }
@@ -192,7 +223,10 @@ impl Kept {
     pub(super) fn left(&mut self, block: u64) -> u64 {
         match &mut self.blocks {
             Blocks::Known(blocks) => match blocks.remove(&block) {
-                Some(Block::Present { record, .. }) => pages(record.len.into()),
+                Some(Block::Present { record, proven, .. }) => {
+                    self.proven -= u64::from(proven);
+                    pages(record.len.into())
+                }
                 _ => 0,
             },
             Blocks::Unread => 0,

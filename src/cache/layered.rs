@@ -7,7 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{BlockCache, CacheUsage, ContentId};
+use super::{BlockCache, CacheUsage, ContentId, WholeFile};
 
 /// Memory before disk: what just arrived is read before the disk has it, and in many small pieces.
 ///
@@ -51,6 +51,13 @@ impl BlockCache for Layered {
     async fn put(&self, content: &ContentId, first: u64, blocks: Vec<Bytes>) {
         self.front.put(content, first, blocks.clone()).await;
         self.back.put(content, first, blocks).await;
+    }
+
+    async fn whole(&self, content: &ContentId, size: u64) -> Option<WholeFile> {
+        match self.front.whole(content, size).await {
+            Some(whole) => Some(whole),
+            None => self.back.whole(content, size).await,
+        }
     }
 
     async fn forget(&self, content: &ContentId) {

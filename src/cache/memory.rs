@@ -8,7 +8,7 @@ use lru::LruCache;
 use parking_lot::Mutex;
 use std::collections::HashSet;
 
-use super::{BlockCache, CacheUsage, ContentId, Tally};
+use super::{BlockCache, CacheUsage, ContentId, Tally, WholeFile};
 
 /// What an entry costs beside its bytes: key, list node, hash slot and allocator, rounded up (judged, not measured).
 const OVERHEAD: u64 = 192;
@@ -88,6 +88,10 @@ impl BlockCache for MemoryCache {
         for (block, bytes) in (first..).zip(blocks) {
             held.put((*content, block), bytes, self.cap);
         }
+    }
+
+    async fn whole(&self, _: &ContentId, _: u64) -> Option<WholeFile> {
+        None
     }
 
     async fn forget(&self, content: &ContentId) {

@@ -16,6 +16,7 @@ mod testing;
 
 use std::collections::HashSet;
 use std::fmt;
+use std::fs::File;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -118,6 +119,10 @@ pub trait BlockCache: Send + Sync + 'static {
     /// slice of something larger is counted by its own length.
     async fn put(&self, content: &ContentId, first: u64, blocks: Vec<Bytes>);
 
+    /// The file that has all of a version, if there is one and every block of it is known to be right. As long as it is
+    /// held, nothing is taken from it; what is held takes at most half of the cap.
+    async fn whole(&self, content: &ContentId, size: u64) -> Option<WholeFile>;
+
     /// Drops all blocks of one version.
     async fn forget(&self, content: &ContentId);
 
@@ -126,6 +131,25 @@ pub trait BlockCache: Send + Sync + 'static {
 
     /// Never waits.
     fn usage(&self) -> CacheUsage;
+}
+
+/// An open file with all bytes of one version and no others, to be read as it is.
+pub struct WholeFile {
+    file: File,
+    /// Lets go of it when it is dropped.
+    _hold: Box<dyn Send + Sync>,
+}
+
+impl WholeFile {
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+}
+
+impl fmt::Debug for WholeFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("WholeFile").field(&self.file).finish()
+    }
 }
 
 /// Hits and misses.

@@ -11,7 +11,7 @@ use futures_util::{FutureExt, StreamExt, stream};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::memory::MemoryBudget;
+use super::memory::{Keeping, MemoryBudget};
 use super::stack::{LARGEST_WHOLE, Reach, Remote};
 use super::{Stage, StartError};
 use crate::auth::GivenSecrets;
@@ -152,7 +152,7 @@ pub async fn measure(
     let bench = Bench {
         provider: Arc::clone(&opened.provider),
         paths,
-        budget: MemoryBudget::here(),
+        budget: MemoryBudget::here(Keeping::InMemory),
         settings,
         cancelled,
         end: Instant::now() + settings.time,

@@ -12,8 +12,11 @@ use crate::paths::{CGROUPS, OWN_CGROUPS};
 const USUAL: u64 = 128 << 20;
 /// In bytes. With less, reads get slower than the memory is worth.
 const LEAST: u64 = 8 << 20;
-/// Of the budget, this many eighths are for what is in flight. A reader keeps half of the cache ahead at most.
-const IN_FLIGHT: u64 = 3;
+/// Of the budget, this many eighths are for the blocks that are kept and for what is in flight. A reader keeps half of the
+/// cache ahead at most. Where a disk keeps the blocks, the kernel keeps the disk's pages, and those in memory only bridge
+/// the time until they are written.
+const IN_MEMORY: (u64, u64) = (5, 3);
+const ON_DISK: (u64, u64) = (1, 4);
 /// From here on a limit of the first version of control groups means that there is none: it is the largest multiple of a
 /// page that fits into 63 bits (`page_counter.h`).
 const NO_LIMIT: u64 = 1 << 60;
@@ -27,20 +30,30 @@ pub struct MemoryBudget {
     pub in_flight: u64,
 }
 
+/// Where the blocks are kept that were read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keeping {
+    InMemory,
+    OnDisk,
+}
+
 impl MemoryBudget {
     /// Of this process.
-    pub fn here() -> Self {
+    pub fn here(keeping: Keeping) -> Self {
         let groups = std::fs::read_to_string(OWN_CGROUPS).unwrap_or_default();
-        Self::within(limit(Path::new(CGROUPS), &groups))
+        Self::within(limit(Path::new(CGROUPS), &groups), keeping)
     }
 
     /// Of a process that may have so many bytes, if there is a limit.
-    pub fn within(limit: Option<u64>) -> Self {
+    pub fn within(limit: Option<u64>, keeping: Keeping) -> Self {
         let total = limit.map_or(USUAL, |limit| USUAL.min(limit / 4)).max(LEAST);
-        let in_flight = total / 8 * IN_FLIGHT;
+        let (cache, in_flight) = match keeping {
+            Keeping::InMemory => IN_MEMORY,
+            Keeping::OnDisk => ON_DISK,
+        };
         Self {
-            cache: total - in_flight,
-            in_flight,
+            cache: total / 8 * cache,
+            in_flight: total / 8 * in_flight,
         }
     }
 
@@ -84,14 +97,16 @@ mod tests {
     #[test]
     fn the_budget_is_a_quarter_of_a_limit_and_never_more_than_usual() {
         let total = |limit| {
-            let budget = MemoryBudget::within(limit);
+            let budget = MemoryBudget::within(limit, Keeping::InMemory);
             budget.cache + budget.in_flight
         };
         assert_eq!(total(None), 128 * MIB);
         assert_eq!(total(Some(64 << 30)), 128 * MIB);
         assert_eq!(total(Some(256 * MIB)), 64 * MIB);
         assert_eq!(total(Some(4 * MIB)), 8 * MIB, "less would be of no use");
-        let budget = MemoryBudget::within(None);
+        let budget = MemoryBudget::within(None, Keeping::OnDisk);
+        assert_eq!((budget.cache, budget.in_flight), (16 * MIB, 64 * MIB));
+        let budget = MemoryBudget::within(None, Keeping::InMemory);
         assert_eq!((budget.cache, budget.in_flight), (80 * MIB, 48 * MIB));
         assert_eq!(budget.in_flight_of_each(6), 8 * MIB);
         assert_eq!(budget.in_flight_of_each(0), 48 * MIB);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tracing::warn;
 
 use super::index::{namespace, tree_name};
-use super::memory::MemoryBudget;
+use super::memory::{Keeping, MemoryBudget};
 use super::sharing::{SharedIndex, SharedTree};
 use super::trial::is_candidate;
 use super::viewer::viewer;
@@ -70,10 +70,12 @@ impl Common {
                 *largest = cap.max(*largest);
             }
         }
+        let is_on_disk = |mount: &MountSpec| matches!(mount.options.disk_cache, DiskCacheUse::Limited(_));
+        let all_on_disk = mounts.iter().all(is_on_disk);
         let (owned, mounts) = (paths.clone(), mounts.len());
         let opening = tokio::task::spawn_blocking(move || -> Result<Self> {
             private_directory(owned.state())?;
-            let mut disks = Vec::new();
+            let (folders, mut disks) = (caps.len(), Vec::new());
             for (folder, (paths, cap)) in caps {
                 private_directory(paths.cache())?;
                 // Without it everything works, only less fast.
@@ -90,7 +92,11 @@ impl Common {
             if let Err(error) = recover(&owned.staging(), &state, &owned.unsent("unknown")) {
                 warn!(%error, "what ended daemons left is not looked through");
             }
-            let budget = MemoryBudget::here();
+            let keeping = match all_on_disk && disks.len() == folders {
+                true => Keeping::OnDisk,
+                false => Keeping::InMemory,
+            };
+            let budget = MemoryBudget::here(keeping);
             Ok(Self {
                 state: Arc::new(state),
                 memory: Arc::new(MemoryCache::new(budget.cache)),

@@ -116,8 +116,8 @@ impl Fetcher {
     }
 }
 
-/// What one reader has on the way at most, in bytes: bandwidth times delay of 3 Gbit/s at 100 ms.
-const LARGEST_WINDOW: u64 = 40 << 20;
+/// What one reader has on the way at most, in bytes: bandwidth times delay of 2.7 Gbit/s at 100 ms.
+const LARGEST_WINDOW: u64 = 32 << 20;
 
 impl Shared {
     /// What one reader may have ahead. No more than the cache keeps until it is read, and memory is for others too.

@@ -12,8 +12,10 @@ use crate::cache::BLOCK;
 const NEAR: u64 = 256 * 1024;
 /// Reads of one habit before it counts as one.
 const SURE: u32 = 2;
-/// What is had ahead at first, in bytes; doubled whenever the reader had to wait all the same.
+/// What is had ahead at first, in bytes, and how often as much whenever the reader had to wait all the same: on a line of
+/// 100 ms what it can bring is on the way after three round trips.
 const FIRST_WINDOW: u64 = 512 * 1024;
+const GROWTH: u64 = 4;
 /// What one request brings at least when a window is filled, in bytes.
 const LEAST_STEP: u64 = 256 * 1024;
 /// Reads at equal distances are had ahead so many at first, and at most.
@@ -102,7 +104,7 @@ impl Pattern {
 
     /// The reader had to wait for what it reads.
     pub(super) fn stalled(&mut self) {
-        self.window = (self.window * 2).min(self.largest_window);
+        self.window = (self.window * GROWTH).min(self.largest_window);
         self.strides = (self.strides * 2).min(MOST_STRIDES);
     }
 

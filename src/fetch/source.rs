@@ -13,7 +13,7 @@ use super::download::Room;
 use super::flight::{Boarding, Flights, Launch, Pilot, Waiter};
 use super::spill::{self, Spill};
 use super::{Shared, access, download};
-use crate::cache::{BLOCK, ContentId};
+use crate::cache::{BLOCK, ContentId, WholeFile};
 use crate::model::{ObjectId, Progress, Result};
 use crate::provider::Reads;
 
@@ -71,6 +71,12 @@ impl Source {
         if let Some(waiters) = self.object.send_for(blocks).await {
             self.ahead.lock().hold(waiters);
         }
+    }
+
+    /// The local file that has all of it, if there is one.
+    pub async fn whole_file(&self) -> Option<WholeFile> {
+        let object = &self.object;
+        object.shared.cache.whole(&object.content, object.id.size).await
     }
 
     /// Fills the cache from a local file that holds this very version: it was just uploaded. A file of another length

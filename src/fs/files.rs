@@ -8,6 +8,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tracing::warn;
 
+use super::backing::Backing;
 use super::handle::{FileHandle, Handle, HandleId, Reading};
 use super::inode::{LocalContent, Placement, Presence};
 use super::{Child, CloseMeans, FileSystem, Ino};
@@ -36,11 +37,21 @@ impl Access {
 }
 
 /// An open file.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Opened {
     pub handle: HandleId,
-    /// Whether the pages that the kernel holds are still this version's.
-    pub keep_pages: bool,
+    pub reads: HandleReads,
+}
+
+/// Where the kernel reads an open file from.
+#[derive(Clone, Debug)]
+pub enum HandleReads {
+    /// From this daemon; the pages that it holds are of another version.
+    Anew,
+    /// From this daemon; the pages that it holds are this version's.
+    KeepPages,
+    /// From a local file, by itself.
+    Itself(Arc<Backing>),
 }
 
 impl FileSystem {
@@ -75,26 +86,34 @@ impl FileSystem {
         if truncate {
             self.truncate(ino, 0, None).await?;
         }
-        let keep_pages = self.table.with(ino, |node| {
-            let keep = node.is_ours() || node.kernel_version.as_ref() == Some(&node.entry.version);
-            node.kernel_version = Some(node.entry.version.clone());
-            keep && !truncate
-        })?;
-        self.open_handle(ino, access, keep_pages)
+        let whole = self.whole_file(&entry, access).await;
+        let (reading, backing) = (self.current_version(ino)?, self.enter(ino, access, whole)?);
+        let reads = match backing {
+            Some(backing) => HandleReads::Itself(backing),
+            None => self.table.with(ino, |node| {
+                let keep = node.is_ours() || node.kernel_version.as_ref() == Some(&node.entry.version);
+                node.kernel_version = Some(node.entry.version.clone());
+                if keep && !truncate {
+                    HandleReads::KeepPages
+                } else {
+                    HandleReads::Anew
+                }
+            })?,
+        };
+        Ok(self.new_handle(ino, access, reading, reads))
     }
 
-    fn open_handle(&self, ino: Ino, access: Access, keep_pages: bool) -> Result<Opened> {
-        let reading = self.current_version(ino)?;
-        self.table.opened(ino, access.writes())?;
+    /// A handle that is counted already.
+    fn new_handle(&self, ino: Ino, access: Access, reading: Reading, reads: HandleReads) -> Opened {
         let file = FileHandle {
             ino,
             access,
             reading: Mutex::new(reading),
         };
-        Ok(Opened {
+        Opened {
             handle: self.handles.add(Handle::File(file)),
-            keep_pages,
-        })
+            reads,
+        }
     }
 
     /// A new file, opened for access; it reaches the provider at `flush`.
@@ -123,7 +142,9 @@ impl FileSystem {
         };
         let reference = self.table.attach_unsent(parent, entry, None, Arc::clone(&staged))?;
         self.written(reference.ino(), &staged);
-        let opened = self.open_handle(reference.ino(), access, false)?;
+        let reading = self.current_version(reference.ino())?;
+        self.table.opened(reference.ino(), access.writes())?;
+        let opened = self.new_handle(reference.ino(), access, reading, HandleReads::Anew);
         self.note_new(reference.ino(), mode, umask);
         self.names_changed(parent);
         Ok((self.as_child(reference)?, opened))
@@ -273,6 +294,7 @@ impl FileSystem {
     }
 
     pub(super) async fn truncate(&self, ino: Ino, size: u64, by: Option<&FileHandle>) -> Result<()> {
+        self.leave_backed(ino)?;
         let limit = self.provider.capabilities().max_file_size;
         let base = if size == 0 { Base::Nothing } else { Base::Content };
         loop {

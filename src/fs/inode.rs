@@ -8,6 +8,7 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
+use super::backing::Backing;
 use super::listing::Listing;
 use super::turn::Turn;
 use crate::model::{Entry, Name, Version};
@@ -182,6 +183,8 @@ pub struct Node {
     pub lineage: Lineage,
     /// The version whose pages the kernel may hold.
     pub kernel_version: Option<Version>,
+    /// What the kernel reads all of its open handles from, if it does so by itself.
+    pub backing: Option<Arc<Backing>>,
     pub last_error: Option<Arc<str>>,
     /// Counts what this mount changed in a directory.
     pub changes: u64,
@@ -220,6 +223,7 @@ impl Node {
             sent: None,
             lineage: Lineage::begin(),
             kernel_version: None,
+            backing: None,
             last_error: None,
             changes: 0,
             changed: HashMap::new(),

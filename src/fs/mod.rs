@@ -5,6 +5,7 @@
 
 mod ahead;
 mod attributes;
+mod backing;
 mod conflicts;
 mod course;
 mod directory;
@@ -30,7 +31,7 @@ mod xattr;
 
 pub use attributes::{AttributeChange, Attributes, Caller, Child, Found, Owners};
 pub use directory::DirEntry;
-pub use files::{Access, Opened};
+pub use files::{Access, HandleReads, Opened};
 pub use handle::HandleId;
 pub use inode::Ino;
 pub use kept::Viewer;
@@ -46,6 +47,7 @@ pub use crate::outbox::{Length, Seek};
 
 use std::collections::VecDeque;
 use std::ffi::OsStr;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -120,6 +122,8 @@ pub struct FileSystem {
     usage: Arc<Mutex<UsageCache>>,
     problems: Mutex<VecDeque<Problem>>,
     kernel: OnceLock<Arc<dyn KernelCaches>>,
+    /// Whether the kernel reads files by itself.
+    kernel_reads: AtomicBool,
     /// When the provider last gave no answer to a question about something known.
     away_since: Mutex<Option<Instant>>,
     walks: Walks,
@@ -156,6 +160,7 @@ impl FileSystem {
             usage: Arc::default(),
             problems: Mutex::default(),
             kernel: OnceLock::new(),
+            kernel_reads: AtomicBool::new(false),
             away_since: Mutex::default(),
             walks,
             kept: None,

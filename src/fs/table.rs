@@ -250,8 +250,11 @@ impl Table {
 
     /// One handle fewer; with the last one, content that the provider has goes.
     pub fn closed(&self, ino: Ino, writes: bool) {
+        // Dropped after the lock: letting go of a file takes locks of its own.
+        let _backing;
         let mut inner = self.inner.lock();
         if let Some(node) = inner.nodes.get_mut(&ino) {
+            _backing = if node.opens <= 1 { node.backing.take() } else { None };
             node.opens = node.opens.saturating_sub(1);
             node.writers = node.writers.saturating_sub(u64::from(writes));
             node.forget_changes();
@@ -273,6 +276,15 @@ impl Table {
         inner.depart(ino);
         inner.retire(ino);
         inner.remove(ino);
+    }
+
+    /// Takes a node out of the tree, so that its name is looked up again and gets another number, if the provider has all
+    /// of it. Open handles keep it.
+    pub fn supersede(&self, ino: Ino) {
+        let mut inner = self.inner.lock();
+        if ino != Ino::ROOT && inner.nodes.get(&ino).is_some_and(|node| !node.is_ours()) {
+            inner.remove(ino);
+        }
     }
 
     /// Takes a node out of the tree that the provider answered to be gone, unless it counts more than the answer.

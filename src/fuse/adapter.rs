@@ -28,6 +28,10 @@ use crate::model::{Error, ErrorKind, Special};
 /// uses 64).
 const MAX_BACKGROUND: u16 = 64;
 
+/// How deep file systems are stacked when the kernel reads a cached file by itself: the cache is on a plain one, and the
+/// mount may still be a layer of another.
+const BACKING_DEPTH: u32 = 1;
+
 pub struct Adapter {
     bridge: Bridge,
 }
@@ -53,6 +57,10 @@ impl Filesystem for Adapter {
             let _ = config.add_capabilities(flag);
         }
         let _ = config.set_max_background(MAX_BACKGROUND);
+        let reads_files = config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_ok();
+        if reads_files && config.set_max_stack_depth(BACKING_DEPTH).is_ok() {
+            self.bridge.fs.kernel_reads_files();
+        }
         Ok(())
     }
 
@@ -212,7 +220,8 @@ impl Filesystem for Adapter {
         let fs = self.bridge.fs.clone();
         let truncate = flags.0 & libc::O_TRUNC != 0;
         let work = async move { fs.open(ino(number), access(flags), truncate).await };
-        self.bridge.answer("open", ino(number), work, open_reply(reply));
+        let answer = open_reply(self.bridge.fs.clone(), ino(number), reply);
+        self.bridge.answer("open", ino(number), work, answer);
     }
 
     fn create(
@@ -243,7 +252,7 @@ impl Filesystem for Adapter {
                         &attr,
                         Generation(0),
                         FileHandle(opened.handle.0),
-                        open_flags(opened),
+                        open_flags(&opened.reads),
                     );
                 }
                 Err(errno) => reply.error(errno),

@@ -1,6 +1,7 @@
 //! The kernel's words and the file system's: numbers, types, attributes, and the forms of replies.
 
 use std::ffi::OsStr;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use fuser::{
@@ -8,7 +9,7 @@ use fuser::{
     ReplyEmpty, ReplyEntry, ReplyOpen, ReplyXattr, Request, TimeOrNow,
 };
 
-use crate::fs::{Access, Attributes, Caller, Child, Found, HandleId, Ino, Opened};
+use crate::fs::{Access, Attributes, Caller, Child, FileSystem, Found, HandleId, HandleReads, Ino, Opened};
 use crate::model::{self, Error, ErrorKind, Result, Special};
 
 /// What `stat` shows as the preferred size of reads and writes, in bytes: the largest WRITE that the kernel sends.
@@ -95,11 +96,10 @@ pub(super) fn access(flags: OpenFlags) -> Access {
     }
 }
 
-pub(super) fn open_flags(opened: Opened) -> FopenFlags {
-    if opened.keep_pages {
-        FopenFlags::FOPEN_KEEP_CACHE
-    } else {
-        FopenFlags::empty()
+pub(super) fn open_flags(reads: &HandleReads) -> FopenFlags {
+    match reads {
+        HandleReads::KeepPages => FopenFlags::FOPEN_KEEP_CACHE,
+        HandleReads::Anew | HandleReads::Itself(_) => FopenFlags::empty(),
     }
 }
 
@@ -140,9 +140,25 @@ pub(super) fn empty_reply(reply: ReplyEmpty) -> impl FnOnce(Result<(), Errno>) +
     }
 }
 
-pub(super) fn open_reply(reply: ReplyOpen) -> impl FnOnce(Result<Opened, Errno>) + Send + 'static {
+pub(super) fn open_reply(
+    fs: Arc<FileSystem>,
+    number: Ino,
+    reply: ReplyOpen,
+) -> impl FnOnce(Result<Opened, Errno>) + Send + 'static {
     move |outcome| match outcome {
-        Ok(opened) => reply.opened(FileHandle(opened.handle.0), open_flags(opened)),
+        Ok(opened) => {
+            let (handle, flags) = (FileHandle(opened.handle.0), open_flags(&opened.reads));
+            let HandleReads::Itself(backing) = &opened.reads else {
+                return reply.opened(handle, flags);
+            };
+            match backing.registered(|file| reply.open_backing(file).ok()) {
+                Some(id) => reply.opened_passthrough(handle, flags, id),
+                None => {
+                    fs.kernel_reads_no_files(number);
+                    reply.opened(handle, flags);
+                }
+            }
+        }
         Err(errno) => reply.error(errno),
     }
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod ahead;
+mod backing;
 #[path = "../support/cludz.rs"]
 #[allow(dead_code)]
 mod client;
@@ -25,7 +26,7 @@ use std::ffi::OsStr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use keymount::fs::{Access, AttributeChange, Child, Ino, RenameMode, SetMode};
+use keymount::fs::{Access, AttributeChange, Child, HandleReads, Ino, RenameMode, SetMode};
 use keymount::model::{ErrorKind, Kind, Rights};
 use keymount::provider::faulty::{Fault, Operation, Times};
 use support::{Fixture, os};
@@ -325,10 +326,10 @@ async fn a_handle_keeps_its_version_or_says_stale() {
         ErrorKind::Changed
     );
     let new = it.fs.open(ino, Access::Read, false).await.unwrap();
-    assert!(!new.keep_pages);
+    assert!(matches!(new.reads, HandleReads::Anew));
     assert_eq!(it.fs.read(new.handle, 0, 20).await.unwrap(), "version two");
     let again = it.fs.open(ino, Access::Read, false).await.unwrap();
-    assert!(again.keep_pages);
+    assert!(matches!(again.reads, HandleReads::KeepPages));
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use keymount::cache::MemoryCache;
+use keymount::cache::{BlockCache, DiskCache, MemoryCache};
 use keymount::fetch::{FetchSettings, Fetcher};
 use keymount::fs::{Access, CloseMeans, FileSystem, FsSettings, HandleId, Ino, Owners, Resumed};
 use keymount::model::ErrorKind;
@@ -22,6 +22,9 @@ pub struct Fixture {
     settings: FsSettings,
     folder: Arc<tempfile::TempDir>,
 }
+
+/// In bytes.
+const MEMORY: u64 = 16 << 20;
 
 pub fn os(name: &str) -> &OsStr {
     OsStr::new(name)
@@ -148,6 +151,14 @@ impl Fixture {
         })
     }
 
+    /// Its blocks are kept on disk, and the kernel can read files by itself.
+    pub fn read_by_the_kernel(mut self) -> Self {
+        let cache = DiskCache::open(&self.folder.path().join("cache"), 1 << 30).unwrap();
+        self.fs = Arc::new(self.build_over(Arc::new(cache)));
+        self.fs.kernel_reads_files();
+        self
+    }
+
     /// As `with_ttl`, over a store of a certain kind.
     pub fn with_ttl_over(store: Memory, attr_ttl: Duration) -> Self {
         let settings = Self::with_ttl(attr_ttl).settings.clone();
@@ -164,7 +175,8 @@ impl Fixture {
 
     fn limited(store: Memory, settings: FsSettings, folder: Arc<tempfile::TempDir>, room: Option<u64>) -> Self {
         let provider = Arc::new(Faulty::new(store.clone()));
-        let fs = Arc::new(build(&store, &provider, &settings, &folder, room));
+        let cache = Arc::new(MemoryCache::new(MEMORY));
+        let fs = Arc::new(build(&store, &provider, &settings, &folder, room, cache));
         Self {
             fs,
             store,
@@ -175,7 +187,11 @@ impl Fixture {
     }
 
     fn build(&self) -> FileSystem {
-        build(&self.store, &self.provider, &self.settings, &self.folder, None)
+        self.build_over(Arc::new(MemoryCache::new(MEMORY)))
+    }
+
+    fn build_over(&self, cache: Arc<dyn BlockCache>) -> FileSystem {
+        build(&self.store, &self.provider, &self.settings, &self.folder, None, cache)
     }
 
     /// Where staged files are.
@@ -262,6 +278,7 @@ fn build(
     settings: &FsSettings,
     folder: &tempfile::TempDir,
     room: Option<u64>,
+    cache: Arc<dyn BlockCache>,
 ) -> FileSystem {
     let dynamic: Arc<dyn Provider> = Arc::clone(provider) as _;
     let fetching = FetchSettings {
@@ -269,7 +286,6 @@ fn build(
         spill_limit: 1 << 30,
         memory: 16 << 20,
     };
-    let cache = Arc::new(MemoryCache::new(16 << 20));
     let fetcher = Arc::new(Fetcher::new(Arc::clone(&dynamic), cache, fetching));
     let staging = Spool::open(&folder.path().join("staging")).unwrap();
     let staging = staging.limited_to(room).unwrap();

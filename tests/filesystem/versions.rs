@@ -1,7 +1,7 @@
 //! Which version a reader gets and a writer builds on, when somebody else changes the file meanwhile.
 
 use bytes::Bytes;
-use keymount::fs::{Access, AttributeChange, Ino};
+use keymount::fs::{Access, AttributeChange, HandleReads, Ino};
 use keymount::model::ErrorKind;
 
 use crate::support::Fixture;
@@ -21,12 +21,15 @@ async fn an_older_handle_is_stale_once_a_newer_version_was_opened() {
         "its bytes are cached, and nobody saw the new ones"
     );
     let new = it.fs.open(ino, Access::Read, false).await.unwrap();
-    assert!(!new.keep_pages);
+    assert!(matches!(new.reads, HandleReads::Anew));
     assert_eq!(it.fs.read(new.handle, 0, 20).await.unwrap(), "version two");
     let stale = it.fs.read(old.handle, 0, 20).await.unwrap_err();
     assert_eq!(stale.kind(), ErrorKind::Changed);
     let again = it.fs.open(ino, Access::Read, false).await.unwrap();
-    assert!(again.keep_pages, "only the new version's pages are there");
+    assert!(
+        matches!(again.reads, HandleReads::KeepPages),
+        "only the new version's pages are there"
+    );
 }
 
 /// A reader stops at the length that `stat` shows: another version's would cut the old one off.
@@ -147,7 +150,10 @@ async fn a_file_that_was_read_costs_nothing_to_read_again_while_what_is_known_co
     for _ in 0..3 {
         let ino = it.ino("file").await;
         let opened = it.fs.open(ino, Access::Read, false).await.unwrap();
-        assert!(opened.keep_pages, "the kernel's pages are still this version's");
+        assert!(
+            matches!(opened.reads, HandleReads::KeepPages),
+            "the kernel's pages are still this version's"
+        );
         assert_eq!(it.fs.read(opened.handle, 0, 100).await.unwrap(), "content");
         it.fs.attributes(ino).await.unwrap();
         it.close(opened.handle).await;

@@ -1,12 +1,13 @@
 //! The file system under the kernel's hands, over the reference provider with faults that no service gives on demand.
 
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use keymount::cache::MemoryCache;
+use keymount::cache::{BlockCache, DiskCache, MemoryCache};
 use keymount::fetch::{FetchSettings, Fetcher};
 use keymount::fs::{CloseMeans, FileSystem, FsSettings};
 use keymount::fuse::{self, Detach, MountSettings, Session};
@@ -42,6 +43,30 @@ impl Served {
 
     fn with_deadline(attr_ttl: Duration, op_timeout: Duration) -> Self {
         let folder = tempfile::Builder::new().prefix("served-").tempdir().unwrap();
+        Self::over(
+            Arc::new(MemoryCache::new(16 << 20)),
+            folder,
+            false,
+            attr_ttl,
+            op_timeout,
+        )
+    }
+
+    /// Nothing can be written, and what was read is kept on disk.
+    fn read_only_on_disk() -> (Self, Arc<dyn BlockCache>) {
+        let folder = tempfile::Builder::new().prefix("served-").tempdir().unwrap();
+        let cache: Arc<dyn BlockCache> = Arc::new(DiskCache::open(&folder.path().join("cache"), 1 << 30).unwrap());
+        let served = Self::over(Arc::clone(&cache), folder, true, Duration::ZERO, LONG);
+        (served, cache)
+    }
+
+    fn over(
+        cache: Arc<dyn BlockCache>,
+        folder: tempfile::TempDir,
+        read_only: bool,
+        attr_ttl: Duration,
+        op_timeout: Duration,
+    ) -> Self {
         let directory = folder.path().join("mnt");
         std::fs::create_dir(&directory).unwrap();
         let me = std::fs::metadata("/proc/self").unwrap();
@@ -53,7 +78,6 @@ impl Served {
             spill_limit: 1 << 30,
             memory: 16 << 20,
         };
-        let cache = Arc::new(MemoryCache::new(16 << 20));
         let fetcher = Arc::new(Fetcher::new(Arc::clone(&dynamic), cache, fetching));
         let fs = Arc::new(FileSystem::new(
             dynamic,
@@ -62,7 +86,7 @@ impl Served {
             Arc::new(StateDb::open(&folder.path().join("state.db")).unwrap()),
             store.entry_at("").unwrap(),
             FsSettings {
-                read_only: false,
+                read_only,
                 uid: me.uid(),
                 gid: me.gid(),
                 umask: 0o022,
@@ -75,7 +99,7 @@ impl Served {
         let settings = MountSettings {
             directory,
             remote: "memory".to_owned(),
-            read_only: false,
+            read_only,
             allow_other: false,
             op_timeout,
         };
@@ -140,6 +164,44 @@ impl Drop for Served {
     fn drop(&mut self) {
         let _ = self.runtime.block_on(self.session.detach(Detach::Lazy));
     }
+}
+
+/// With the rights that this takes; without them the same bytes come from the daemon.
+#[test]
+fn a_complete_file_is_read_by_the_kernel_alone() {
+    let (served, cache) = Served::read_only_on_disk();
+    let (old, new) = (vec![b'o'; 300_000], vec![b'n'; 200_000]);
+    served.store.put("f", old.clone()).unwrap();
+    // A handle whose reads go through the daemon, without pages that were read before.
+    let read = "dd if=f iflag=nocache count=0 status=none; cat f | wc -c";
+    until("all of it is on disk", || {
+        served.ok(read);
+        let before = cache.usage().hits;
+        served.ok(read);
+        before == cache.usage().hits || !served.fs.does_kernel_read_files()
+    });
+    let mut reader = Command::new("sh")
+        .args(["-c", "exec 3<f; head -c 5 <&3; echo; read go; exec cat <&3"])
+        .current_dir(served.path(""))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = BufReader::new(reader.stdout.take().unwrap());
+    let mut begun = String::new();
+    said.read_line(&mut begun).unwrap();
+    assert_eq!(begun, "ooooo\n");
+    served.store.put("f", new.clone()).unwrap();
+    assert_eq!(served.ok("cat f").into_bytes(), new, "whoever opens it now gets this");
+    if served.fs.does_kernel_read_files() {
+        writeln!(reader.stdin.take().unwrap(), "go").unwrap();
+        let mut rest = Vec::new();
+        said.read_to_end(&mut rest).unwrap();
+        assert_eq!(rest, old[5..], "whoever had it open goes on");
+    }
+    drop(reader.stdin.take());
+    let _ = reader.wait();
+    assert_eq!(served.ok("cat f").into_bytes(), new);
 }
 
 /// Each call that can wait for the provider ends with ETIMEDOUT when it stands still; meanwhile others work, and the same

@@ -1,0 +1,161 @@
+//! Versions of which every byte is on disk, for readers that read the file itself: the kernel.
+
+use std::fs::File;
+use std::sync::Arc;
+
+use super::{ContentId, Disk, Fate, WholeFile};
+use crate::cache::BLOCK;
+
+/// What may be held as a whole at most, as a part of the cap: the rest stays for what is read otherwise.
+const HELD_PART: u64 = 2;
+
+/// Opens the file of a version if all of it is there, and keeps it as it is until what is given is dropped.
+pub(super) fn hold(disk: &Arc<Disk>, content: &ContentId, size: u64) -> Option<WholeFile> {
+    {
+        let mut index = disk.index.lock();
+        let limit = disk.cap / HELD_PART;
+        let held = index.held_bytes;
+        let kept = index.versions.get_mut(content)?;
+        if kept.fate != Fate::Stays || size == 0 || kept.proven != size.div_ceil(BLOCK) {
+            return None;
+        }
+        let more = if kept.holds == 0 { kept.bytes } else { 0 };
+        if held + more > limit {
+            return None;
+        }
+        kept.holds += 1;
+        kept.pins += 1;
+        index.held_bytes += more;
+    }
+    let hold = Hold {
+        disk: Arc::clone(disk),
+        content: *content,
+    };
+    // Somebody may have put another file in its place.
+    let file = File::open(disk.folder.data(content)).ok()?;
+    let is_whole = file.metadata().is_ok_and(|metadata| metadata.len() == size);
+    is_whole.then(|| WholeFile {
+        file,
+        _hold: Box::new(hold),
+    })
+}
+
+struct Hold {
+    disk: Arc<Disk>,
+    content: ContentId,
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        let (disk, content) = (Arc::clone(&self.disk), self.content);
+        let let_go = move || {
+            let mut index = disk.index.lock();
+            if let Some(kept) = index.versions.peek_mut(&content) {
+                kept.holds -= 1;
+                let less = if kept.holds == 0 { kept.bytes } else { 0 };
+                index.held_bytes -= less;
+            }
+            disk.unpin(&mut index, &content);
+        };
+        // The lock may be held by somebody who waits for the disk.
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn_blocking(let_go)),
+            Err(_) => let_go(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::cache::testing::content;
+    use crate::cache::{BlockCache, DiskCache};
+
+    const SIZE: u64 = 2 * BLOCK + 5;
+
+    fn blocks() -> Vec<Bytes> {
+        let lengths = [BLOCK, BLOCK, 5];
+        lengths.map(|len| Bytes::from(vec![len as u8; len as usize])).into()
+    }
+
+    async fn open(folder: &std::path::Path, cap: u64) -> DiskCache {
+        let cache = DiskCache::open(folder, cap).unwrap();
+        // What is there is counted on a thread of its own.
+        cache.run(Disk::take_over).await;
+        cache
+    }
+
+    #[tokio::test]
+    async fn all_or_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = open(folder.path(), 1 << 30).await;
+        let (first, rest) = (vec![blocks()[0].clone()], blocks()[1..].to_vec());
+        assert!(cache.whole(&content(1), SIZE).await.is_none());
+        cache.put(&content(1), 1, rest).await;
+        assert!(cache.whole(&content(1), SIZE).await.is_none());
+        cache.put(&content(1), 0, first).await;
+        assert!(cache.whole(&content(1), SIZE + BLOCK).await.is_none());
+        let whole = cache.whole(&content(1), SIZE).await.unwrap();
+        let mut bytes = Vec::new();
+        whole.file().read_to_end(&mut bytes).unwrap();
+        assert!(bytes == blocks().concat());
+    }
+
+    #[tokio::test]
+    async fn what_an_earlier_run_left_is_looked_at_first() {
+        let folder = tempfile::tempdir().unwrap();
+        open(folder.path(), 1 << 30).await.put(&content(1), 0, blocks()).await;
+        let cache = open(folder.path(), 1 << 30).await;
+        assert!(cache.whole(&content(1), SIZE).await.is_none());
+        assert_eq!(cache.get(&content(1), 0..2).await.len(), 2);
+        assert!(
+            cache.whole(&content(1), SIZE).await.is_none(),
+            "the last one may be torn"
+        );
+        assert_eq!(cache.get(&content(1), 0..3).await.len(), 3);
+        assert!(cache.whole(&content(1), SIZE).await.is_some());
+    }
+
+    #[tokio::test]
+    async fn nothing_is_taken_from_what_is_held_and_the_cap_holds() {
+        let folder = tempfile::tempdir().unwrap();
+        let cap = 12 * BLOCK;
+        let cache = open(folder.path(), cap).await;
+        cache.put(&content(0), 0, blocks()).await;
+        let held = cache.whole(&content(0), SIZE).await.unwrap();
+        for other in 1..20 {
+            cache.put(&content(other), 0, blocks()).await;
+            assert!(cache.usage().bytes <= cap);
+        }
+        cache.forget(&content(0)).await;
+        let mut bytes = Vec::new();
+        held.file().read_to_end(&mut bytes).unwrap();
+        assert!(bytes == blocks().concat());
+        assert!(cache.whole(&content(0), SIZE).await.is_none(), "it leaves");
+        assert!(cache.whole(&content(19), SIZE).await.is_some());
+        drop(held);
+        cache
+            .run(|disk| assert!(disk.index.lock().held_bytes < 8 * BLOCK))
+            .await;
+    }
+
+    #[tokio::test]
+    async fn the_larger_part_is_not_held() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = open(folder.path(), 12 * BLOCK).await;
+        let mut held = Vec::new();
+        for number in 0..4 {
+            cache.put(&content(number), 0, blocks()).await;
+            held.extend(cache.whole(&content(number), SIZE).await);
+        }
+        assert_eq!(held.len(), 2);
+        assert!(
+            cache.whole(&content(0), SIZE).await.is_some(),
+            "once more costs nothing"
+        );
+    }
+}
