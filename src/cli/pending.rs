@@ -86,18 +86,27 @@ async fn retry(target: Option<&str>, paths: &Paths) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
+/// One that cannot be copied keeps none of the others back.
 fn export(folder: &Path, remote: Option<&str>, paths: &Paths) -> Result<Exit, Failure> {
-    let mut count = 0;
+    let (mut count, mut failure) = (0, None);
     for file in kept_files(paths)? {
         if remote.is_some_and(|remote| remote != file.remote) {
             continue;
         }
-        let copy = file.export(folder)?;
-        println!("{}", copy.display());
+        match file.export(folder) {
+            Ok(Some(copy)) => println!("{}", copy.display()),
+            // It was sent meanwhile.
+            Ok(None) => continue,
+            Err(error) => {
+                if let Some(first) = failure.replace(Failure::from(error)) {
+                    eprintln!("keymount: {first}");
+                }
+            }
+        }
         count += 1;
     }
     if count == 0 {
         println!("nothing is pending");
     }
-    Ok(Exit::Done)
+    failure.map_or(Ok(Exit::Done), Err)
 }

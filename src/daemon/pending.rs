@@ -1,6 +1,8 @@
 //! Files that are not at their provider, as the journal knows them: also those of remotes that nobody has mounted.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
+use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -75,11 +77,17 @@ pub fn kept_files(paths: &Paths) -> Result<Vec<KeptFile>> {
 }
 
 impl KeptFile {
-    /// Copies it below a folder, in one of the remote's name; what is there stays. Gives the copy.
+    /// Copies it below a folder, in one of the remote's name; what is there stays. Gives the copy; `None` when it was sent
+    /// meanwhile.
     ///
     /// # Errors
     /// `Busy` for a changed part of a file whose rest is only at the provider, and the local disk's.
-    pub fn export(&self, folder: &Path) -> Result<PathBuf> {
+    pub fn export(&self, folder: &Path) -> Result<Option<PathBuf>> {
+        let file = match File::open(&self.staged) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(Error::from(error).context(&self.path)),
+        };
         let missing = outbox::missing_bytes(&self.staged).map_err(|error| error.context(&self.path))?;
         if missing > 0 {
             let message = format!(
@@ -89,8 +97,43 @@ impl KeptFile {
             );
             return Err(Error::new(ErrorKind::Busy, message));
         }
-        let file = File::open(&self.staged).map_err(|error| Error::from(error).context(&self.path))?;
         let target = crate::paths::exported(folder, &self.remote).join(&self.path);
-        outbox::save_copy(&file, file.metadata()?.len(), &target)
+        let copied = outbox::save_copy(&file, file.metadata()?.len(), &target);
+        // A staged file that was sent may have another one's content by now, and has another name then.
+        let is_still_it = |there: Metadata| file.metadata().is_ok_and(|it| it.ino() == there.ino());
+        if self.staged.symlink_metadata().is_ok_and(is_still_it) {
+            return copied.map(Some);
+        }
+        if let Ok(copy) = copied {
+            std::fs::remove_file(copy)?;
+        }
+        Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_there_is_copied_and_what_was_sent_meanwhile_is_not_missed() {
+        let folder = tempfile::tempdir().unwrap();
+        let (staged, copies) = (folder.path().join("7"), folder.path().join("copies"));
+        std::fs::write(&staged, "content").unwrap();
+        let kept = KeptFile {
+            remote: "drive".to_owned(),
+            path: "d/name".to_owned(),
+            bytes: 7,
+            waiting: Waiting::Sending,
+            error: None,
+            staged: staged.clone(),
+        };
+        let copy = kept.export(&copies).unwrap().unwrap();
+        assert!(copy.ends_with("d/name"), "{}", copy.display());
+        assert_eq!(std::fs::read(&copy).unwrap(), b"content");
+        let second = kept.export(&copies).unwrap().unwrap();
+        assert_ne!(copy, second, "what is there stays");
+        std::fs::remove_file(staged).unwrap();
+        assert_eq!(kept.export(&copies).unwrap(), None);
     }
 }

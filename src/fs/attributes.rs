@@ -94,6 +94,25 @@ pub struct AttributeChange {
     pub modified: Option<SystemTime>,
 }
 
+/// When the state database has what is kept of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Keep {
+    /// When the call returns: somebody asked for it.
+    Now,
+    /// With the next commit of the journal, or a second later: it follows from another change.
+    Soon,
+}
+
+impl Keep {
+    /// A new file outlives this process when it is closed, a directory at once; what is kept of them, with them.
+    fn of_new(kind: Kind) -> Self {
+        match kind {
+            Kind::File => Self::Soon,
+            Kind::Directory => Self::Now,
+        }
+    }
+}
+
 /// Set-user-ID, set-group-ID and the sticky bit, and what everybody may do.
 const MODE_BITS: u32 = 0o7777;
 const SET_GROUP_ID: u32 = 0o2000;
@@ -176,7 +195,7 @@ impl FileSystem {
         // A new length is a change of the content, which has its own time.
         if sets_times || change.size.is_none() || change.mode.is_some() {
             local.changed = Some(SystemTime::now());
-            self.keep_local_attributes(ino, local)?;
+            self.keep_local_attributes(ino, local, Keep::Now)?;
         }
         Ok(())
     }
@@ -261,7 +280,7 @@ impl FileSystem {
     }
 
     /// Stores what is known here, in the table and in the state database.
-    pub(super) fn keep_local_attributes(&self, ino: Ino, local: LocalAttributes) -> Result<()> {
+    pub(super) fn keep_local_attributes(&self, ino: Ino, local: LocalAttributes, keep: Keep) -> Result<()> {
         let local = LocalAttributes {
             ino: match self.place(ino)? {
                 Some((parent, name)) if local.special.is_none() => {
@@ -274,7 +293,13 @@ impl FileSystem {
         if local.special.is_some() {
             self.state.set_special(&self.namespace(), ino.0, &local)?;
         } else if let Some(path) = self.table.path(ino) {
-            self.state.set_attributes(&self.namespace(), &path, &local)?;
+            match keep {
+                Keep::Now => self.state.set_attributes(&self.namespace(), &path, &local)?,
+                Keep::Soon => {
+                    self.state.set_attributes_later(&self.namespace(), &path, &local)?;
+                    self.journal.write_soon();
+                }
+            }
         }
         self.table.with(ino, |node| node.local = Some(local))
     }
@@ -357,7 +382,7 @@ impl FileSystem {
     fn note_locally(&self, ino: Ino, change: impl FnOnce(LocalAttributes) -> Option<LocalAttributes>) {
         let _one = self.keeping.lock();
         let changed = self.local_attributes(ino).and_then(|local| match change(local) {
-            Some(local) => self.keep_local_attributes(ino, local),
+            Some(local) => self.keep_local_attributes(ino, local, Keep::Soon),
             None => Ok(()),
         });
         if let Err(error) = changed {
@@ -400,7 +425,7 @@ impl FileSystem {
                 changed: Some(now),
                 ..LocalAttributes::default()
             };
-            self.keep_local_attributes(ino, local)
+            self.keep_local_attributes(ino, local, Keep::of_new(shown.kind))
         });
         if let Err(error) = kept {
             warn!(ino = ino.0, %error, "the mode that was asked for is not kept");
@@ -430,7 +455,7 @@ impl FileSystem {
             directory.gid
         };
         local.gid = Some(gid).filter(|gid| *gid != self.settings.gid);
-        self.keep_local_attributes(shown.ino, local)?;
+        self.keep_local_attributes(shown.ino, local, Keep::of_new(shown.kind))?;
         drop(one);
         self.as_child(child.reference)
     }

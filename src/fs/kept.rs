@@ -468,8 +468,11 @@ impl FileSystem {
         });
     }
 
-    /// Writes at once what waits to be written. To be called at the end.
+    /// Writes at once what waits to be written. To be called at the end: the next mount shows the same.
     pub async fn write_kept(&self) {
+        if let Err(error) = self.state.keep_attributes() {
+            warn!(%error, "modes and times of files are not kept");
+        }
         self.write_waiting(Duration::ZERO).await;
     }
 

@@ -9,6 +9,7 @@ use std::time::SystemTime;
 
 use tracing::warn;
 
+use super::attributes::Keep;
 use super::inode::Presence;
 use super::reference::Reference;
 use super::{Child, FileSystem, Ino};
@@ -67,7 +68,7 @@ impl FileSystem {
         };
         let reference = self.attach_named(parent, &directory, name, local.clone())?;
         // The other names have the new time too.
-        self.keep_local_attributes(ino, local)?;
+        self.keep_local_attributes(ino, local, Keep::Now)?;
         self.names_changed(parent);
         self.as_child(reference)
     }

@@ -96,7 +96,7 @@ impl FileSystem {
         }
         let _order = self.journaling.lock();
         match self.entering(ino, None) {
-            Ok(step) => self.journal.post(step.into_iter().collect()),
+            Ok(step) => self.journal.post_soon(step.into_iter().collect()),
             // `close` will insist.
             Err(error) => warn!(ino = ino.0, %error, "a change is not in the journal yet"),
         }

@@ -67,7 +67,8 @@ impl Filesystem for Adapter {
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let (fs, name) = (self.bridge.fs.clone(), name.to_owned());
         let work = async move { fs.lookup(ino(parent), &name).await };
-        self.bridge.answer("lookup", ino(parent), work, entry_reply(reply));
+        self.bridge
+            .answer_at_once("lookup", ino(parent), work, entry_reply(reply));
     }
 
     fn forget(&self, _: &Request, number: INodeNo, lookups: u64) {
@@ -77,7 +78,8 @@ impl Filesystem for Adapter {
     fn getattr(&self, _: &Request, number: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
         let fs = self.bridge.fs.clone();
         let work = async move { fs.attributes(ino(number)).await };
-        self.bridge.answer("getattr", ino(number), work, attr_reply(reply));
+        self.bridge
+            .answer_at_once("getattr", ino(number), work, attr_reply(reply));
     }
 
     fn setattr(
@@ -221,7 +223,7 @@ impl Filesystem for Adapter {
         let truncate = flags.0 & libc::O_TRUNC != 0;
         let work = async move { fs.open(ino(number), access(flags), truncate).await };
         let answer = open_reply(self.bridge.fs.clone(), ino(number), reply);
-        self.bridge.answer("open", ino(number), work, answer);
+        self.bridge.answer_at_once("open", ino(number), work, answer);
     }
 
     fn create(
@@ -243,7 +245,7 @@ impl Filesystem for Adapter {
             Ok((child, opened))
         };
         self.bridge
-            .answer("create", ino(parent), work, move |outcome| match outcome {
+            .answer_at_once("create", ino(parent), work, move |outcome| match outcome {
                 Ok((child, opened)) => {
                     let found = child.keep();
                     let attr = file_attr(&found.attributes);
@@ -297,7 +299,7 @@ impl Filesystem for Adapter {
         let offset = (flags.0 & libc::O_APPEND == 0).then_some(offset);
         let work = async move { fs.write(handle(fh), offset, bytes).await };
         self.bridge
-            .answer("write", ino(number), work, move |outcome| match outcome {
+            .answer_at_once("write", ino(number), work, move |outcome| match outcome {
                 Ok(()) => reply.written(written),
                 Err(errno) => reply.error(errno),
             });
@@ -338,7 +340,7 @@ impl Filesystem for Adapter {
         let fs = self.bridge.fs.clone();
         let work = async move { fs.open_directory(ino(number)).await };
         self.bridge
-            .answer("opendir", ino(number), work, move |outcome| match outcome {
+            .answer_at_once("opendir", ino(number), work, move |outcome| match outcome {
                 Ok(opened) => reply.opened(FileHandle(opened.0), FopenFlags::empty()),
                 Err(errno) => reply.error(errno),
             });
@@ -448,7 +450,7 @@ impl Filesystem for Adapter {
         let (fs, name) = (self.bridge.fs.clone(), name.to_owned());
         let work = async move { fs.get_xattr(ino(number), &name).await };
         self.bridge
-            .answer("getxattr", ino(number), work, xattr_reply(size, reply));
+            .answer_at_once("getxattr", ino(number), work, xattr_reply(size, reply));
     }
 
     fn listxattr(&self, _: &Request, number: INodeNo, size: u32, reply: ReplyXattr) {

@@ -61,12 +61,7 @@ impl Bridge {
     {
         let progress = Progress::default();
         let mut work = Box::pin(guarded(progress.clone(), work));
-        let outcome = {
-            // It may start tasks.
-            let _within = self.runtime.enter();
-            (&mut work).now_or_never()
-        };
-        match outcome {
+        match self.poll(&mut work) {
             Some(outcome) => {
                 report(&self.fs, operation, ino, &outcome);
                 answer(outcome.map_err(|error| errno(&error)));
@@ -130,19 +125,33 @@ impl Bridge {
         W: Future<Output = Result<T>> + Send + 'static,
     {
         let (fs, deadline) = (Arc::clone(&self.fs), self.deadline);
-        self.runtime.spawn(async move {
-            let progress = Progress::default();
-            let mut work = std::pin::pin!(guarded(progress.clone(), work));
-            let (outcome, over) = tokio::select! {
-                outcome = work.as_mut() => (outcome, true),
-                error = standstill(&progress, deadline) => (Err(error), false),
-            };
+        let progress = Progress::default();
+        // As far as it gets without waiting, on this thread, as `answer_at_once` does.
+        let mut work = Box::pin(guarded(progress.clone(), work));
+        let at_once = self.poll(&mut work);
+        let finish = move |outcome: Result<T>| {
             report(&fs, operation, ino, &outcome);
             let unknown = outcome.as_ref().err().is_some_and(|error| {
                 let kind = error.kind();
                 matches!(kind, ErrorKind::TimedOut | ErrorKind::Unreachable | ErrorKind::Internal)
             });
             answer(outcome.map_err(|error| errno(&error)));
+            (fs, unknown)
+        };
+        if let Some(outcome) = at_once {
+            let (fs, unknown) = finish(outcome);
+            if unknown {
+                let _within = self.runtime.enter();
+                fs.forget_names(names);
+            }
+            return;
+        }
+        self.runtime.spawn(async move {
+            let (outcome, over) = tokio::select! {
+                outcome = work.as_mut() => (outcome, true),
+                error = standstill(&progress, deadline) => (Err(error), false),
+            };
+            let (fs, unknown) = finish(outcome);
             if !over {
                 tokio::select! {
                     outcome = work => report(&fs, operation, ino, &outcome),
@@ -154,6 +163,13 @@ impl Bridge {
                 fs.forget_names(names);
             }
         });
+    }
+
+    /// What comes of work that doesn't have to wait.
+    fn poll<T>(&self, work: &mut (impl Future<Output = T> + Unpin)) -> Option<T> {
+        // It may start tasks.
+        let _within = self.runtime.enter();
+        work.now_or_never()
     }
 
     /// Runs `work` that nobody waits for.

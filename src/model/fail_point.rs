@@ -25,7 +25,7 @@ mod armed {
     pub const VARIABLE: &str = "KEYMOUNT_FAIL_POINT";
 
     /// All of them, in the order of a file's way to the provider.
-    pub const NAMES: [&str; 17] = [
+    pub const NAMES: [&str; 18] = [
         "spool.created",
         "staged.written",
         "staged.truncated",
@@ -39,6 +39,7 @@ mod armed {
         "upload.begun",
         "upload.stored",
         "upload.struck",
+        "spool.idle",
         "rename.begun",
         "rename.stored",
         "unlink.begun",

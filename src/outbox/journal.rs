@@ -22,6 +22,9 @@ use crate::state::{Durability, JournalRow, JournalStep, Phase, StateDb};
 
 /// How long closed content may be in memory only.
 const FLUSH_AFTER: Duration = Duration::from_secs(1);
+/// How long a change that nobody waits for may wait for company. Most small files are closed sooner after they were made
+/// (measured: half a millisecond), and then both is one change.
+const COMPANY: Duration = Duration::from_millis(20);
 /// Up to so many files are brought to the disk one by one; for more, the whole file system is.
 const FEW: usize = 8;
 
@@ -49,12 +52,30 @@ pub struct Journal {
 struct Shared {
     state: Arc<StateDb>,
     spool: Arc<Spool>,
-    waiting: Mutex<Vec<Request>>,
+    waiting: Mutex<Waiting>,
     /// Held by whoever writes.
     writing: Mutex<Unflushed>,
     flush_planned: AtomicBool,
     commits: AtomicU64,
     syncs: AtomicU64,
+}
+
+#[derive(Default)]
+struct Waiting {
+    requests: Vec<Request>,
+    writer: Writer,
+}
+
+/// Who will take what waits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Writer {
+    /// Nobody: nothing waits.
+    #[default]
+    None,
+    /// Somebody, after a little.
+    Soon,
+    /// Somebody who is on the way.
+    Started,
 }
 
 struct Request {
@@ -103,21 +124,28 @@ impl Journal {
             return Begun(None);
         }
         let (done, outcome) = oneshot::channel();
-        self.hand_in(steps, Some(done));
+        self.hand_in(steps, Some(done), Writer::Started);
         Begun(Some(outcome))
     }
 
     /// As `commit`, for what nobody has to wait for; what is handed in later is made later.
     pub fn post(&self, steps: Vec<Step>) {
         if !steps.is_empty() {
-            self.hand_in(steps, None);
+            self.hand_in(steps, None, Writer::Started);
+        }
+    }
+
+    /// As `post`, for what will probably be followed by something else about the same file in a moment.
+    pub fn post_soon(&self, steps: Vec<Step>) {
+        if !steps.is_empty() {
+            self.hand_in(steps, None, Writer::Soon);
         }
     }
 
     /// Everything that was handed in is made, or has failed, when this returns.
     pub async fn caught_up(&self) {
         let (done, outcome) = oneshot::channel();
-        self.hand_in(Vec::new(), Some(done));
+        self.hand_in(Vec::new(), Some(done), Writer::Started);
         // Whoever ends now has nobody to tell.
         let _ = outcome.await;
     }
@@ -133,13 +161,18 @@ impl Journal {
         (count(&self.shared.commits), count(&self.shared.syncs))
     }
 
+    /// What waits in the state database for a commit gets one a second later at the latest.
+    pub fn write_soon(&self) {
+        self.shared.plan_flush();
+    }
+
     /// Brings what was closed to the disk now. For those who may block.
     pub fn flush(&self) {
         self.finish();
         self.shared.flush();
     }
 
-    fn hand_in(&self, steps: Vec<Step>, done: Option<oneshot::Sender<Result<()>>>) {
+    fn hand_in(&self, steps: Vec<Step>, done: Option<oneshot::Sender<Result<()>>>, writer: Writer) {
         for step in &steps {
             match step {
                 Step::Enter { file, .. } => file.posted(),
@@ -147,20 +180,31 @@ impl Journal {
                 Step::Intend { .. } | Step::Move { .. } => {}
             }
         }
-        let first = {
+        let before = {
             let mut waiting = self.shared.waiting.lock();
-            waiting.push(Request { steps, done });
-            waiting.len() == 1
-        };
-        // Whoever handed in the first of those that wait has started somebody who takes them all.
-        if first {
-            match Handle::try_current() {
-                Ok(runtime) => {
-                    let shared = Arc::clone(&self.shared);
-                    runtime.spawn_blocking(move || shared.write_waiting());
-                }
-                Err(_) => self.shared.write_waiting(),
+            waiting.requests.push(Request { steps, done });
+            let before = waiting.writer;
+            if before != Writer::Started {
+                waiting.writer = writer;
             }
+            before
+        };
+        // Whoever is on the way takes all that wait.
+        let shared = Arc::clone(&self.shared);
+        match (before, writer, Handle::try_current()) {
+            (Writer::Started, ..) | (Writer::Soon, Writer::Soon, _) => {}
+            (_, Writer::Started, Ok(runtime)) => drop(runtime.spawn_blocking(move || shared.write_waiting())),
+            (_, _, Ok(runtime)) => {
+                let shared = Arc::downgrade(&shared);
+                runtime.spawn(async move {
+                    tokio::time::sleep(COMPANY).await;
+                    // One that is gone has made everything.
+                    if let Some(shared) = shared.upgrade() {
+                        tokio::task::spawn_blocking(move || shared.write_waiting());
+                    }
+                });
+            }
+            (_, _, Err(_)) => shared.write_waiting(),
         }
     }
 }
@@ -192,7 +236,7 @@ impl Drop for Journal {
 impl Shared {
     fn write_waiting(self: &Arc<Self>) {
         let mut unflushed = self.writing.lock();
-        let requests = std::mem::take(&mut *self.waiting.lock());
+        let Waiting { requests, .. } = std::mem::take(&mut *self.waiting.lock());
         if requests.is_empty() {
             return;
         }
@@ -230,8 +274,12 @@ impl Shared {
     }
 
     fn write<'a>(&self, steps: impl Iterator<Item = &'a Step>) -> Result<()> {
+        let steps: Vec<&Step> = steps.collect();
         let mut made = Vec::new();
-        for step in steps {
+        for (number, step) in steps.iter().enumerate() {
+            if is_entered_again(step, &steps[number + 1..]) {
+                continue;
+            }
             made.push(match step {
                 Step::Enter { file, row, .. } => {
                     if let Err(error) = label::write(file.file(), row) {
@@ -316,6 +364,12 @@ impl Shared {
 
     fn flush(&self) {
         self.flush_planned.store(false, Ordering::Release);
+        if let Err(error) = self.state.keep_attributes() {
+            warn!(%error, "modes and times of files are not kept yet");
+        }
+        if let Err(error) = self.state.tidy() {
+            debug!(%error, "the state database grows");
+        }
         let waiting = self.writing.lock().clone();
         if waiting.is_empty() {
             return;
@@ -353,4 +407,18 @@ impl Shared {
             Err(error) => warn!(%error, "the journal does not say what the disk has"),
         }
     }
+}
+
+/// Whether what a step enters is entered anew right afterwards, with nothing in between that could tell the difference.
+fn is_entered_again(step: &Step, later: &[&Step]) -> bool {
+    let Step::Enter { file, .. } = step else { return false };
+    later
+        .iter()
+        .take_while(|later| !matches!(later, Step::Intend { .. } | Step::Move { .. }))
+        .find_map(|later| match later {
+            Step::Enter { file: again, .. } => Arc::ptr_eq(file, again).then_some(true),
+            Step::Strike(struck) => Arc::ptr_eq(file, struck).then_some(false),
+            Step::Intend { .. } | Step::Move { .. } => None,
+        })
+        .unwrap_or(false)
 }

@@ -6,6 +6,7 @@
 pub mod base;
 pub mod conflict;
 mod holes;
+mod idle;
 mod journal;
 mod label;
 mod map;

@@ -40,12 +40,16 @@ fn copy(from: &File, len: u64, to: &Path) -> std::io::Result<()> {
         .mode(0o600)
         .open(to)?;
     let mut buffer = vec![0; 1 << 20];
-    let mut offset = 0;
-    while offset < len {
-        let want = buffer.len().min((len - offset) as usize);
-        from.read_exact_at(&mut buffer[..want], offset)?;
-        target.write_all_at(&buffer[..want], offset)?;
-        offset += want as u64;
-    }
-    target.sync_all()
+    let mut fill = || {
+        let mut offset = 0;
+        while offset < len {
+            let want = buffer.len().min((len - offset) as usize);
+            from.read_exact_at(&mut buffer[..want], offset)?;
+            target.write_all_at(&buffer[..want], offset)?;
+            offset += want as u64;
+        }
+        target.sync_all()
+    };
+    // Half a copy would be taken for a whole one.
+    fill().inspect_err(|_| _ = std::fs::remove_file(to))
 }

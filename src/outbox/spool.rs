@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use parking_lot::Mutex;
 use uuid::Uuid;
 
+use super::idle::{Idle, IdleFiles};
 use super::room::Room;
 use crate::model::{Error, ErrorKind, Result};
 
@@ -24,9 +25,9 @@ const MAP: &str = ".map";
 /// Where staged files are.
 pub struct Spool {
     base: PathBuf,
+    idle: Idle,
     own: Folder,
     adopted: Mutex<Vec<Folder>>,
-    next: AtomicU64,
     room: Arc<Room>,
 }
 
@@ -53,6 +54,8 @@ pub struct SpoolFile {
     room: Arc<Room>,
     /// What it takes of the room, in bytes.
     taken: Mutex<u64>,
+    /// Where it goes when nobody needs it any more; `None` for those that are removed then.
+    idle: Option<Arc<IdleFiles>>,
 }
 
 impl Spool {
@@ -71,9 +74,9 @@ impl Spool {
         let room = Arc::new(Room::new(File::open(&own.path)?, None));
         Ok(Self {
             base: base.to_owned(),
+            idle: Idle::new(own.path.clone()),
             own,
             adopted: Mutex::default(),
-            next: AtomicU64::new(1),
             room,
         })
     }
@@ -94,7 +97,17 @@ impl Spool {
     /// # Errors
     /// When no file can be made there.
     pub fn new_file(&self) -> Result<SpoolFile> {
-        self.make(self.next_number())
+        let files = self.idle.files();
+        let (name, file) = match files.take() {
+            Some(idle) => idle,
+            None => {
+                let name = files.next_name();
+                let file = create(&self.own.path.join(&name))?;
+                (name, file)
+            }
+        };
+        fail_point!("spool.created");
+        Ok(self.staged(name, file, Some(Arc::clone(files))))
     }
 
     /// An empty staged file that is not whole without the map beside it, which the caller makes before anything else.
@@ -102,33 +115,25 @@ impl Spool {
     /// # Errors
     /// As `new_file`.
     pub fn new_partial_file(&self) -> Result<SpoolFile> {
-        self.make(format!("{}{PARTIAL}", self.next_number()))
-    }
-
-    fn next_number(&self) -> String {
-        self.next.fetch_add(1, Ordering::Relaxed).to_string()
-    }
-
-    fn make(&self, name: String) -> Result<SpoolFile> {
-        let path = self.own.path.join(&name);
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&path)?;
+        let name = format!("{}{PARTIAL}", self.idle.files().next_name());
+        let file = create(&self.own.path.join(&name))?;
         fail_point!("spool.created");
-        Ok(SpoolFile {
+        Ok(self.staged(name, file, None))
+    }
+
+    fn staged(&self, name: String, file: File, idle: Option<Arc<IdleFiles>>) -> SpoolFile {
+        SpoolFile {
             spool: self.own.name.clone(),
+            path: self.own.path.join(&name),
             name,
-            path,
             file: Arc::new(file),
             posted: AtomicBool::new(false),
             entered: AtomicBool::new(false),
             flushed: AtomicU64::new(0),
             room: Arc::clone(&self.room),
             taken: Mutex::new(0),
-        })
+            idle,
+        }
     }
 
     /// Takes a folder over whose daemon is gone; `false` while it lives.
@@ -168,6 +173,7 @@ impl Spool {
             flushed: AtomicU64::new(0),
             room: Arc::clone(&self.room),
             taken: Mutex::new(len),
+            idle: None,
         })
     }
 
@@ -201,6 +207,16 @@ impl Spool {
     fn path_of(&self, name: &str) -> Result<PathBuf> {
         Ok(self.base.join(plain(name)?))
     }
+}
+
+fn create(path: &Path) -> Result<File> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?;
+    Ok(file)
 }
 
 pub(super) fn open(path: &Path) -> Result<File> {
@@ -338,8 +354,14 @@ impl SpoolFile {
 impl Drop for SpoolFile {
     fn drop(&mut self) {
         if !self.is_kept() {
-            // What cannot be removed now is swept later.
-            let _ = std::fs::remove_file(&self.path);
+            let idle = self.idle.take();
+            // Nobody else has it open, else they would see what it is next.
+            let alone = Arc::get_mut(&mut self.file).and_then(|file| file.try_clone().ok());
+            let kept = idle.zip(alone).is_some_and(|(idle, file)| idle.give(&self.path, file));
+            if !kept {
+                // What cannot be removed now is swept later.
+                let _ = std::fs::remove_file(&self.path);
+            }
             if let Some(map) = map_of(&self.path) {
                 let _ = std::fs::remove_file(map);
             }
@@ -377,6 +399,44 @@ mod tests {
         again.forget_posted();
         drop((again, next));
         assert_eq!(base.path().read_dir().unwrap().count(), 0, "empty folders go");
+    }
+
+    #[test]
+    fn a_file_that_nobody_needs_becomes_the_next_one_under_a_name_that_none_had() {
+        let base = tempfile::tempdir().unwrap();
+        let spool = Spool::open(base.path()).unwrap();
+        let files = || spool.own.path.read_dir().unwrap().count() - 1;
+        let first = spool.new_file().unwrap();
+        first.file().write_all_at(b"first", 0).unwrap();
+        let (name, path) = (first.name.clone(), first.path().to_owned());
+        // Whoever still reads it must not see what comes next.
+        let reading = Arc::clone(first.file());
+        drop(first);
+        assert_eq!(files(), 0);
+        let mut bytes = [0; 5];
+        reading.read_exact_at(&mut bytes, 0).unwrap();
+        assert_eq!(&bytes, b"first");
+
+        let second = spool.new_file().unwrap();
+        second.file().write_all_at(b"second", 0).unwrap();
+        let inode = |file: &SpoolFile| std::os::unix::fs::MetadataExt::ino(&file.file().metadata().unwrap());
+        let number = inode(&second);
+        drop(second);
+        assert_eq!(files(), 1);
+        let third = spool.new_file().unwrap();
+        assert_eq!((inode(&third), third.file().metadata().unwrap().len()), (number, 0));
+        assert!(third.path().exists() && !path.exists() && third.name != name);
+        // What the journal names stays as it is.
+        third.entered();
+        drop(third);
+        assert_eq!(files(), 1);
+        assert_ne!(inode(&spool.new_file().unwrap()), number);
+        let many: Vec<_> = (0..100).map(|_| spool.new_file().unwrap()).collect();
+        drop(many);
+        assert!(files() < 100, "they are not hoarded");
+        drop(spool);
+        let left: Vec<_> = base.path().read_dir().unwrap().flatten().collect();
+        assert_eq!(left[0].path().read_dir().unwrap().count(), 2, "one file, and the lock");
     }
 
     #[test]

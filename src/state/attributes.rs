@@ -53,6 +53,9 @@ impl StateDb {
     /// The disk's.
     pub fn attributes(&self, namespace: &str, path: &str) -> Result<LocalAttributes> {
         let connection = self.connection.lock();
+        if let Some(waiting) = self.later.get(namespace, path) {
+            return Ok(waiting);
+        }
         let found = connection
             .prepare_cached(&format!(
                 "SELECT {COLUMNS} FROM attributes WHERE namespace = ?1 AND path = ?2"
@@ -66,15 +69,11 @@ impl StateDb {
     /// # Errors
     /// The disk's.
     pub fn set_attributes(&self, namespace: &str, path: &str, attributes: &LocalAttributes) -> Result<()> {
-        let connection = self.connection.lock();
-        if *attributes == LocalAttributes::default() {
-            let gone = connection.execute(
-                "DELETE FROM attributes WHERE namespace = ?1 AND path = ?2",
-                params![namespace, path],
-            );
-            return gone.map(drop).map_err(failed("forget attributes"));
-        }
-        insert(&connection, namespace, path, attributes).map_err(failed("keep attributes"))
+        let mut connection = self.connection.lock();
+        let kept = self.commit_with(&mut connection, |transaction| {
+            insert(transaction, namespace, path, attributes)
+        });
+        kept.map_err(failed("keep attributes"))
     }
 
     /// Changes what is kept of a node that no provider has, under all its names.
@@ -83,14 +82,13 @@ impl StateDb {
     /// The disk's.
     pub fn set_special(&self, namespace: &str, ino: u64, attributes: &LocalAttributes) -> Result<()> {
         let mut connection = self.connection.lock();
-        let transaction = connection.transaction().map_err(failed("keep attributes"))?;
-        let kept = special_paths(&transaction, namespace, ino).and_then(|paths| {
+        let kept = self.commit_with(&mut connection, |transaction| {
+            let paths = special_paths(transaction, namespace, ino)?;
             paths
                 .iter()
-                .try_for_each(|path| insert(&transaction, namespace, path, attributes))
+                .try_for_each(|path| insert(transaction, namespace, path, attributes))
         });
-        kept.and_then(|()| transaction.commit())
-            .map_err(failed("keep attributes"))
+        kept.map_err(failed("keep attributes"))
     }
 
     /// How many names such a node has.
@@ -139,8 +137,8 @@ impl StateDb {
     /// The disk's.
     pub fn rename(&self, namespace: &str, from: &str, to: &str) -> Result<()> {
         let mut connection = self.connection.lock();
-        let transaction = connection.transaction().map_err(failed("rename"))?;
-        let moved = remove_below(&transaction, namespace, to).and_then(|()| {
+        let moved = self.commit_with(&mut connection, |transaction| {
+            remove_below(transaction, namespace, to)?;
             ["attributes", "xattrs"].iter().try_for_each(|table| {
                 transaction
                     .prepare_cached(&format!(
@@ -150,7 +148,7 @@ impl StateDb {
                     .map(drop)
             })
         });
-        moved.and_then(|()| transaction.commit()).map_err(failed("rename"))
+        moved.map_err(failed("rename"))
     }
 
     /// Gives what is kept of two entries to each other.
@@ -161,19 +159,20 @@ impl StateDb {
         /// No entry has this path.
         const BETWEEN: &str = "//";
         let mut connection = self.connection.lock();
-        let transaction = connection.transaction().map_err(failed("exchange"))?;
         let moves = [(first, BETWEEN), (second, first), (BETWEEN, second)];
-        let moved = moves.iter().try_for_each(|(from, to)| {
-            ["attributes", "xattrs"].iter().try_for_each(|table| {
-                transaction
-                    .prepare_cached(&format!(
-                        "UPDATE {table} SET path = ?3 WHERE namespace = ?1 AND path = ?2"
-                    ))?
-                    .execute(params![namespace, from, to])
-                    .map(drop)
+        let moved = self.commit_with(&mut connection, |transaction| {
+            moves.iter().try_for_each(|(from, to)| {
+                ["attributes", "xattrs"].iter().try_for_each(|table| {
+                    transaction
+                        .prepare_cached(&format!(
+                            "UPDATE {table} SET path = ?3 WHERE namespace = ?1 AND path = ?2"
+                        ))?
+                        .execute(params![namespace, from, to])
+                        .map(drop)
+                })
             })
         });
-        moved.and_then(|()| transaction.commit()).map_err(failed("exchange"))
+        moved.map_err(failed("exchange"))
     }
 
     /// Forgets what is kept of an entry and of everything below it.
@@ -181,7 +180,11 @@ impl StateDb {
     /// # Errors
     /// The disk's.
     pub fn remove(&self, namespace: &str, path: &str) -> Result<()> {
-        remove_below(&self.connection.lock(), namespace, path).map_err(failed("forget"))
+        let mut connection = self.connection.lock();
+        let removed = self.commit_with(&mut connection, |transaction| {
+            remove_below(transaction, namespace, path)
+        });
+        removed.map_err(failed("forget"))
     }
 }
 
@@ -201,7 +204,19 @@ fn special_paths(connection: &Connection, namespace: &str, ino: u64) -> rusqlite
         .collect()
 }
 
-fn insert(connection: &Connection, namespace: &str, path: &str, attributes: &LocalAttributes) -> rusqlite::Result<()> {
+/// Enters what is known of an entry in the place of what was; the default forgets.
+pub(super) fn insert(
+    connection: &Connection,
+    namespace: &str,
+    path: &str,
+    attributes: &LocalAttributes,
+) -> rusqlite::Result<()> {
+    if *attributes == LocalAttributes::default() {
+        return connection
+            .prepare_cached("DELETE FROM attributes WHERE namespace = ?1 AND path = ?2")?
+            .execute(params![namespace, path])
+            .map(drop);
+    }
     let times = attributes.times.as_ref();
     let modified = times.map(|times| since_epoch(times.modified));
     let accessed = times.map(|times| since_epoch(times.accessed));

@@ -79,9 +79,8 @@ impl StateDb {
     /// The disk's.
     pub fn journal(&self, steps: &[JournalStep]) -> Result<()> {
         let mut connection = self.connection.lock();
-        let done = connection.transaction().and_then(|transaction| {
-            steps.iter().try_for_each(|step| take(&transaction, step))?;
-            transaction.commit()
+        let done = self.commit_with(&mut connection, |transaction| {
+            steps.iter().try_for_each(|step| take(transaction, step))
         });
         done.map_err(failed("journal a change"))
     }
@@ -94,13 +93,14 @@ impl StateDb {
     pub fn journal_flushed(&self, files: &[(String, String)]) -> Result<()> {
         let mut connection = self.connection.lock();
         let done = in_full(&mut connection, |connection| {
-            let transaction = connection.transaction()?;
-            for (spool, file) in files {
-                transaction
-                    .prepare_cached("UPDATE journal SET boot = NULL WHERE spool = ?1 AND file = ?2")?
-                    .execute(params![spool, file])?;
-            }
-            transaction.commit()
+            self.commit_with(connection, |transaction| {
+                for (spool, file) in files {
+                    transaction
+                        .prepare_cached("UPDATE journal SET boot = NULL WHERE spool = ?1 AND file = ?2")?
+                        .execute(params![spool, file])?;
+                }
+                Ok(())
+            })
         });
         done.map_err(failed("journal what the disk has"))
     }

@@ -6,6 +6,7 @@
 
 mod attributes;
 mod journal;
+mod later;
 mod listings;
 mod schema;
 mod tree;
@@ -19,6 +20,7 @@ pub use tree::{PathIndex, Shared};
 
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
@@ -29,11 +31,19 @@ use crate::model::{Error, ErrorKind, Result};
 
 /// How long a call waits for another daemon's transaction.
 const BUSY: Duration = Duration::from_secs(5);
+/// After so many commits there is something to tidy up: they wrote about 4 MiB, after which SQLite would do it by itself
+/// and let the one who commits wait.
+const MANY: u64 = 300;
 
 /// The database of one user, shared by all mounts and daemons.
 pub struct StateDb {
     connection: Mutex<Connection>,
+    later: later::Later,
     origin: Origin,
+    /// Where it is; `None` for one in memory.
+    place: Option<PathBuf>,
+    /// Commits since what they wrote was last brought into the database proper.
+    commits: AtomicU64,
 }
 
 /// Where the content of a database comes from.
@@ -86,10 +96,31 @@ impl StateDb {
         match schema::prepare(&mut connection, BUSY) {
             Ok(()) => Ok(Self {
                 connection: Mutex::new(connection),
+                later: later::Later::default(),
                 origin: Origin::New,
+                place: None,
+                commits: AtomicU64::new(0),
             }),
             Err(_) => Err(Error::internal("the state database cannot be made in memory")),
         }
+    }
+
+    /// Brings what was committed into the database proper when there is much of it. Waits for the disk, and nobody waits
+    /// for that: it has a connection of its own.
+    ///
+    /// # Errors
+    /// The disk's; then it is tried again later.
+    pub fn tidy(&self) -> Result<()> {
+        let Some(place) = &self.place else { return Ok(()) };
+        if self.commits.load(Ordering::Relaxed) < MANY {
+            return Ok(());
+        }
+        self.commits.store(0, Ordering::Relaxed);
+        let tidied = Connection::open(place).and_then(|connection| {
+            // One row comes back, which says how far it got.
+            connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
+        });
+        tidied.map_err(failed("tidy up"))
     }
 
     fn try_open(path: &Path) -> Result<Self> {
@@ -107,7 +138,10 @@ impl StateDb {
         match schema::prepare(&mut connection, BUSY) {
             Ok(()) => Ok(Self {
                 connection: Mutex::new(connection),
+                later: later::Later::default(),
                 origin,
+                place: Some(path.to_owned()),
+                commits: AtomicU64::new(0),
             }),
             Err(schema::Refused::Newer(version)) => {
                 let message = format!(

@@ -54,6 +54,72 @@ fn renaming_and_removing_take_what_is_below() {
 }
 
 #[test]
+fn what_waits_for_a_commit_is_seen_at_once_and_comes_with_the_next_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.db");
+    let mode = |mode| LocalAttributes {
+        mode: Some(mode),
+        ..LocalAttributes::default()
+    };
+    let db = StateDb::open(&path).unwrap();
+    // As after `kill -9`: what another program finds meanwhile.
+    let found = |path_in_mount: &str| {
+        let other = StateDb::open(&path).unwrap();
+        other.attributes("n", path_in_mount).unwrap().mode
+    };
+    let here = |path_in_mount: &str| db.attributes("n", path_in_mount).unwrap().mode;
+    db.set_attributes_later("n", "d/a", &mode(1)).unwrap();
+    db.set_attributes_later("n", "d/a", &mode(2)).unwrap();
+    assert_eq!((here("d/a"), found("d/a")), (Some(2), None));
+    db.set_attributes("n", "beside", &mode(3)).unwrap();
+    assert_eq!(found("d/a"), Some(2), "in the same commit");
+    // What waits belongs to the path of then.
+    db.set_attributes_later("n", "d/a", &mode(4)).unwrap();
+    db.rename("n", "d", "e").unwrap();
+    assert_eq!((here("d/a"), here("e/a"), found("e/a")), (None, Some(4), Some(4)));
+    db.set_attributes_later("n", "e/a", &mode(5)).unwrap();
+    db.remove("n", "e").unwrap();
+    assert_eq!((here("e/a"), found("e/a")), (None, None));
+    // While nothing can be committed, it goes on waiting.
+    let other = Connection::open(&path).unwrap();
+    db.connection.lock().busy_timeout(Duration::ZERO).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    db.set_attributes_later("n", "f", &mode(6)).unwrap();
+    assert!(db.keep_attributes().is_err());
+    assert_eq!(here("f"), Some(6));
+    other.execute_batch("ROLLBACK").unwrap();
+    db.keep_attributes().unwrap();
+    assert_eq!(found("f"), Some(6));
+    db.set_attributes_later("n", "g", &mode(7)).unwrap();
+    drop(db);
+    assert_eq!(found("g"), Some(7), "nothing waits any more at the end");
+}
+
+#[test]
+fn tidying_up_shortens_what_the_next_commits_write() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.db");
+    let db = StateDb::open(&path).unwrap();
+    let log = folder.path().join("state.db-wal");
+    let mut longest = 0;
+    for number in 0..4 * MANY {
+        let mode = LocalAttributes {
+            mode: Some(number as u32),
+            ..LocalAttributes::default()
+        };
+        db.set_attributes("n", "f", &mode).unwrap();
+        if number % MANY == MANY - 1 {
+            db.tidy().unwrap();
+        }
+        if number == 2 * MANY {
+            longest = log.metadata().unwrap().len();
+        }
+    }
+    assert_eq!(log.metadata().unwrap().len(), longest, "it is used again");
+    assert_eq!(db.attributes("n", "f").unwrap().mode, Some(4 * MANY as u32 - 1));
+}
+
+#[test]
 fn nodes_that_no_provider_has_move_with_their_directory_and_share_what_is_set() {
     let db = StateDb::in_memory().unwrap();
     let link = |ino, special| LocalAttributes {

@@ -206,6 +206,8 @@ impl Fixture {
 
     /// Another daemon later, with the same state on disk.
     pub fn remount(&self) -> Self {
+        // As one does that ends in order.
+        self.fs.journal().flush();
         Self::over(self.store.clone(), self.settings.clone(), Arc::clone(&self.folder))
     }
 

@@ -55,6 +55,47 @@ fn what_was_closed_survives_a_killed_daemon() {
     }
 }
 
+#[test]
+fn what_waits_is_shown_tried_again_copied_out_and_left_to_the_next_mount() {
+    for who in Who::everybody() {
+        let it = CludzDrive::new(who);
+        it.drive.put("old", "before").unwrap();
+        it.person.mount_as_usual("drive", &[]);
+        it.server.faults().inject(Rule::always(Method::POST, "", away()));
+        it.person.sh("echo after > old && echo text > new").ok();
+        let listed = it.person.keymount(["pending", "list"]).ok();
+        assert_eq!(listed.matches("being sent").count(), 2, "{listed}");
+        let tried = it.person.keymount(["pending", "retry"]).ok();
+        assert!(tried.contains("2 files are tried again now"), "{tried}");
+        let folder = it.person.path("work/copies");
+        let folder = folder.to_str().unwrap();
+        let copies = it.person.keymount(["pending", "export", folder]).ok();
+        let contents: Vec<String> = copies
+            .lines()
+            .map(|copy| std::fs::read_to_string(copy).unwrap())
+            .collect();
+        assert_eq!(contents, ["text\n", "after\n"], "{copies}");
+        let mount_point = it.person.mount_point();
+        let left = it
+            .person
+            .keymount(["umount", "--no-wait", mount_point.to_str().unwrap()]);
+        assert_eq!(left.code, Some(7), "{}", left.err);
+        assert!(left.err.contains("2 files are not at the provider"), "{}", left.err);
+        assert!(!it.person.is_mounted("mnt"));
+        until("the end of the daemon", || it.person.daemons().is_empty());
+        let listed = it.person.keymount(["pending", "list"]).ok();
+        assert_eq!(listed.matches("sent by the next mount").count(), 2, "{listed}");
+        assert_eq!(it.drive.read("old").unwrap(), "before");
+        it.server.faults().clear();
+        it.person.mount_as_usual("drive", &[]);
+        assert_eq!(it.person.sh("cat old new").ok(), "after\ntext\n");
+        it.person.unmount();
+        assert_eq!(it.drive.read("old").unwrap(), "after\n");
+        assert_eq!(it.drive.read("new").unwrap(), "text\n");
+        it.person.keymount(["pending", "list"]).says("nothing is pending\n");
+    }
+}
+
 /// The daemon is killed at a named place while a loop writes; what the loop was told to be closed is never gone.
 #[test]
 fn a_kill_anywhere_loses_nothing_that_was_closed() {

@@ -1,0 +1,91 @@
+//! Attributes that follow from other changes, such as the times of a directory in which a file was made: they wait for the
+//! next commit instead of making one of their own. Whoever reads them sees them at once.
+
+use std::collections::HashMap;
+use std::sync::atomic::Ordering;
+
+use parking_lot::Mutex;
+use rusqlite::{Connection, Transaction};
+
+use super::attributes::insert;
+use super::{LocalAttributes, StateDb, failed};
+use crate::model::Result;
+
+/// As many wait at most: one commit of them takes a few milliseconds.
+const MOST: usize = 256;
+
+/// By namespace and path.
+#[derive(Default)]
+pub(super) struct Later(Mutex<HashMap<(String, String), LocalAttributes>>);
+
+impl Later {
+    /// What waits for this path. The caller holds the connection: what is being committed is seen there.
+    pub(super) fn get(&self, namespace: &str, path: &str) -> Option<LocalAttributes> {
+        let waiting = self.0.lock();
+        if waiting.is_empty() {
+            return None;
+        }
+        waiting.get(&(namespace.to_owned(), path.to_owned())).cloned()
+    }
+}
+
+impl StateDb {
+    /// One transaction: first what waits, then `work`.
+    pub(super) fn commit_with<T>(
+        &self,
+        connection: &mut Connection,
+        work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
+    ) -> rusqlite::Result<T> {
+        let taken = std::mem::take(&mut *self.later.0.lock());
+        let outcome = connection.transaction().and_then(|transaction| {
+            for ((namespace, path), attributes) in &taken {
+                insert(&transaction, namespace, path, attributes)?;
+            }
+            let done = work(&transaction)?;
+            transaction.commit()?;
+            Ok(done)
+        });
+        if outcome.is_err() {
+            let mut waiting = self.later.0.lock();
+            for (place, attributes) in taken {
+                waiting.entry(place).or_insert(attributes);
+            }
+        }
+        self.commits.fetch_add(1, Ordering::Relaxed);
+        outcome
+    }
+
+    /// As `set_attributes`, as part of the next commit of whatever else: what is lost if this process is killed before is
+    /// lost together with the change that it belongs to.
+    ///
+    /// # Errors
+    /// The disk's, when much waits already.
+    pub fn set_attributes_later(&self, namespace: &str, path: &str, attributes: &LocalAttributes) -> Result<()> {
+        let waiting = {
+            let mut waiting = self.later.0.lock();
+            waiting.insert((namespace.to_owned(), path.to_owned()), attributes.clone());
+            waiting.len()
+        };
+        if waiting < MOST { Ok(()) } else { self.keep_attributes() }
+    }
+
+    /// Commits what waits for a commit.
+    ///
+    /// # Errors
+    /// The disk's; then it goes on waiting.
+    pub fn keep_attributes(&self) -> Result<()> {
+        let mut connection = self.connection.lock();
+        if self.later.0.lock().is_empty() {
+            return Ok(());
+        }
+        let kept = self.commit_with(&mut connection, |_| Ok(()));
+        kept.map_err(failed("keep attributes"))
+    }
+}
+
+impl Drop for StateDb {
+    fn drop(&mut self) {
+        // Nobody is left who could be told.
+        let _ = self.keep_attributes();
+    }
+}
