@@ -7,10 +7,11 @@ use tracing::warn;
 use super::handle::HandleId;
 use super::inode::Placement;
 use super::reference::Reference;
+use super::shared::{chosen_mode, chosen_times};
 use super::{FileSystem, Ino};
 use crate::model::{Action, Error, ErrorKind, FileType, Kind, Result, Rights, Special, Version};
 use crate::provider::{ChmodEffect, LabelSupport, VISIBILITY};
-use crate::state::{LocalAttributes, LocalTimes};
+use crate::state::{LocalAttributes, LocalTimes, Standing};
 
 /// The attributes of a node, in the kernel's terms but in our own type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,19 +172,41 @@ impl FileSystem {
         if let Some(mode) = change.mode {
             self.follow_mode(ino, mode).await?;
         }
+        let sets_shared = change.mode.is_some() || change.accessed.is_some() || change.modified.is_some();
+        if sets_shared {
+            // What is set now takes the place of all that is there.
+            self.ask_attributes(ino).await?;
+        }
         self.keep_change(ino, &change)?;
+        if sets_shared {
+            self.attributes_were_set(ino);
+        }
         self.known_attributes(ino)
     }
 
     fn keep_change(&self, ino: Ino, change: &AttributeChange) -> Result<()> {
         let _one = self.keeping.lock();
         let mut local = self.local_attributes(ino)?;
+        let sets_times = change.accessed.is_some() || change.modified.is_some();
+        if change.mode.is_some() || sets_times {
+            // What counted by the provider's word is this host's now, too.
+            let (mode, times, version) = self.table.with(ino, |node| {
+                let version = node.entry.version.clone();
+                (chosen_mode(node, &local), chosen_times(node, &local), version)
+            })?;
+            local.mode = mode;
+            local.times = times.map(|times| LocalTimes {
+                modified: times.modified,
+                accessed: times.accessed,
+                version,
+            });
+            local.standing = Standing::Ours;
+        }
         local.mode = change.mode.map(|mode| mode & MODE_BITS).or(local.mode);
         if self.owners == Owners::Kept {
             local.uid = change.uid.filter(|id| *id != u32::MAX).or(local.uid);
             local.gid = change.gid.filter(|id| *id != u32::MAX).or(local.gid);
         }
-        let sets_times = change.accessed.is_some() || change.modified.is_some();
         if sets_times {
             let shown = self.known_attributes(ino)?.attributes;
             local.times = Some(LocalTimes {
@@ -229,11 +252,7 @@ impl FileSystem {
                 (None, Some(content)) if node.is_ours() => (content.staged.len(), content.staged.modified()),
                 _ => (node.entry.size, node.entry.modified),
             };
-            // What happened in a directory is known here until somebody else is seen to have changed it.
-            let is_known = |times: &&LocalTimes| {
-                node.is_ours() || is_removed || kind == Kind::Directory || times.version == node.entry.version
-            };
-            let times = local.times.as_ref().filter(is_known);
+            let times = chosen_times(node, &local);
             let changed = match (local.changed, times) {
                 (None, None) => modified,
                 (None, Some(times)) => times.modified,
@@ -244,7 +263,12 @@ impl FileSystem {
                 Some(Special::Symlink(_)) => 0o777,
                 Some(_) => local.mode.unwrap_or(0o600),
                 None => {
-                    let mode = shown_mode(self.rights(&node.entry), kind, self.settings.umask, local.mode);
+                    let mode = shown_mode(
+                        self.rights(&node.entry),
+                        kind,
+                        self.settings.umask,
+                        chosen_mode(node, &local),
+                    );
                     let visibility = node.entry.labels.get(VISIBILITY).map(String::as_str);
                     with_visibility(mode, kind, visibility.filter(|_| shows_visibility))
                 }
@@ -408,6 +432,7 @@ impl FileSystem {
     pub(super) fn note_new(&self, ino: Ino, mode: u32, umask: u32) {
         let wanted = mode & MODE_BITS & !umask;
         let now = SystemTime::now();
+        let _one = self.keeping.lock();
         let kept = self.known_attributes(ino).and_then(|found| {
             let shown = found.attributes;
             let (rights, version) = self

@@ -200,6 +200,7 @@ impl FileSystem {
         })?;
         if counts {
             self.keep_listing(ino, key, &listing, known.as_deref());
+            self.forget_orphans(ino, &listing);
         }
         Ok(listing)
     }

@@ -139,6 +139,7 @@ impl FileSystem {
             version: Version::new(""),
             rights: directory.rights,
             labels: Default::default(),
+            posix: Default::default(),
         };
         let reference = self.table.attach_unsent(parent, entry, None, Arc::clone(&staged))?;
         self.written(reference.ino(), &staged);
@@ -466,7 +467,12 @@ impl FileSystem {
                 name,
             },
         };
-        let Some((entry, sending)) = outbox::upload(&*self.provider, &content.staged, target).await? else {
+        let mut beside = None;
+        let look = || {
+            beside = self.wanted_attributes(ino)?;
+            Ok(beside.clone())
+        };
+        let Some((entry, sending)) = outbox::upload(&*self.provider, &content.staged, target, look).await? else {
             return Ok(());
         };
         if entry.size != sending.content().len() {
@@ -474,6 +480,9 @@ impl FileSystem {
         }
         let object = entry.object();
         self.stored(ino, entry, &content.staged, &sending)?;
+        if let Some(sent) = &beside {
+            self.attributes_follow(ino, sent);
+        }
         // Before writers go on: what they change must not be taken for what was sent, and the cache must hold that.
         self.journal.caught_up().await;
         self.fetcher.open(object).prime(&content.staged.file()).await;

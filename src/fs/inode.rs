@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::backing::Backing;
 use super::listing::Listing;
 use super::turn::Turn;
-use crate::model::{Entry, Name, Version};
+use crate::model::{Entry, Name, ToldAttributes, Version};
 use crate::outbox::Staged;
 use crate::state::LocalAttributes;
 
@@ -153,6 +153,16 @@ impl Misses {
     }
 }
 
+/// A look through the state database that goes on in steps.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Sweep {
+    #[default]
+    ToBegin,
+    /// From here on.
+    At(String),
+    Done,
+}
+
 /// One file or directory.
 pub struct Node {
     pub placement: Placement,
@@ -186,6 +196,10 @@ pub struct Node {
     /// What the kernel reads all of its open handles from, if it does so by itself.
     pub backing: Option<Arc<Backing>>,
     pub last_error: Option<Arc<str>>,
+    /// How far what is kept here of names in this directory was looked through for those that are gone.
+    pub sweep: Sweep,
+    /// Attributes were set that the provider is to have, and its content needn't be sent.
+    pub attributes_wait: bool,
     /// Counts what this mount changed in a directory.
     pub changes: u64,
     /// The names with the count and what they stand for since, as long as an answer from before may come or be read.
@@ -225,6 +239,8 @@ impl Node {
             kernel_version: None,
             backing: None,
             last_error: None,
+            sweep: Sweep::default(),
+            attributes_wait: false,
             changes: 0,
             changed: HashMap::new(),
             keys_since: 0,
@@ -292,7 +308,7 @@ impl Node {
         self.confirm(entry);
     }
 
-    fn take_over(&mut self, entry: Entry, learned: Instant, checked: Instant) {
+    fn take_over(&mut self, mut entry: Entry, learned: Instant, checked: Instant) {
         let outdated = |content: &LocalContent| {
             let replaces = content.replaces.as_ref().map(|replaced| &replaced.version);
             replaces != Some(&entry.version)
@@ -300,6 +316,10 @@ impl Node {
         if !self.is_dirty() && self.content.as_ref().is_some_and(outdated) {
             // It holds nothing that the provider lacks, and the provider has something newer.
             self.content = None;
+        }
+        // They go with the version, as far as an answer that doesn't tell them can say.
+        if entry.posix == ToldAttributes::Untold && self.entry.version == entry.version {
+            entry.posix = self.entry.posix.clone();
         }
         self.entry = entry;
         self.presence = Presence::AtProvider;
@@ -312,7 +332,7 @@ impl Node {
             || self.opens > 0
             || !self.children.is_empty()
             || self.placement == Placement::Root
-            || (self.placement != Placement::Removed && self.is_dirty())
+            || (self.placement != Placement::Removed && (self.is_dirty() || self.attributes_wait))
     }
 
     /// What a name in this directory stands for by what this mount did.

@@ -234,5 +234,6 @@ fn entry(directory: &Entry, name: Name) -> Entry {
         version: Version::new(""),
         rights: directory.rights,
         labels: Default::default(),
+        posix: Default::default(),
     }
 }

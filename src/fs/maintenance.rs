@@ -8,10 +8,13 @@ use std::time::{Duration, SystemTime};
 
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+use tracing::{debug, warn};
 
+use super::inode::Sweep;
+use super::listing::Listing;
 use super::{FileSystem, Ino, KernelCaches};
 use crate::cache::ContentId;
-use crate::model::{Entry, Error, ErrorKind, Kind, Result, Usage};
+use crate::model::{Entry, Error, ErrorKind, Kind, Name, Result, Usage};
 use crate::outbox::save_copy;
 
 /// How many errors `status` remembers.
@@ -26,6 +29,11 @@ const ROOM_AGE: Duration = Duration::from_secs(5);
 const UNLIMITED: u64 = 1 << 50;
 /// `df` counts in these, in bytes.
 const BLOCK: u32 = 4096;
+
+/// How many rows of the state database are looked at when a directory is listed.
+const ROWS_AT_ONCE: usize = 1000;
+/// What something was done with so lately is kept though nobody seems to have it: another mount may be about to send it.
+const LATELY: Duration = Duration::from_secs(3600);
 
 /// A file that the provider doesn't have as it is here.
 #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
@@ -103,6 +111,44 @@ impl FileSystem {
         Ok(root)
     }
 
+    /// Forgets what is kept here of names that a directory doesn't have any more. Once for each directory in a mount, and
+    /// a bounded number of rows at each of its listings.
+    pub(super) fn forget_orphans(&self, directory: Ino, listing: &Listing) {
+        if let Err(error) = self.sweep(directory, listing) {
+            warn!(ino = directory.0, %error, "what is kept of files that are gone stays");
+        }
+    }
+
+    fn sweep(&self, directory: Ino, listing: &Listing) -> Result<()> {
+        let from = match self.table.with(directory, |node| node.sweep.clone())? {
+            Sweep::Done => return Ok(()),
+            Sweep::ToBegin => None,
+            Sweep::At(path) => Some(path),
+        };
+        let (Some(path), namespace) = (self.table.path(directory), self.namespace()) else {
+            return Ok(());
+        };
+        let before = SystemTime::now().checked_sub(LATELY).unwrap_or(SystemTime::UNIX_EPOCH);
+        let kept = self
+            .state
+            .kept_names(&namespace, &path, before, from.as_deref(), ROWS_AT_ONCE)?;
+        for text in kept.names {
+            // What is no name cannot be anybody's.
+            let Ok(name) = Name::new(text.as_str()) else { continue };
+            // While it is locked nobody notes anything of a file that was just made.
+            let _one = self.keeping.lock();
+            if listing.children.contains_key(&name) || self.table.child(directory, &name).is_some() {
+                continue;
+            }
+            if let Some(path) = self.path_below(directory, &name) {
+                debug!(path, "what is kept of it is forgotten: it is gone");
+                self.state.forget_gone(&namespace, &path)?;
+            }
+        }
+        let sweep = kept.next.map_or(Sweep::Done, Sweep::At);
+        self.table.with(directory, |node| node.sweep = sweep)
+    }
+
     /// Files whose content is not at the provider.
     pub fn pending(&self) -> Vec<PendingFile> {
         let describe = |ino: Ino| {
@@ -143,6 +189,15 @@ impl FileSystem {
             }
             if let Err(error) = self.deliver(ino).await {
                 self.note(ino, &error);
+                outcome = outcome.and(Err(error));
+            }
+            self.table.settle(ino);
+        }
+        for ino in self.table.with_waiting_attributes() {
+            // What is refused stays here and is none that waits.
+            if let Err(error) = self.send_attributes(ino).await
+                && self.attributes_wait(ino)
+            {
                 outcome = outcome.and(Err(error));
             }
             self.table.settle(ino);

@@ -24,6 +24,7 @@ mod outgoing;
 mod partial;
 mod reference;
 mod resume;
+mod shared;
 mod table;
 mod turn;
 mod watch;

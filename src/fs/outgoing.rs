@@ -64,19 +64,21 @@ impl FileSystem {
 
     /// Everything that waits is tried now.
     pub fn retry_pending(&self) {
-        for ino in self.table.dirty() {
+        for ino in self
+            .table
+            .dirty()
+            .into_iter()
+            .chain(self.table.with_waiting_attributes())
+        {
             self.queue.add(ino.0, Duration::ZERO);
         }
         self.queue.hurry();
     }
 
-    /// How many files are to be sent; those that somebody is writing are not yet.
+    /// How many files are to be sent, or what was set beside them; those that somebody is writing are not yet.
     pub fn waiting(&self) -> usize {
-        self.table
-            .dirty()
-            .into_iter()
-            .filter(|ino| self.is_wanted(*ino))
-            .count()
+        let wanted = self.table.dirty().into_iter().filter(|ino| self.is_wanted(*ino));
+        wanted.count() + self.table.with_waiting_attributes().len()
     }
 
     /// The one writer of this mount's journal.
@@ -362,12 +364,16 @@ impl Sender for FileSystem {
     async fn attempt(&self, number: u64) -> Attempt {
         let ino = Ino(number);
         if !self.is_wanted(ino) {
-            return Attempt::Done;
+            return if self.attributes_wait(ino) {
+                self.attempt_attributes(ino).await
+            } else {
+                Attempt::Done
+            };
         }
         // With a counter of its own: those who wait for this file see whether it gets on.
         let outcome = match Progress::default().scope(self.deliver(ino)).await {
             Ok(()) => {
-                let left = self.is_wanted(ino);
+                let left = self.is_wanted(ino) || self.attributes_wait(ino);
                 self.table.settle(ino);
                 return if left { Attempt::Again } else { Attempt::Done };
             }
@@ -395,7 +401,7 @@ impl Sender for FileSystem {
 }
 
 /// Whether trying again soon may help without a person's doing.
-fn passes(kind: ErrorKind) -> bool {
+pub(super) fn passes(kind: ErrorKind) -> bool {
     kind.is_passing()
         || matches!(
             kind,

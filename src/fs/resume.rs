@@ -161,6 +161,7 @@ impl FileSystem {
                     version: Version::new(""),
                     rights: self.entry(directory).await?.rights,
                     labels: Default::default(),
+                    posix: Default::default(),
                 };
                 match self.table.attach_unsent(directory, entry, number, Arc::clone(&staged)) {
                     Err(error) if error.kind() == ErrorKind::AlreadyExists => return damaged(error),

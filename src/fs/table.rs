@@ -355,6 +355,14 @@ impl Table {
         numbers
     }
 
+    /// Files of which attributes are to be sent by themselves.
+    pub fn with_waiting_attributes(&self) -> Vec<Ino> {
+        let inner = self.inner.lock();
+        let waits = |node: &Node| node.attributes_wait && node.placement != Placement::Removed && !node.is_dirty();
+        let waiting = inner.nodes.iter().filter(|(_, node)| waits(node));
+        waiting.map(|(ino, _)| *ino).collect()
+    }
+
     /// What a directory holds: the provider's children, joined with what was changed here since it was asked.
     ///
     /// Nodes that the provider no longer lists are pushed out.
@@ -548,6 +556,7 @@ mod tests {
             version: Version::new("1"),
             rights: Rights::ALL,
             labels: Default::default(),
+            posix: Default::default(),
         }
     }
 

@@ -1,5 +1,5 @@
 //! Extended attributes: `user.keymount.*` says what keymount knows, other `user.*` names are the provider's labels, or are
-//! kept on this host where the provider has no place for them. Who may see an entry, `user.keymount.visibility`, is the
+//! kept beside the content (`shared`), on this host where the provider has no place for them. Who may see an entry, `user.keymount.visibility`, is the
 //! one of keymount's that can be set, with those of `extras`.
 
 use std::ffi::OsStr;
@@ -8,6 +8,7 @@ use super::inode::Presence;
 use super::{FileSystem, Ino};
 use crate::model::{Action, Error, ErrorKind, Result};
 use crate::provider::{ChmodEffect, LabelChanges, LabelSupport, VISIBILITY};
+use crate::state::LocalXattr;
 
 const USER: &str = "user.";
 const OWN: &str = "user.keymount.";
@@ -58,7 +59,7 @@ impl FileSystem {
         let value = self.table.with(ino, |node| node.entry.labels.get(label).cloned())?;
         match value {
             Some(value) => Ok(value.into_bytes()),
-            None => self.kept_here(ino, label)?.ok_or_else(|| no_attribute(&name)),
+            None => self.beside(ino, label).await?.ok_or_else(|| no_attribute(&name)),
         }
     }
 
@@ -74,10 +75,7 @@ impl FileSystem {
         let labels = self
             .table
             .with(ino, |node| node.entry.labels.keys().cloned().collect::<Vec<_>>())?;
-        let mut here = match self.table.path(ino) {
-            Some(path) => self.state.xattrs(&self.namespace(), &path)?,
-            None => Vec::new(),
-        };
+        let mut here: Vec<String> = self.xattrs_beside(ino)?.into_keys().collect();
         here.retain(|name| !labels.contains(name));
         Ok(own
             .chain(
@@ -100,7 +98,7 @@ impl FileSystem {
         }
         let (label, place) = self.settable(ino, name).await?;
         let is_label = self.table.with(ino, |node| node.entry.labels.contains_key(&label))?;
-        let exists = is_label || self.kept_here(ino, &label)?.is_some();
+        let exists = is_label || self.beside(ino, &label).await?.is_some();
         match mode {
             SetMode::Create if exists => {
                 return Err(Error::new(
@@ -114,7 +112,7 @@ impl FileSystem {
         if let (Place::Provider, Ok(text)) = (place, std::str::from_utf8(value)) {
             let changes = LabelChanges::from([(label.clone(), Some(text.to_owned()))]);
             match self.change_labels(ino, changes).await {
-                Ok(()) => return self.keep_here(ino, &label, None),
+                Ok(()) => return self.keep_beside(ino, &label, None),
                 // A directory, or what no label can hold.
                 Err(error) if is_not_for_labels(&error) && label != VISIBILITY => {}
                 Err(error) => return Err(error),
@@ -127,7 +125,7 @@ impl FileSystem {
             self.change_labels(ino, LabelChanges::from([(label.clone(), None)]))
                 .await?;
         }
-        self.keep_here(ino, &label, Some(value))
+        self.keep_beside(ino, &label, Some(value))
     }
 
     /// # Errors
@@ -142,25 +140,34 @@ impl FileSystem {
         if self.table.with(ino, |node| node.entry.labels.contains_key(&label))? {
             return self.change_labels(ino, LabelChanges::from([(label, None)])).await;
         }
-        if self.kept_here(ino, &label)?.is_none() {
+        if self.beside(ino, &label).await?.is_none() {
             return Err(no_attribute(&label));
         }
-        self.keep_here(ino, &label, None)
+        self.keep_beside(ino, &label, None)
     }
 
-    /// The value that this host keeps.
-    fn kept_here(&self, ino: Ino, label: &str) -> Result<Option<Vec<u8>>> {
-        match self.table.path(ino) {
-            Some(path) => self.state.xattr(&self.namespace(), &path, label),
-            None => Ok(None),
-        }
+    /// The value that is no label's.
+    async fn beside(&self, ino: Ino, label: &str) -> Result<Option<Vec<u8>>> {
+        self.ask_attributes(ino).await?;
+        Ok(self.xattrs_beside(ino)?.remove(label))
     }
 
-    fn keep_here(&self, ino: Ino, label: &str, value: Option<&[u8]>) -> Result<()> {
+    /// Keeps a value here until the provider has it.
+    fn keep_beside(&self, ino: Ino, label: &str, value: Option<&[u8]>) -> Result<()> {
+        let is_told = self.table.with(ino, |node| {
+            let told = node.entry.posix.told();
+            told.is_some_and(|told| told.xattrs.contains_key(label))
+        })?;
+        let change = match value {
+            Some(value) => Some(LocalXattr::Set(value.to_owned())),
+            None => is_told.then_some(LocalXattr::Removed),
+        };
         if let Some(path) = self.table.path(ino) {
-            self.state.set_xattr(&self.namespace(), &path, label, value)?;
+            let _one = self.keeping.lock();
+            self.state.set_xattr(&self.namespace(), &path, label, change.as_ref())?;
         }
         self.touched(ino);
+        self.attributes_were_set(ino);
         Ok(())
     }
 

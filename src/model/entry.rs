@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::{Name, Rights};
+use super::{Name, Rights, ToldAttributes};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
@@ -73,6 +73,8 @@ pub struct Entry {
     pub rights: Rights,
     /// The provider's own labels or metadata, shown as `user.*` extended attributes.
     pub labels: BTreeMap<String, String>,
+    /// What it has beside its content, as keymount keeps it there.
+    pub posix: ToldAttributes,
 }
 
 impl Entry {

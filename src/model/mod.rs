@@ -12,6 +12,7 @@ mod error;
 mod indexed;
 mod listing;
 mod name;
+mod posix;
 mod progress;
 mod rights;
 mod special;
@@ -25,6 +26,7 @@ pub use listing::{
     AdoptedTree, KeptTree, Listed, Listing, PendingChange, Taken, Taking, TreeChange, TreePath, instant,
 };
 pub use name::Name;
+pub use posix::{PosixAttributes, PosixTimes, ToldAttributes, read_time, write_time};
 pub use progress::{Holder, Progress};
 pub use rights::{Action, ParseRightsError, Rights};
 pub use special::{FileType, Special};

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Entry, Error, Kind, Name, ObjectKey, Result, Version};
+use crate::model::{Entry, Error, Kind, Name, ObjectKey, Result, ToldAttributes, Version};
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -46,6 +46,7 @@ pub fn read(text: &str) -> Result<Entry> {
         version: Version::new(base.version),
         rights: base.rights.parse().map_err(|_| damaged())?,
         labels: Default::default(),
+        posix: ToldAttributes::Untold,
     })
 }
 
@@ -64,6 +65,7 @@ mod tests {
             version: Version::new("v"),
             rights: "rw".parse().unwrap(),
             labels: Default::default(),
+            posix: ToldAttributes::Untold,
         };
         assert_eq!(read(&write(&entry).unwrap()).unwrap(), entry);
         for text in ["", "{}", "null", r#"{"key":1}"#] {

@@ -27,10 +27,11 @@ pub use staged::{Part, Sending, Staged};
 
 use std::path::Path;
 
-use crate::model::{Entry, Error, ErrorKind, Result};
+use crate::model::{Entry, Error, ErrorKind, PosixAttributes, Result};
 use crate::provider::{Provider, Target};
 
-/// Sends what was staged since the last upload; `None` when there was nothing to send.
+/// Sends what was staged since the last upload; `None` when there was nothing to send. `beside` says what the file is to
+/// have beside that state of its content.
 ///
 /// Writers wait until the `Sending` is dropped: what is sent is one state of the file, not a mixture. Without `done` it
 /// counts as not sent.
@@ -41,6 +42,7 @@ pub async fn upload<'a>(
     provider: &dyn Provider,
     staged: &'a Staged,
     target: Target,
+    beside: impl FnOnce() -> Result<Option<PosixAttributes>>,
 ) -> Result<Option<(Entry, Sending<'a>)>> {
     let Some(sending) = staged.begin_upload().await else {
         return Ok(None);
@@ -48,8 +50,12 @@ pub async fn upload<'a>(
     if !staged.is_whole() {
         return Err(Error::internal("a part of a changed file was to be sent as the whole"));
     }
+    let content = match beside()? {
+        Some(attributes) => sending.content().clone().with_attributes(attributes),
+        None => sending.content().clone(),
+    };
     fail_point!("upload.begun");
-    let entry = match provider.upload(&target, sending.content()).await {
+    let entry = match provider.upload(&target, &content).await {
         Ok(entry) => entry,
         Err(error) => {
             if may_have_effect(error.kind()) {

@@ -724,7 +724,7 @@ pub(super) mod tests {
             name: crate::model::Name::new("a").unwrap(),
         };
         let provider = crate::provider::memory::Memory::default();
-        let refused = crate::outbox::upload(&provider, &it.staged, target)
+        let refused = crate::outbox::upload(&provider, &it.staged, target, || Ok(None))
             .await
             .err()
             .unwrap();

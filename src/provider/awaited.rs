@@ -11,7 +11,7 @@ use async_trait::async_trait;
 
 use super::keys::KeyInfo;
 use super::{ByteStream, Capabilities, ChangeFeed, Content, Extras, LabelChanges, Place, Provider, Target};
-use crate::model::{Entry, Error, Kind, Name, ObjectId, ObjectKey, Result, Rights, Usage, Version};
+use crate::model::{Entry, Error, Kind, Name, ObjectId, ObjectKey, PosixAttributes, Result, Rights, Usage, Version};
 
 pub struct Awaited {
     inner: Arc<dyn Provider>,
@@ -43,6 +43,7 @@ impl Awaited {
             version: Version::new(""),
             rights: Rights::NONE,
             labels: BTreeMap::new(),
+            posix: Default::default(),
         })
     }
 
@@ -129,6 +130,10 @@ impl Provider for Awaited {
 
     async fn set_labels(&self, entry: &Entry, changes: &LabelChanges) -> Result<Entry> {
         self.inner()?.set_labels(entry, changes).await
+    }
+
+    async fn set_attributes(&self, entry: &Entry, attributes: &PosixAttributes) -> Result<Entry> {
+        self.inner()?.set_attributes(entry, attributes).await
     }
 
     async fn usage(&self) -> Result<Usage> {

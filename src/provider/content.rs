@@ -10,7 +10,7 @@ use futures_util::{StreamExt, TryStreamExt};
 use sha2::{Digest, Sha256};
 
 use super::ByteStream;
-use crate::model::{Error, Result};
+use crate::model::{Error, PosixAttributes, Result};
 
 /// Bytes read from disk at a time: large enough to keep a connection busy, small enough for many uploads at once.
 const CHUNK: u64 = 256 * 1024;
@@ -20,12 +20,17 @@ const CHUNK: u64 = 256 * 1024;
 pub struct Content {
     file: Arc<File>,
     len: u64,
+    attributes: Option<Arc<PosixAttributes>>,
 }
 
 impl Content {
     /// The first `len` bytes of a file. They must not change until the upload ended.
     pub fn new(file: Arc<File>, len: u64) -> Self {
-        Self { file, len }
+        Self {
+            file,
+            len,
+            attributes: None,
+        }
     }
 
     /// # Errors
@@ -34,6 +39,19 @@ impl Content {
         let file = tempfile::tempfile()?;
         file.write_all_at(bytes, 0)?;
         Ok(Self::new(Arc::new(file), bytes.len() as u64))
+    }
+
+    /// The same bytes, with what the file is to have beside them.
+    pub fn with_attributes(self, attributes: PosixAttributes) -> Self {
+        Self {
+            attributes: Some(Arc::new(attributes)),
+            ..self
+        }
+    }
+
+    /// What the file is to have beside its bytes; `None` leaves that open.
+    pub fn attributes(&self) -> Option<&PosixAttributes> {
+        self.attributes.as_deref()
     }
 
     /// In bytes.

@@ -15,7 +15,9 @@ use tokio::sync::watch;
 
 use super::keys::KeyInfo;
 use super::{ByteStream, Capabilities, ChangeFeed, Content, Extras, LabelChanges, Place, Provider, Target};
-use crate::model::{Entry, Error, ErrorKind, Kind, Name, ObjectId, ObjectKey, Result, Rights, Usage, Version};
+use crate::model::{
+    Entry, Error, ErrorKind, Kind, Name, ObjectId, ObjectKey, PosixAttributes, Result, Rights, Usage, Version,
+};
 
 /// The methods of `Provider` that ask the service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -31,6 +33,7 @@ pub enum Operation {
     RemoveDirectory,
     Rename,
     SetLabels,
+    SetAttributes,
     Usage,
 }
 
@@ -425,6 +428,17 @@ impl<P: ?Sized + Provider> Provider for Faulty<P> {
         course.after(self.inner.set_labels(entry, changes).await).await
     }
 
+    async fn set_attributes(&self, entry: &Entry, attributes: &PosixAttributes) -> Result<Entry> {
+        let course = self.enter(Operation::SetAttributes).await?;
+        if course.is_lie() {
+            return Ok(Entry {
+                posix: attributes.clone().into(),
+                ..entry.clone()
+            });
+        }
+        course.after(self.inner.set_attributes(entry, attributes).await).await
+    }
+
     async fn usage(&self) -> Result<Usage> {
         let course = self.enter(Operation::Usage).await?;
         course.after(self.inner.usage().await).await
@@ -450,6 +464,7 @@ fn invented(parent: &ObjectKey, name: &Name, kind: Kind, size: u64) -> Entry {
         version: Version::new(format!("invented-{}", uuid::Uuid::new_v4())),
         rights: Rights::ALL,
         labels: Default::default(),
+        posix: Default::default(),
     }
 }
 

@@ -36,7 +36,9 @@ use bytes::Bytes;
 use futures_util::stream::BoxStream;
 
 use self::keys::KeyInfo;
-use crate::model::{Entry, Error, Kind, Name, ObjectId, ObjectKey, Result, Usage, Version};
+use crate::model::{
+    Entry, Error, Kind, Name, ObjectId, ObjectKey, PosixAttributes, Result, ToldAttributes, Usage, Version,
+};
 
 /// What `Capabilities::lists_ahead` is where a service sets no limit that a walk would reach: what the connections to one
 /// host carry at once without one waiting for another (as many as browsers and SDKs open, 6 to 10).
@@ -64,6 +66,17 @@ pub enum LabelSupport {
     /// Only one is kept: who may see an entry, under the name `VISIBILITY`.
     Visibility(ChmodEffect),
     /// The provider has no place for them.
+    None,
+}
+
+/// Where a provider keeps what POSIX has of a file beside its content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AttributeSupport {
+    /// With the file: uploads carry it, and `set_attributes` changes it.
+    Stored,
+    /// As `Stored`, but only an upload changes it.
+    WithContent,
+    /// Nowhere.
     None,
 }
 
@@ -95,6 +108,8 @@ pub struct Capabilities {
     pub reads: Reads,
     pub bytes: NamedBy,
     pub labels: LabelSupport,
+    /// Of files; directories have none.
+    pub attributes: AttributeSupport,
     /// The largest file, in bytes.
     pub max_file_size: Option<u64>,
     /// The longest name, in the unit that the provider counts (characters).
@@ -192,7 +207,8 @@ pub trait Provider: Send + Sync + 'static {
     async fn create_directory(&self, parent: &ObjectKey, name: &Name) -> Result<Entry>;
 
     /// Stores a whole file and gives the entry as stored, after making sure that its length and checksum are right as
-    /// far as the provider can tell.
+    /// far as the provider can tell. The content's attributes go with it where there is a place for them: the entry says
+    /// what is kept of them.
     ///
     /// # Errors
     /// `AlreadyExists`, `Changed`, `TooLarge`, `Quota`, `NoSpace`, `InvalidName`, `NameTooLong`; `BadData` when what is
@@ -219,6 +235,12 @@ pub trait Provider: Send + Sync + 'static {
     /// `Unsupported` without `LabelSupport::Stored`; `InvalidInput` for a label that it cannot hold.
     async fn set_labels(&self, entry: &Entry, changes: &LabelChanges) -> Result<Entry>;
 
+    /// Gives a file these attributes instead of those that it has, and leaves its content alone.
+    ///
+    /// # Errors
+    /// `Unsupported` without `AttributeSupport::Stored`, and where this service turns out to keep none.
+    async fn set_attributes(&self, entry: &Entry, attributes: &PosixAttributes) -> Result<Entry>;
+
     /// What is stored and may be stored. Called in the background, never by `df` itself.
     ///
     /// # Errors
@@ -237,6 +259,17 @@ impl Target {
         match self {
             Self::New { name, .. } => name,
             Self::Replace { entry, .. } => &entry.name,
+        }
+    }
+
+    /// The attributes that an upload leaves a file with, as far as they fit. What is replaced and not known passes on what
+    /// the content leaves open.
+    pub fn attributes(&self, content: &Content, there: &ToldAttributes) -> PosixAttributes {
+        let ours = content.attributes().cloned().unwrap_or_default();
+        let is_unknown = matches!(self, Self::Replace { entry, .. } if entry.posix == ToldAttributes::Untold);
+        match there.told().filter(|_| is_unknown) {
+            Some(before) => ours.over(before).fitting(),
+            None => ours.fitting(),
         }
     }
 

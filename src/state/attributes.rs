@@ -22,6 +22,17 @@ pub struct LocalAttributes {
     pub changed: Option<SystemTime>,
     /// What it is, where the provider doesn't have it.
     pub special: Option<Special>,
+    pub standing: Standing,
+}
+
+/// How the mode and the times that are kept here stand to those that the provider may keep.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Standing {
+    /// What the provider tells counts more: it was told of these, or nobody set them.
+    #[default]
+    Shared,
+    /// They were set here, and the provider doesn't have them.
+    Ours,
 }
 
 /// The times of `utimens`, and those of the last change made here. They count only for the version that they were set on.
@@ -41,10 +52,10 @@ pub struct SpecialChild {
 }
 
 const COLUMNS: &str = "mode, modified_s, modified_ns, accessed_s, accessed_ns, version, ino, uid, gid, changed_s,
-    changed_ns, special, target, device";
+    changed_ns, special, target, device, standing";
 
 /// An entry and all that is below it. What begins with `path/` lies between that and `path0`: `0` follows `/` in ASCII.
-const BELOW: &str = "namespace = ?1 AND (path = ?2 OR (path > ?2 || '/' AND path < ?2 || '0'))";
+pub(super) const BELOW: &str = "namespace = ?1 AND (path = ?2 OR (path > ?2 || '/' AND path < ?2 || '0'))";
 
 impl StateDb {
     /// What is kept of the entry at this path; nothing is the default.
@@ -233,8 +244,8 @@ pub(super) fn insert(
         .prepare_cached(
             "INSERT OR REPLACE INTO attributes
              (namespace, path, mode, modified_s, modified_ns, accessed_s, accessed_ns, version, ino, uid, gid,
-              changed_s, changed_ns, special, target, device)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
+              changed_s, changed_ns, special, target, device, standing)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)",
         )?
         .execute(params![
             namespace,
@@ -253,6 +264,7 @@ pub(super) fn insert(
             special,
             target,
             device,
+            attributes.standing == Standing::Ours,
         ])
         .map(drop)
 }
@@ -291,5 +303,6 @@ fn read_row(row: &Row<'_>) -> rusqlite::Result<LocalAttributes> {
         times,
         changed: time(9)?,
         special,
+        standing: if row.get(14)? { Standing::Ours } else { Standing::Shared },
     })
 }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use tracing::debug;
 
 use super::{StateDb, failed, from_epoch, since_epoch};
-use crate::model::{Entry, Kind, Name, ObjectKey, Result, Rights, Version};
+use crate::model::{Entry, Kind, Name, ObjectKey, Result, Rights, ToldAttributes, Version};
 
 /// What all rows hold together at most, in bytes: some 400,000 entries of 160 bytes.
 pub const MOST_BYTES: u64 = 64 << 20;
@@ -69,6 +69,7 @@ impl Written {
             version: Version::new(self.version),
             rights: self.rights.parse::<Rights>().ok()?,
             labels: self.labels,
+            posix: ToldAttributes::Untold,
         })
     }
 }

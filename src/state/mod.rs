@@ -8,15 +8,18 @@ mod attributes;
 mod journal;
 mod later;
 mod listings;
+mod orphans;
 mod schema;
 mod tree;
 mod whole;
 mod xattrs;
 
-pub use attributes::{LocalAttributes, LocalTimes, SpecialChild};
+pub use attributes::{LocalAttributes, LocalTimes, SpecialChild, Standing};
 pub use journal::{Durability, JournalRow, JournalStep, Phase};
 pub use listings::{KeptListing, MOST_BYTES};
+pub use orphans::KeptNames;
 pub use tree::{PathIndex, Shared};
+pub use xattrs::LocalXattr;
 
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};

@@ -5,7 +5,7 @@ use std::time::Duration;
 use rusqlite::{Connection, ErrorCode};
 
 /// One step from each schema version to the next; `user_version` counts those that were done.
-const MIGRATIONS: [&str; 7] = [
+const MIGRATIONS: [&str; 8] = [
     "CREATE TABLE attributes (
     namespace TEXT NOT NULL,
     path TEXT NOT NULL,
@@ -90,6 +90,9 @@ CREATE TABLE xattrs (
     PRIMARY KEY (namespace, directory)
 );
 CREATE INDEX listings_age ON listings (number, bytes)",
+    // What the provider may have, too: 1 stands for what was set here and isn't there.
+    "ALTER TABLE attributes ADD COLUMN standing INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE xattrs ADD COLUMN removed INTEGER NOT NULL DEFAULT 0",
 ];
 
 /// In pages of 4 KiB: whoever commits waits for the disk only when `StateDb::tidy` didn't come in time.

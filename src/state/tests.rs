@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use super::*;
 use crate::model::{Special, Version};
 
@@ -17,6 +19,7 @@ fn what_was_set_outlives_the_daemon() {
     let set = LocalAttributes {
         mode: Some(0o755),
         times: times(-5, 999_999_999),
+        standing: Standing::Ours,
         ..LocalAttributes::default()
     };
     StateDb::open(&path).unwrap().set_attributes("n", "a/b", &set).unwrap();
@@ -142,7 +145,8 @@ fn nodes_that_no_provider_has_move_with_their_directory_and_share_what_is_set() 
         },
     )
     .unwrap();
-    db.set_xattr("n", "d/plain", "colour", Some(b"\0blue")).unwrap();
+    db.set_xattr("n", "d/plain", "colour", Some(&LocalXattr::Set(b"\0blue".to_vec())))
+        .unwrap();
     db.rename("n", "d", "e").unwrap();
     let names = |directory: &str| -> Vec<String> {
         let found = db.specials("n", directory).unwrap();
@@ -154,11 +158,13 @@ fn nodes_that_no_provider_has_move_with_their_directory_and_share_what_is_set() 
     );
     assert!(names("d").is_empty());
     assert_eq!(db.attributes("n", "e/link").unwrap(), link(5, target));
-    assert_eq!(
-        db.xattr("n", "e/plain", "colour").unwrap().as_deref(),
-        Some(&b"\0blue"[..])
-    );
-    assert_eq!(db.xattrs("n", "e/plain").unwrap(), ["colour"]);
+    db.set_xattr("n", "e/plain", "shape", Some(&LocalXattr::Removed))
+        .unwrap();
+    let kept = [
+        ("colour".to_owned(), LocalXattr::Set(b"\0blue".to_vec())),
+        ("shape".to_owned(), LocalXattr::Removed),
+    ];
+    assert_eq!(db.xattrs("n", "e/plain").unwrap(), kept.into());
     db.set_attributes("n", "second", &link(6, Special::Fifo)).unwrap();
     assert_eq!(db.special_names("n", 6).unwrap(), 2);
     let painted = LocalAttributes {
@@ -173,8 +179,50 @@ fn nodes_that_no_provider_has_move_with_their_directory_and_share_what_is_set() 
     db.remove("n", "e").unwrap();
     assert_eq!(
         (db.special_names("n", 6).unwrap(), db.xattrs("n", "e/plain").unwrap()),
-        (1, vec![])
+        (1, BTreeMap::new())
     );
+}
+
+#[test]
+fn what_is_kept_of_names_that_are_gone_is_found_and_forgotten() {
+    let db = StateDb::in_memory().unwrap();
+    let old = from_epoch(1_000, 0);
+    let set = |path: &str, changed: SystemTime, special: Option<Special>| {
+        let attributes = LocalAttributes {
+            changed: Some(changed),
+            special,
+            ..LocalAttributes::default()
+        };
+        db.set_attributes("n", path, &attributes).unwrap();
+        db.set_xattr("n", path, "x", Some(&LocalXattr::Set(vec![1]))).unwrap();
+    };
+    for path in [
+        "d/a", "d/a-b", "d/a.b", "d/a/b", "d/a/c/d", "d/a0", "d/z/deep", "d0", "other",
+    ] {
+        set(path, old, None);
+    }
+    set("d/a/fifo", old, Some(Special::Fifo));
+    set("d/young", from_epoch(5_000, 0), None);
+    let names = |directory: &str, from: Option<&str>, most| {
+        db.kept_names("n", directory, from_epoch(2_000, 0), from, most).unwrap()
+    };
+    let all = names("d", None, 100);
+    assert_eq!(all.names, ["a", "a-b", "a.b", "a", "a0", "z"]);
+    assert_eq!(all.next, None);
+    let mut steps = names("d", None, 2);
+    let mut seen = steps.names.clone();
+    while let Some(from) = &steps.next {
+        steps = names("d", Some(from), 2);
+        seen.extend(steps.names.clone());
+    }
+    assert_eq!(seen, all.names);
+    assert_eq!(names("", None, 100).names, ["d", "d0", "other"]);
+    db.forget_gone("n", "d/a").unwrap();
+    assert_eq!(names("d", None, 100).names, ["a-b", "a.b", "a0", "z"]);
+    assert!(db.xattrs("n", "d/a/b").unwrap().is_empty());
+    assert_eq!(db.xattrs("n", "d/a/fifo").unwrap().len(), 1, "only this host has it");
+    assert!(db.attributes("n", "d/a/fifo").unwrap().special.is_some());
+    assert_eq!(db.xattrs("n", "d/a-b").unwrap().len(), 1);
 }
 
 #[test]
@@ -367,6 +415,8 @@ fn listed(name: &str) -> crate::model::Entry {
         version: Version::new("v1"),
         rights: "rd".parse::<Rights>().unwrap(),
         labels: [("a".to_owned(), "ä".to_owned())].into(),
+        // The provider is asked again before they are shown.
+        posix: crate::model::ToldAttributes::Untold,
     }
 }
 

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use keymount::model::{Entry, ErrorKind, Kind, Name, ObjectId, ObjectKey, Result, Usage};
+use keymount::model::{Entry, ErrorKind, Kind, Name, ObjectId, ObjectKey, PosixAttributes, Result, Usage};
 use keymount::provider::keys::KeyInfo;
 use keymount::provider::{
     ByteStream, Capabilities, ChangeFeed, Content, Extras, LabelChanges, Place, Provider, Target,
@@ -173,6 +173,11 @@ impl Provider for ExportNames {
 
     async fn set_labels(&self, entry: &Entry, changes: &LabelChanges) -> Result<Entry> {
         let changed = self.inner.set_labels(&self.inward(entry), changes).await?;
+        Ok(self.outward(changed))
+    }
+
+    async fn set_attributes(&self, entry: &Entry, attributes: &PosixAttributes) -> Result<Entry> {
+        let changed = self.inner.set_attributes(&self.inward(entry), attributes).await?;
         Ok(self.outward(changed))
     }
 

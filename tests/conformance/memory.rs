@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use keymount::model::{ErrorKind, Kind};
 use keymount::provider::faulty::Faulty;
 use keymount::provider::memory::{Addressing, Memory, Options};
-use keymount::provider::{Capabilities, LabelSupport, NamedBy, Provider, Reads};
+use keymount::provider::{AttributeSupport, Capabilities, LabelSupport, NamedBy, Provider, Reads};
 
 use crate::suite::{Fixture, RawStore, run};
 
@@ -78,6 +78,7 @@ async fn with_whole_objects_only() {
             reads: Reads::WholeOnly,
             bytes: NamedBy::Object,
             labels: LabelSupport::None,
+            attributes: AttributeSupport::None,
             max_file_size: Some(10_000_000),
             max_name_chars: Some(60),
             rename_directories: false,
@@ -94,7 +95,13 @@ async fn with_whole_objects_only() {
 #[tokio::test]
 async fn behind_the_fault_decorator() {
     let fresh = async || {
-        let bare = InMemory::new(Options::default());
+        let bare = InMemory::new(Options {
+            capabilities: Capabilities {
+                attributes: AttributeSupport::Stored,
+                ..Options::default().capabilities
+            },
+            ..Options::default()
+        });
         InMemory {
             provider: Arc::new(Faulty::over(bare.provider())),
             ..bare

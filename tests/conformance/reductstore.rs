@@ -114,6 +114,7 @@ const BY_TIMESTAMP: &[(&str, &str)] = &[
     ("rename_over_a_changed_file_is_refused", NO_RENAME),
     ("rename_to_a_taken_name_is_refused", NO_RENAME),
     ("rename_of_a_missing_entry", NO_RENAME),
+    ("attributes_go_along_with_a_rename", NO_RENAME),
 ];
 
 struct AtServer {

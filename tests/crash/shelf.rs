@@ -9,11 +9,13 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
-use keymount::model::{Entry, Error, ErrorKind, Kind, Name, ObjectId, ObjectKey, Result, Rights, Usage, Version};
+use keymount::model::{
+    Entry, Error, ErrorKind, Kind, Name, ObjectId, ObjectKey, PosixAttributes, Result, Rights, Usage, Version,
+};
 use keymount::provider::keys::KeyInfo;
 use keymount::provider::{
-    ByteStream, Capabilities, ChangeFeed, Content, Extras, LabelChanges, LabelSupport, NamedBy, Place, Provider, Reads,
-    Target,
+    AttributeSupport, ByteStream, Capabilities, ChangeFeed, Content, Extras, LabelChanges, LabelSupport, NamedBy,
+    Place, Provider, Reads, Target,
 };
 use sha2::{Digest, Sha256};
 
@@ -40,6 +42,7 @@ impl Shelf {
                 bytes: NamedBy::Object,
                 reads: Reads::Ranges,
                 labels: LabelSupport::None,
+                attributes: AttributeSupport::None,
                 max_file_size: None,
                 max_name_chars: Some(255),
                 rename_directories: true,
@@ -75,6 +78,7 @@ impl Shelf {
             version: Version::new(hash(&content)),
             rights: Rights::ALL,
             labels: Default::default(),
+            posix: Default::default(),
             key: ObjectKey::new(key),
         })
     }
@@ -212,6 +216,10 @@ impl Provider for Shelf {
 
     async fn set_labels(&self, _: &Entry, _: &LabelChanges) -> Result<Entry> {
         Err(Error::unsupported("labels"))
+    }
+
+    async fn set_attributes(&self, _: &Entry, _: &PosixAttributes) -> Result<Entry> {
+        Err(Error::unsupported("the shelf keeps no attributes"))
     }
 
     async fn usage(&self) -> Result<Usage> {

@@ -15,6 +15,7 @@ mod partial;
 mod posix;
 mod races;
 mod service;
+mod shared;
 #[path = "../support/steps.rs"]
 mod steps;
 mod stress;

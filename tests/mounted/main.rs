@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod all;
+mod attributes;
 mod cloudsync;
 mod cludz;
 mod demo;

@@ -6,13 +6,13 @@ use crate::sandbox::{Sandbox, Who, until};
 use crate::server::{ReductServer, TOKEN};
 
 /// A server with a bucket `data`, and somebody who has it configured under a token.
-struct Store {
+pub struct Store {
     server: ReductServer,
     person: Sandbox,
 }
 
 impl Store {
-    fn new(who: Who) -> Self {
+    pub fn new(who: Who) -> Self {
         let it = Self {
             server: ReductServer::start(&[]),
             person: Sandbox::new(who),
@@ -23,8 +23,17 @@ impl Store {
     }
 
     fn configure(&self, token: &str, more: &str) {
-        let file = self.person.file("work/token", token, 0o600);
-        self.person.configure(&format!(
+        self.configure_of(&self.person, token, more);
+    }
+
+    /// The bucket as somebody else's remote `store`, with full rights.
+    pub fn configure_for(&self, person: &Sandbox) {
+        self.configure_of(person, TOKEN, "bucket = \"data\"");
+    }
+
+    fn configure_of(&self, person: &Sandbox, token: &str, more: &str) {
+        let file = person.file("work/token", token, 0o600);
+        person.configure(&format!(
             "[remotes.store]\nprovider = \"reductstore\"\nendpoint = \"{}\"\n{more}\n\
              [remotes.store.auth]\nmethod = \"token\"\ntoken = {{ file = \"{}\" }}\n",
             self.server.endpoint(),

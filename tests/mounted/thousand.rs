@@ -10,9 +10,9 @@ use keymount::fetch::{FetchSettings, Fetcher};
 use keymount::fs::{CloseMeans, FileSystem, FsSettings};
 use keymount::fuse::{self, Detach, MountSettings};
 use keymount::outbox::Spool;
-use keymount::provider::Provider;
 use keymount::provider::faulty::{Fault, Faulty, Operation, Times};
-use keymount::provider::memory::Memory;
+use keymount::provider::memory::{Memory, Options};
+use keymount::provider::{AttributeSupport, Capabilities, Provider};
 use keymount::state::StateDb;
 use tokio::runtime::Runtime;
 
@@ -36,7 +36,14 @@ fn a_thousand_small_files_are_written_at_local_speed_and_cost_little_more_than_a
     std::fs::create_dir(&mnt).unwrap();
     std::fs::create_dir(&local).unwrap();
     let me = std::fs::metadata("/proc/self").unwrap();
-    let store = Memory::default();
+    // With a place for what goes along with each of them.
+    let store = Memory::new(Options {
+        capabilities: Capabilities {
+            attributes: AttributeSupport::Stored,
+            ..Options::default().capabilities
+        },
+        ..Options::default()
+    });
     let provider = Arc::new(Faulty::new(store.clone()));
     for operation in [
         Operation::Lookup,
@@ -46,6 +53,7 @@ fn a_thousand_small_files_are_written_at_local_speed_and_cost_little_more_than_a
         Operation::Upload,
         Operation::Rename,
         Operation::RemoveFile,
+        Operation::SetAttributes,
         Operation::Usage,
     ] {
         provider.inject(operation, Times::Always, Fault::Delay(ROUND_TRIP));

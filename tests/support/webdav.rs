@@ -46,6 +46,15 @@ impl DavServer {
         }
     }
 
+    /// WsgiDAV that keeps properties of others, in memory.
+    pub fn start_with_properties() -> Self {
+        let run = ["-m", "wsgidav.server.server_cli"];
+        Self {
+            server: Server::start(|folder, port| wsgidav_keeping(folder, port, &run, true)),
+            software: Software::WsgiDav,
+        }
+    }
+
     /// WsgiDAV, which looks at locks and conditions and acts in two steps, so that of two requests at the same time both may
     /// pass; here each has its turn.
     pub fn start_in_turn() -> Self {
@@ -107,13 +116,17 @@ run()
 
 /// With Python's arguments that say what to run.
 fn wsgidav(folder: &Path, port: u16, run: &[&str]) -> Command {
+    wsgidav_keeping(folder, port, run, false)
+}
+
+fn wsgidav_keeping(folder: &Path, port: u16, run: &[&str], properties: bool) -> Command {
     let settings = serde_json::json!({
         "host": "127.0.0.1",
         "port": port,
         "provider_mapping": { "/": folder.join("data") },
         "http_authenticator": { "accept_basic": true, "accept_digest": false, "default_to_digest": false },
         "simple_dc": { "user_mapping": { "*": { USER: { "password": PASSWORD } } } },
-        "property_manager": null,
+        "property_manager": properties,
         "dir_browser": { "enable": false },
     });
     let file = folder.join("wsgidav.json");

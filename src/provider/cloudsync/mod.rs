@@ -41,12 +41,14 @@ use self::wire::Workspace;
 use super::keys::KeyInfo;
 use super::unbroken::unbroken;
 use super::{
-    ByteStream, Capabilities, ChangeFeed, Content, Extras, LabelChanges, LabelSupport, NamedBy, Place, Provider, Reads,
-    Target,
+    AttributeSupport, ByteStream, Capabilities, ChangeFeed, Content, Extras, LabelChanges, LabelSupport, NamedBy,
+    Place, Provider, Reads, Target,
 };
 use crate::api::Api;
 use crate::auth::Generation;
-use crate::model::{Entry, Error, ErrorKind, Kind, Name, ObjectId, ObjectKey, Result, Rights, Usage, Version};
+use crate::model::{
+    Entry, Error, ErrorKind, Kind, Name, ObjectId, ObjectKey, PosixAttributes, Result, Rights, Usage, Version,
+};
 use crate::net::Dialect;
 
 /// The free plan has 100 requests a minute: a walk that goes on fast would use them up before anybody needs the answers.
@@ -89,6 +91,7 @@ impl CloudSync {
                 bytes: NamedBy::Object,
                 reads: Reads::WholeOnly,
                 labels: LabelSupport::None,
+                attributes: AttributeSupport::None,
                 max_file_size: None,
                 max_name_chars: None,
                 rename_directories: true,
@@ -201,6 +204,7 @@ impl CloudSync {
             version: Version::new(DIRECTORY_VERSION),
             rights,
             labels: BTreeMap::new(),
+            posix: Default::default(),
         }
     }
 
@@ -458,6 +462,10 @@ impl Provider for CloudSync {
 
     async fn set_labels(&self, _: &Entry, _: &LabelChanges) -> Result<Entry> {
         Err(Error::unsupported("CloudSync keeps no labels with files"))
+    }
+
+    async fn set_attributes(&self, _: &Entry, _: &PosixAttributes) -> Result<Entry> {
+        Err(Error::unsupported("CloudSync keeps no attributes of files"))
     }
 
     async fn usage(&self) -> Result<Usage> {

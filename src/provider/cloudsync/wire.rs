@@ -148,6 +148,7 @@ impl Item {
             version: self.content_version(),
             rights,
             labels: BTreeMap::new(),
+            posix: Default::default(),
         })
     }
 }

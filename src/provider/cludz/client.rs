@@ -337,6 +337,7 @@ impl Client {
             version: described.version.clone(),
             rights: self.rights.at(self.folder_of(path, described)),
             labels: BTreeMap::new(),
+            posix: Default::default(),
         }
     }
 

@@ -28,12 +28,14 @@ use self::store::{Swap, Upload};
 use super::keys::KeyInfo;
 use super::unbroken::unbroken;
 use super::{
-    ByteStream, Capabilities, ChangeFeed, Content, Extras, LISTS_AHEAD, LabelChanges, LabelSupport, NamedBy, Place,
-    Provider, Reads, Target,
+    AttributeSupport, ByteStream, Capabilities, ChangeFeed, Content, Extras, LISTS_AHEAD, LabelChanges, LabelSupport,
+    NamedBy, Place, Provider, Reads, Target,
 };
 use crate::api::Api;
 use crate::auth::CredentialState;
-use crate::model::{Action, Entry, Error, ErrorKind, Kind, Name, ObjectId, ObjectKey, Result, Rights, Usage};
+use crate::model::{
+    Action, Entry, Error, ErrorKind, Kind, Name, ObjectId, ObjectKey, PosixAttributes, Result, Rights, Usage,
+};
 use crate::net::Dialect;
 
 /// In bytes. "100 MB" is documented; that it is decimal is assumed, for the smaller of both is safe.
@@ -87,6 +89,7 @@ impl Cludz {
                 bytes: NamedBy::Object,
                 reads: Reads::Ranges,
                 labels: LabelSupport::None,
+                attributes: AttributeSupport::None,
                 max_file_size: Some(MAX_FILE_SIZE),
                 max_name_chars: Some(names::MAX_CHARS),
                 rename_directories: true,
@@ -290,6 +293,10 @@ impl Provider for Cludz {
 
     async fn set_labels(&self, _: &Entry, _: &LabelChanges) -> Result<Entry> {
         Err(Error::unsupported("Cludz keeps no labels with files"))
+    }
+
+    async fn set_attributes(&self, _: &Entry, _: &PosixAttributes) -> Result<Entry> {
+        Err(Error::unsupported("Cludz keeps no attributes of files"))
     }
 
     async fn usage(&self) -> Result<Usage> {

@@ -48,13 +48,13 @@ use super::keys::KeyInfo;
 use super::registry::OnUnlink;
 use super::unbroken::unbroken;
 use super::{
-    ByteStream, Capabilities, ChangeFeed, Content, Extras, LabelChanges, LabelSupport, NamedBy, Place, Provider, Reads,
-    Target,
+    AttributeSupport, ByteStream, Capabilities, ChangeFeed, Content, Extras, LabelChanges, LabelSupport, NamedBy,
+    Place, Provider, Reads, Target,
 };
 use crate::api::Api;
 use crate::model::{
     Action, ContentAddress, Entry, Error, ErrorKind, IndexId, Indexed, IndexedContent, IndexedFile, Kind, Name,
-    ObjectId, ObjectKey, Result, Rights, Usage, Version,
+    ObjectId, ObjectKey, PosixAttributes, Result, Rights, Usage, Version,
 };
 use crate::net::Dialect;
 
@@ -149,6 +149,7 @@ impl Dstor {
             version,
             rights: if immutable { rights.and(Rights::READ) } else { rights },
             labels: BTreeMap::new(),
+            posix: Default::default(),
         }
     }
 
@@ -481,6 +482,10 @@ impl Provider for Dstor {
         Err(Error::unsupported("dStor keeps no labels with files"))
     }
 
+    async fn set_attributes(&self, _: &Entry, _: &PosixAttributes) -> Result<Entry> {
+        Err(Error::unsupported("dStor keeps no attributes of files"))
+    }
+
     async fn usage(&self) -> Result<Usage> {
         Err(Error::unsupported("dStor doesn't tell how much is stored"))
     }
@@ -498,6 +503,7 @@ fn capabilities(reads: Reads) -> Capabilities {
         reads,
         bytes: NamedBy::Content,
         labels: LabelSupport::None,
+        attributes: AttributeSupport::None,
         // No limit is documented.
         max_file_size: None,
         max_name_chars: None,

@@ -18,10 +18,13 @@ use parking_lot::Mutex;
 
 use super::keys::KeyInfo;
 use super::{
-    ByteStream, Capabilities, Change, ChangeFeed, Content, Extras, LabelChanges, LabelSupport, Place, Provider, Reads,
-    Target,
+    AttributeSupport, ByteStream, Capabilities, Change, ChangeFeed, Content, Extras, LabelChanges, LabelSupport, Place,
+    Provider, Reads, Target,
 };
-use crate::model::{Action, Entry, Error, ErrorKind, Kind, Name, ObjectId, ObjectKey, Result, Rights, Usage, Version};
+use crate::model::{
+    Action, Entry, Error, ErrorKind, Kind, Name, ObjectId, ObjectKey, PosixAttributes, Result, Rights, ToldAttributes,
+    Usage, Version,
+};
 
 use self::feed::Announcements;
 pub use self::options::{Addressing, Metadata, Options};
@@ -204,6 +207,7 @@ impl Memory {
             version: Version::new(format!("v{}", node.version)),
             rights: tree.rights(id),
             labels: node.labels.clone(),
+            posix: node.posix.clone(),
         })
     }
 
@@ -250,7 +254,7 @@ impl Memory {
         }
     }
 
-    fn upload_new(&self, parent: &ObjectKey, name: &Name, bytes: Bytes) -> Result<Entry> {
+    fn upload_new(&self, parent: &ObjectKey, name: &Name, bytes: Bytes, posix: ToldAttributes) -> Result<Entry> {
         let mut tree = self.tree.lock();
         let parent = self.directory(&tree, parent)?;
         self.fits(name)?;
@@ -260,10 +264,16 @@ impl Memory {
             return Err(exists(name));
         }
         let id = tree.add(parent, name.clone(), Body::File(bytes))?;
+        tree.node_mut(id)?.posix = posix;
         self.entry(&tree, id)
     }
 
-    fn upload_over(&self, old: &Entry, bytes: Bytes) -> Result<Entry> {
+    fn upload_over(
+        &self,
+        old: &Entry,
+        bytes: Bytes,
+        posix: impl FnOnce(&ToldAttributes) -> ToldAttributes,
+    ) -> Result<Entry> {
         let mut tree = self.tree.lock();
         let id = self.resolve(&tree, &old.key).map_err(|_| changed(&old.name))?;
         let now = self.entry(&tree, id)?;
@@ -273,6 +283,8 @@ impl Memory {
         tree.check(id, Action::Write)?;
         self.check_size(&tree, bytes.len() as u64, now.size)?;
         tree.set_content(id, bytes)?;
+        let node = tree.node_mut(id)?;
+        node.posix = posix(&node.posix);
         self.entry(&tree, id)
     }
 }
@@ -386,9 +398,14 @@ impl Provider for Memory {
         while let Some(chunk) = chunks.next().await {
             bytes.extend_from_slice(&chunk?);
         }
+        let keeps = self.options.capabilities.attributes != AttributeSupport::None;
+        let posix = |there: &ToldAttributes| match keeps {
+            true => target.attributes(content, there).into(),
+            false => ToldAttributes::None,
+        };
         match target {
-            Target::New { parent, name } => self.upload_new(parent, name, bytes.into()),
-            Target::Replace { entry, .. } => self.upload_over(entry, bytes.into()),
+            Target::New { parent, name } => self.upload_new(parent, name, bytes.into(), posix(&ToldAttributes::None)),
+            Target::Replace { entry, .. } => self.upload_over(entry, bytes.into(), posix),
         }
     }
 
@@ -476,6 +493,20 @@ impl Provider for Memory {
                 None => labels.remove(name),
             };
         }
+        self.entry(&tree, id)
+    }
+
+    async fn set_attributes(&self, entry: &Entry, attributes: &PosixAttributes) -> Result<Entry> {
+        if self.options.capabilities.attributes != AttributeSupport::Stored {
+            return Err(Error::unsupported("the store keeps no attributes beside uploads"));
+        }
+        let mut tree = self.tree.lock();
+        let id = self.resolve(&tree, &entry.key)?;
+        tree.check(id, Action::Write)?;
+        if let Body::Directory { .. } = tree.node(id)?.body {
+            return Err(Error::unsupported("the store keeps attributes with files only"));
+        }
+        tree.node_mut(id)?.posix = attributes.fitting().into();
         self.entry(&tree, id)
     }
 

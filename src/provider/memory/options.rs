@@ -1,6 +1,6 @@
 //! How a store in memory behaves, so that it can stand for services of several kinds.
 
-use crate::provider::{Capabilities, LISTS_AHEAD, LabelSupport, NamedBy, Reads};
+use crate::provider::{AttributeSupport, Capabilities, LISTS_AHEAD, LabelSupport, NamedBy, Reads};
 
 /// What an `ObjectKey` holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +38,7 @@ impl Default for Options {
                 bytes: NamedBy::Object,
                 reads: Reads::Ranges,
                 labels: LabelSupport::Stored,
+                attributes: AttributeSupport::None,
                 max_file_size: None,
                 max_name_chars: Some(255),
                 rename_directories: true,

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 
-use crate::model::{Action, Error, ErrorKind, Name, Result, Rights};
+use crate::model::{Action, Error, ErrorKind, Name, Result, Rights, ToldAttributes};
 
 pub(super) const ROOT: NodeId = NodeId(0);
 
@@ -26,6 +26,7 @@ pub(super) struct Node {
     pub(super) version: u64,
     pub(super) modified: SystemTime,
     pub(super) labels: BTreeMap<String, String>,
+    pub(super) posix: ToldAttributes,
     pub(super) body: Body,
 }
 
@@ -56,6 +57,7 @@ impl Tree {
             version: 0,
             modified: SystemTime::now(),
             labels: BTreeMap::new(),
+            posix: ToldAttributes::None,
             body: Body::Directory {
                 children: BTreeMap::new(),
                 rights: Some(Rights::ALL),
@@ -155,6 +157,7 @@ impl Tree {
             version: self.number(),
             modified: self.time(),
             labels: BTreeMap::new(),
+            posix: ToldAttributes::None,
             body,
         };
         self.changing(parent)?.insert(name, id);

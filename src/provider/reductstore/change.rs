@@ -7,13 +7,13 @@ use tracing::warn;
 
 use super::key::{EntryId, Key, RecordId, Timestamp};
 use super::names;
-use super::records::{NAME, is_reserved};
+use super::records::{MTIME, NAME, POSIX, is_reserved};
 use super::server::Which;
 use super::tree::Found;
 use super::upload::{invalid_timestamp_name, taken};
 use super::wire::{Bucket, EntryInfo};
 use super::{NameMode, ReductStore};
-use crate::model::{Entry, Error, ErrorKind, Name, Result};
+use crate::model::{Entry, Error, ErrorKind, Name, PosixAttributes, Result};
 use crate::provider::{LabelChanges, Place};
 
 /// How many broken records are cleared away with the directory that holds nothing else.
@@ -282,6 +282,27 @@ impl ReductStore {
                 None => changed.labels.remove(label),
             };
         }
+        self.look_again(&changed).await
+    }
+}
+
+impl ReductStore {
+    /// They are a label.
+    pub(super) async fn change_attributes(&self, entry: &Entry, attributes: &PosixAttributes) -> Result<Entry> {
+        let Key::Record(id) = Key::parse(&entry.key)? else {
+            return Err(Error::unsupported("ReductStore keeps attributes with files only"));
+        };
+        let wanted = attributes.fitting();
+        let changes = BTreeMap::from([
+            (POSIX.to_owned(), wanted.write()),
+            // Removed: another one's time is older.
+            (MTIME.to_owned(), String::new()),
+        ]);
+        self.server.patch_labels(&id, &changes).await?;
+        let changed = Entry {
+            posix: wanted.into(),
+            ..entry.clone()
+        };
         self.look_again(&changed).await
     }
 }

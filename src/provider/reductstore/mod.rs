@@ -46,12 +46,12 @@ pub use self::tokens::Tokens;
 use self::wire::{QuotaType, ReductDialect};
 use super::keys::KeyInfo;
 use super::{
-    ByteStream, Capabilities, ChangeFeed, Content, Extras, LISTS_AHEAD, LabelChanges, LabelSupport, NamedBy, Place,
-    Provider, Reads, Target,
+    AttributeSupport, ByteStream, Capabilities, ChangeFeed, Content, Extras, LISTS_AHEAD, LabelChanges, LabelSupport,
+    NamedBy, Place, Provider, Reads, Target,
 };
 use crate::api::Api;
 use crate::auth::Generation;
-use crate::model::{Entry, Error, ErrorKind, Kind, Name, ObjectId, ObjectKey, Result, Rights, Usage};
+use crate::model::{Entry, Error, ErrorKind, Kind, Name, ObjectId, ObjectKey, PosixAttributes, Result, Rights, Usage};
 use crate::net::Dialect;
 
 /// How long a token's grants are relied on: somebody may change them at the server.
@@ -129,6 +129,7 @@ impl ReductStore {
                 bytes: NamedBy::Object,
                 reads: Reads::WholeOnly,
                 labels: LabelSupport::Stored,
+                attributes: AttributeSupport::Stored,
                 max_file_size: None,
                 max_name_chars: None,
                 rename_directories: true,
@@ -284,10 +285,10 @@ impl Provider for ReductStore {
 
     async fn upload(&self, target: &Target, content: &Content) -> Result<Entry> {
         match target {
-            Target::New { parent, name } => self.store_new(&Key::parse(parent)?, name, content).await,
+            Target::New { parent, .. } => self.store_new(&Key::parse(parent)?, target, content).await,
             Target::Replace { parent, entry } => match self.settings.names {
-                NameMode::Label => self.replace_by_name(&Key::parse(parent)?, entry, content).await,
-                NameMode::Timestamp => self.replace_in_place(entry, content).await,
+                NameMode::Label => self.replace_by_name(&Key::parse(parent)?, entry, target, content).await,
+                NameMode::Timestamp => self.replace_in_place(entry, target, content).await,
             },
         }
     }
@@ -309,6 +310,10 @@ impl Provider for ReductStore {
 
     async fn set_labels(&self, entry: &Entry, changes: &LabelChanges) -> Result<Entry> {
         self.change_labels(entry, changes).await
+    }
+
+    async fn set_attributes(&self, entry: &Entry, attributes: &PosixAttributes) -> Result<Entry> {
+        self.change_attributes(entry, attributes).await
     }
 
     async fn usage(&self) -> Result<Usage> {

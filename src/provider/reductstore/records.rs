@@ -8,7 +8,7 @@ use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap};
 use super::NameMode;
 use super::key::{EntryId, Key, RecordId, Timestamp};
 use super::names;
-use crate::model::{Entry, Kind, Name, Rights, Version};
+use crate::model::{Entry, Kind, Name, PosixAttributes, Rights, ToldAttributes, Version, read_time};
 
 pub(super) const LABEL_PREFIX: &str = "x-reduct-label-";
 const TIME_PREFIX: &str = "x-reduct-time-";
@@ -20,9 +20,12 @@ pub(super) const SHA256: &str = "sha256";
 /// The label that holds a modification time of its own, in seconds since 1970 with a fraction.
 pub(super) const MTIME: &str = "mtime";
 
+/// The label that holds what POSIX has of the file beside its content (`PosixAttributes::write`).
+pub(super) const POSIX: &str = "keymount";
+
 /// Labels with a meaning to keymount, which aren't shown as labels.
 pub(super) fn is_reserved(label: &str) -> bool {
-    matches!(label, NAME | SHA256 | MTIME)
+    matches!(label, NAME | SHA256 | MTIME | POSIX)
 }
 
 /// One record without its bytes.
@@ -113,10 +116,23 @@ impl Record {
         Version::new(format!("{}-{}-{last}", self.at.0, self.size))
     }
 
+    pub(super) fn posix(&self) -> ToldAttributes {
+        ToldAttributes::read(self.labels.get(POSIX).map(String::as_str))
+    }
+
+    /// Gives the record these attributes instead of those that it has, and no time of anybody else.
+    pub(super) fn set_posix(&mut self, attributes: PosixAttributes) {
+        self.labels.remove(MTIME);
+        self.labels.remove(POSIX);
+        if attributes != PosixAttributes::default() {
+            self.labels.insert(POSIX.to_owned(), attributes.write());
+        }
+    }
+
     fn modified(&self) -> SystemTime {
         self.labels
             .get(MTIME)
-            .and_then(|text| parse_mtime(text))
+            .and_then(|text| read_time(text))
             .unwrap_or_else(|| time_of(self.at))
     }
 
@@ -139,6 +155,7 @@ impl Record {
                 .filter(|(label, _)| !is_reserved(label))
                 .map(|(label, value)| (label.clone(), names::decode_value(value)))
                 .collect(),
+            posix: self.posix(),
         }
     }
 }
@@ -148,16 +165,6 @@ pub(super) fn time_of(at: Timestamp) -> SystemTime {
     UNIX_EPOCH
         .checked_add(Duration::from_micros(at.0))
         .unwrap_or(UNIX_EPOCH)
-}
-
-fn parse_mtime(text: &str) -> Option<SystemTime> {
-    let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
-    let nanos = match fraction.len() {
-        0 => 0,
-        1..=9 => format!("{fraction:0<9}").parse().ok()?,
-        _ => return None,
-    };
-    UNIX_EPOCH.checked_add(Duration::new(seconds.parse().ok()?, nanos))
 }
 
 /// Splits at the commas that aren't inside a quoted value.
@@ -319,11 +326,11 @@ mod tests {
     #[test]
     fn modification_times_have_up_to_nine_digits() {
         let after = |nanos| UNIX_EPOCH + Duration::from_nanos(nanos);
-        assert_eq!(parse_mtime("1.5"), Some(after(1_500_000_000)));
-        assert_eq!(parse_mtime("1.000000007"), Some(after(1_000_000_007)));
-        assert_eq!(parse_mtime("2"), Some(after(2_000_000_000)));
-        assert_eq!(parse_mtime("1.0000000001"), None);
-        assert_eq!(parse_mtime("x"), None);
+        assert_eq!(read_time("1.5"), Some(after(1_500_000_000)));
+        assert_eq!(read_time("1.000000007"), Some(after(1_000_000_007)));
+        assert_eq!(read_time("2"), Some(after(2_000_000_000)));
+        assert_eq!(read_time("1.0000000001"), None);
+        assert_eq!(read_time("x"), None);
         assert_eq!(time_of(Timestamp(1_500_000)), after(1_500_000_000));
     }
 

@@ -329,6 +329,7 @@ impl ReductStore {
             version: Version::new("directory"),
             rights: self.shown(granted),
             labels: BTreeMap::new(),
+            posix: Default::default(),
         }
     }
 }

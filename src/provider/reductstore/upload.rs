@@ -8,12 +8,12 @@ use tracing::warn;
 use super::careful::When;
 use super::key::{EntryId, Key, RecordId, Timestamp};
 use super::names;
-use super::records::{MTIME, NAME, Record, SHA256, is_reserved};
+use super::records::{NAME, Record, SHA256, is_reserved};
 use super::tree::Found;
 use super::wire::QuotaType;
 use super::{NameMode, ReductStore, record_id};
-use crate::model::{Entry, Error, ErrorKind, Name, Result, Rights};
-use crate::provider::Content;
+use crate::model::{Entry, Error, ErrorKind, Name, Result, Rights, ToldAttributes};
+use crate::provider::{Content, Target};
 
 /// How many taken times are stepped over: others may store at the same microsecond.
 const MAX_TIES: u32 = 100;
@@ -35,7 +35,8 @@ impl ReductStore {
     }
 
     /// Stores a file under a free name.
-    pub(super) async fn store_new(&self, parent: &Key, name: &Name, content: &Content) -> Result<Entry> {
+    pub(super) async fn store_new(&self, parent: &Key, target: &Target, content: &Content) -> Result<Entry> {
+        let name = target.name();
         self.check_file_name(parent, name)?;
         let files = files_of(parent)?;
         let granted = self.granted(parent).await?;
@@ -51,6 +52,7 @@ impl ReductStore {
             content_type: names::content_type_of(name),
             labels: BTreeMap::from([(SHA256.to_owned(), sha256)]),
         };
+        record.set_posix(target.attributes(content, &ToldAttributes::None));
         let stored = match self.settings.names {
             NameMode::Label => {
                 record.labels.insert(NAME.to_owned(), names::encode_file_name(name));
@@ -67,7 +69,13 @@ impl ReductStore {
     }
 
     /// Stores the new content beside the old, with the same name, and removes the old one when the new one is proven.
-    pub(super) async fn replace_by_name(&self, parent: &Key, entry: &Entry, content: &Content) -> Result<Entry> {
+    pub(super) async fn replace_by_name(
+        &self,
+        parent: &Key,
+        entry: &Entry,
+        target: &Target,
+        content: &Content,
+    ) -> Result<Entry> {
         let old = record_id(&entry.key)?;
         let granted = self.granted(parent).await?;
         self.check_size(&old.entry.bucket, content.len(), granted).await?;
@@ -87,16 +95,17 @@ impl ReductStore {
         };
         match current {
             Some(Found::File { entry: now, record }) if now.key == entry.key && now.version == entry.version => {
+                let posix = target.attributes(content, &record.posix());
                 let mut labels = record.labels;
-                labels.remove(MTIME);
                 labels.insert(NAME.to_owned(), names::encode_file_name(&entry.name));
                 labels.insert(SHA256.to_owned(), sha256);
-                let next = Record {
+                let mut next = Record {
                     at: old.at,
                     size: content.len(),
                     content_type: record.content_type,
                     labels,
                 };
+                next.set_posix(posix);
                 if old.at.0 == u64::MAX {
                     return Err(Error::unsupported(
                         "the file has the last of all timestamps; nothing can be stored after it",
@@ -164,7 +173,7 @@ impl ReductStore {
 
     /// Removes the old record and stores the new one at the same time, which is its name. In between there is only the
     /// local copy, so this one tries harder; what is missing already is stored all the same.
-    pub(super) async fn replace_in_place(&self, entry: &Entry, content: &Content) -> Result<Entry> {
+    pub(super) async fn replace_in_place(&self, entry: &Entry, target: &Target, content: &Content) -> Result<Entry> {
         let id = record_id(&entry.key)?;
         let granted = self.granted(&Key::Record(id.clone())).await?;
         self.check_size(&id.entry.bucket, content.len(), granted).await?;
@@ -181,15 +190,16 @@ impl ReductStore {
         } else {
             remembered(&id, entry)
         };
+        let posix = target.attributes(content, &old.posix());
         let mut labels = old.labels;
-        labels.remove(MTIME);
         labels.insert(SHA256.to_owned(), sha256);
-        let next = Record {
+        let mut next = Record {
             at: id.at,
             size: content.len(),
             content_type: timestamp_and_type(&entry.name).map_or(old.content_type, |(_, known)| known),
             labels,
         };
+        next.set_posix(posix);
         match self.remove_record(&id).await {
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
             _ => {}

@@ -13,7 +13,7 @@ use tokio::sync::OnceCell;
 use super::apart::{Apart, find_out};
 use super::lock::{Lease, Lock, OWN, is_left};
 use super::store::{Condition, Object, PART, Store, check_name, folder_of};
-use crate::model::{Entry, Error, ErrorKind, Name, ObjectId, ObjectKey, Result, Version};
+use crate::model::{Entry, Error, ErrorKind, Name, ObjectId, ObjectKey, Result, ToldAttributes, Version};
 use crate::provider::{Content, Target};
 
 /// Directories that are remembered to have a marker.
@@ -120,6 +120,13 @@ impl Changes {
         if self.apart(&key).await? == Apart::Conditions || content.len() > PART {
             self.may_store(target).await?;
         }
+        let there = match target {
+            Target::Replace { entry, .. } if entry.posix == ToldAttributes::Untold => {
+                self.store.object(&key).await?.posix
+            }
+            _ => ToldAttributes::None,
+        };
+        let attributes = target.attributes(content, &there);
         let enter = async || -> Result<Option<Lock>> {
             let Some(lock) = self.lock(&key).await? else {
                 return Ok(None);
@@ -130,7 +137,9 @@ impl Changes {
             }
             Ok(Some(lock))
         };
-        let stored = self.conditionally(wanted, |condition| self.store.put(&key, content, condition, &enter));
+        let stored = self.conditionally(wanted, |condition| {
+            self.store.put(&key, content, &attributes, condition, &enter)
+        });
         let version = match stored.await {
             Ok(version) => version,
             Err(error) if error.kind() == ErrorKind::Changed => {
@@ -168,6 +177,7 @@ impl Changes {
             size,
             version,
             modified: SystemTime::now(),
+            posix: ToldAttributes::Untold,
         };
         self.store.file(key, name, &object)
     }

@@ -6,7 +6,8 @@
 //!   keep each other apart by locks, which are small objects beside what is changed.
 //! * A file is renamed by a copy inside the service; directories aren't (`CrossDevice`), for that is a copy of everything.
 //! * Rights aren't told: all are assumed (without a key to read), and refusals correct that until the next probe.
-//! * Labels aren't kept: changing an object's metadata is a copy of the object.
+//! * Labels aren't kept: changing an object's metadata is a copy of the object. What POSIX has of a file goes as metadata
+//!   with its content, and is told when one object is looked at; listings don't have it.
 //!
 //! opendal signs requests, cuts uploads into parts and reads S3's XML. Sending, retries, deadlines and the meaning of
 //! statuses are keymount's own, below it.
@@ -18,6 +19,7 @@ mod errors;
 mod ghosts;
 mod keys;
 mod lock;
+mod metadata;
 mod register;
 mod store;
 mod wire;
@@ -37,11 +39,11 @@ use super::keys::KeyInfo;
 use super::register::Register;
 use super::unbroken::unbroken;
 use super::{
-    ByteStream, Capabilities, ChangeFeed, Content, Extras, LISTS_AHEAD, LabelChanges, LabelSupport, NamedBy, Place,
-    Provider, Reads, Target,
+    AttributeSupport, ByteStream, Capabilities, ChangeFeed, Content, Extras, LISTS_AHEAD, LabelChanges, LabelSupport,
+    NamedBy, Place, Provider, Reads, Target,
 };
 use crate::api::Api;
-use crate::model::{Entry, Error, ErrorKind, Kind, Name, ObjectId, ObjectKey, Result, Rights, Usage};
+use crate::model::{Entry, Error, ErrorKind, Kind, Name, ObjectId, ObjectKey, PosixAttributes, Result, Rights, Usage};
 use crate::net::Dialect;
 
 /// In bytes: 5 TiB, Amazon's limit until it was raised and still that of most services like it.
@@ -93,6 +95,7 @@ impl S3 {
                 bytes: NamedBy::Object,
                 reads: Reads::Ranges,
                 labels: LabelSupport::None,
+                attributes: AttributeSupport::WithContent,
                 max_file_size: Some(MAX_FILE_SIZE),
                 max_name_chars: None,
                 rename_directories: false,
@@ -246,6 +249,12 @@ impl Provider for S3 {
 
     async fn set_labels(&self, _: &Entry, _: &LabelChanges) -> Result<Entry> {
         Err(Error::unsupported("keymount keeps no labels at S3 services"))
+    }
+
+    async fn set_attributes(&self, _: &Entry, _: &PosixAttributes) -> Result<Entry> {
+        Err(Error::unsupported(
+            "S3 changes the metadata of no object: it goes with the content",
+        ))
     }
 
     async fn usage(&self) -> Result<Usage> {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::change::Changes;
 use super::store::Condition;
-use crate::model::{Error, ErrorKind, ObjectId, ObjectKey, Result, Version};
+use crate::model::{Error, ErrorKind, ObjectId, ObjectKey, PosixAttributes, Result, Version};
 use crate::provider::Content;
 use crate::provider::register::{Held, READS, Register, gathered, replaced, version_of};
 
@@ -61,7 +61,13 @@ impl Register for S3Register {
         match self
             .changes
             .store
-            .put(&self.key, &content, condition, async || Ok(None))
+            .put(
+                &self.key,
+                &content,
+                &PosixAttributes::default(),
+                condition,
+                async || Ok(None),
+            )
             .await
         {
             Ok(Some(version)) => Ok(version),

@@ -5,11 +5,11 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use opendal::services::S3;
-use opendal::{HttpTransporter, Metadata, OperationContext, Operator, Writer};
+use opendal::{HttpTransporter, OperationContext, Operator, Writer};
 use parking_lot::Mutex;
 use reqsign_core::ProvideCredentialChain;
 use tracing::debug;
@@ -18,10 +18,14 @@ use super::errors;
 use super::ghosts::Ghosts;
 use super::keys::{AccessKeys, Asked};
 use super::lock::{Lock, OWN};
+use super::metadata;
 use super::wire::{Wire, bytes_of};
 use crate::api::Api;
 use crate::auth::{AfterRejection, Authenticator, Generation};
-use crate::model::{Action, Entry, Error, ErrorKind, Kind, Name, ObjectId, ObjectKey, Result, Rights, Version};
+use crate::model::{
+    Action, Entry, Error, ErrorKind, Kind, Name, ObjectId, ObjectKey, PosixAttributes, Result, Rights, ToldAttributes,
+    Version,
+};
 use crate::provider::learned_rights::LearnedRights;
 use crate::provider::{ByteStream, Content};
 
@@ -53,6 +57,7 @@ pub(super) struct Object {
     pub(super) size: u64,
     pub(super) version: Version,
     pub(super) modified: SystemTime,
+    pub(super) posix: ToldAttributes,
 }
 
 /// Under which condition something is stored.
@@ -151,7 +156,8 @@ impl Store {
     /// # Errors
     /// `NotFound`.
     pub(super) async fn object(&self, key: &str) -> Result<Object> {
-        let look = || self.ask(async |operator| object(&operator.stat(key).await.map_err(errors::ours)?));
+        let look =
+            || self.ask(async |operator| metadata::whole_object(&operator.stat(key).await.map_err(errors::ours)?));
         match look().await {
             // A refusal of HEAD has no words that say why; one of a listing has.
             Err(error) if error.kind() == ErrorKind::Denied => {
@@ -227,7 +233,7 @@ impl Store {
                     let described = if is_directory {
                         None
                     } else {
-                        Some(object(entry.metadata())?)
+                        Some(metadata::object(entry.metadata())?)
                     };
                     match check_name(directory, text) {
                         Ok(name) => children.push((name, described)),
@@ -314,6 +320,7 @@ impl Store {
         &self,
         key: &str,
         content: &Content,
+        attributes: &PosixAttributes,
         condition: Condition<'_>,
         enter: impl Fn() -> F,
     ) -> Result<Option<Version>>
@@ -323,7 +330,7 @@ impl Store {
         let part = PART.max(content.len().div_ceil(PARTS));
         let answer = self
             .ask(async |operator| {
-                let mut writer = writer(&operator, key, part, condition).await?;
+                let mut writer = writer(&operator, key, part, attributes, condition).await?;
                 let sent = async {
                     let mut bytes = content.stream();
                     while let Some(chunk) = bytes.try_next().await? {
@@ -359,7 +366,7 @@ impl Store {
     pub(super) async fn put_bytes(&self, key: &str, bytes: &'static [u8], condition: Condition<'_>) -> Result<()> {
         let answer = self
             .ask(async |operator| {
-                let mut writer = writer(&operator, key, PART, condition).await?;
+                let mut writer = writer(&operator, key, PART, &PosixAttributes::default(), condition).await?;
                 writer.write(bytes).await.map_err(errors::ours)?;
                 writer.close().await.map(drop).map_err(errors::ours)
             })
@@ -459,6 +466,7 @@ impl Store {
             version: object.version.clone(),
             rights: self.rights.at(folder_of(key)),
             labels: Default::default(),
+            posix: object.posix.clone(),
         }
     }
 
@@ -473,28 +481,13 @@ impl Store {
             version: Version::new(DIRECTORY_VERSION),
             rights: self.rights.at(key),
             labels: Default::default(),
+            posix: Default::default(),
         }
     }
 }
 
-fn object(told: &Metadata) -> Result<Object> {
-    let etag = told
-        .etag()
-        .ok_or_else(|| Error::bad_data("the S3 service tells no entity tag of an object"))?;
-    let modified = told.last_modified().map_or(SystemTime::UNIX_EPOCH, SystemTime::from);
-    // A listing knows parts of a second that a look at the object doesn't.
-    let seconds = modified
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .map_or(0, |time| time.as_secs());
-    Ok(Object {
-        size: told.content_length(),
-        version: version_of(etag),
-        modified: SystemTime::UNIX_EPOCH + Duration::from_secs(seconds),
-    })
-}
-
 /// An entity tag as headers have it, also where a document names it without its quotes.
-fn version_of(etag: &str) -> Version {
+pub(super) fn version_of(etag: &str) -> Version {
     Version::new(if etag.starts_with('"') {
         etag.to_owned()
     } else {
@@ -502,8 +495,18 @@ fn version_of(etag: &str) -> Version {
     })
 }
 
-async fn writer(operator: &Operator, key: &str, part: u64, condition: Condition<'_>) -> Result<Writer> {
+async fn writer(
+    operator: &Operator,
+    key: &str,
+    part: u64,
+    attributes: &PosixAttributes,
+    condition: Condition<'_>,
+) -> Result<Writer> {
     let writer = operator.writer_with(key).chunk(part as usize);
+    let writer = match metadata::write(attributes) {
+        metadata if metadata.is_empty() => writer,
+        metadata => writer.user_metadata(metadata),
+    };
     match condition {
         Condition::Free => writer.if_not_exists(true),
         Condition::Version(version) => writer.if_match(version.as_str()),

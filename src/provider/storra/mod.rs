@@ -40,11 +40,11 @@ use self::wire::{Item, Visibility};
 use super::keys::KeyInfo;
 use super::unbroken::unbroken;
 use super::{
-    ByteStream, Capabilities, ChangeFeed, ChmodEffect, Content, Extras, LabelChanges, LabelSupport, NamedBy, Place,
-    Provider, Reads, Target, VISIBILITY,
+    AttributeSupport, ByteStream, Capabilities, ChangeFeed, ChmodEffect, Content, Extras, LabelChanges, LabelSupport,
+    NamedBy, Place, Provider, Reads, Target, VISIBILITY,
 };
 use crate::api::Api;
-use crate::model::{Entry, Error, ErrorKind, Kind, Name, ObjectId, ObjectKey, Result, Rights, Usage};
+use crate::model::{Entry, Error, ErrorKind, Kind, Name, ObjectId, ObjectKey, PosixAttributes, Result, Rights, Usage};
 use crate::net::Dialect;
 
 pub use self::keys::{DashboardKeys, KeyItself};
@@ -107,6 +107,7 @@ impl Storra {
                 bytes: NamedBy::Object,
                 reads: Reads::WholeInOrder,
                 labels: LabelSupport::Visibility(settings.chmod),
+                attributes: AttributeSupport::None,
                 max_file_size: Some(MAX_FILE_SIZE),
                 max_name_chars: None,
                 rename_directories: true,
@@ -359,6 +360,10 @@ impl Provider for Storra {
             unbroken(async move { store.set_visibility(&path, visibility).await }).await?
         };
         self.entry(&path, &now)
+    }
+
+    async fn set_attributes(&self, _: &Entry, _: &PosixAttributes) -> Result<Entry> {
+        Err(Error::unsupported("Storra keeps no attributes of files"))
     }
 
     /// Rounded: Storra tells sizes for people.

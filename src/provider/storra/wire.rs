@@ -195,6 +195,7 @@ impl Item {
             version: self.version(),
             rights,
             labels: BTreeMap::from_iter(visibility),
+            posix: Default::default(),
         }
     }
 }

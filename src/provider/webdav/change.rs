@@ -3,6 +3,7 @@
 //! Not every server has locks or honours conditions, so the name or the version is looked at right before as well. What
 //! somebody else does between the two is then not seen; servers that have the one or the other see it.
 
+use super::beside;
 use super::client::{Client, Condition, Form, Overwrite, folder_of, is_ambiguous, join};
 use super::lock::{Found, Lock};
 use super::wire::Described;
@@ -33,6 +34,7 @@ async fn store(client: &Client, path: &str, target: &Target, content: &Content, 
         // An empty file that was made for the lock is none yet.
         now.size > 0 || now.is_directory() || lock.as_ref().is_none_or(|lock| lock.found == Found::Something)
     });
+    let there = now.as_ref().map(|now| now.posix.clone()).unwrap_or_default();
     let lock = lock.as_ref();
     let stored = match target {
         Target::New { .. } => {
@@ -59,7 +61,7 @@ async fn store(client: &Client, path: &str, target: &Target, content: &Content, 
     {
         return Err(error);
     }
-    let described = client.describe(path).await?;
+    let mut described = client.describe(path).await?;
     if described.is_directory() || described.size != content.len() {
         return Err(Error::bad_data(format!(
             "store the file: {} bytes were sent and the server has {}",
@@ -67,6 +69,8 @@ async fn store(client: &Client, path: &str, target: &Target, content: &Content, 
             described.size
         )));
     }
+    let attributes = target.attributes(content, &there);
+    beside::keep(client, path, &mut described, &attributes, lock).await;
     Ok(client.entry(path, name, &described))
 }
 

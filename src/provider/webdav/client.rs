@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use percent_encoding::percent_decode_str;
 use reqwest::header::{CONTENT_TYPE, ETAG, HeaderName, HeaderValue, IF_MATCH, IF_NONE_MATCH, RANGE};
 use reqwest::{Method, Url};
@@ -24,6 +25,17 @@ pub(super) struct Client {
     pub(super) rights: LearnedRights,
     /// Whether the server has locks, once it was asked.
     pub(super) locks: OnceCell<bool>,
+    pub(super) properties: Mutex<Properties>,
+}
+
+/// What is known of a server's keeping properties that it doesn't know.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Properties {
+    #[default]
+    Untried,
+    /// One was seen again.
+    Kept,
+    Refused,
 }
 
 /// Whether an address ends with a slash: some servers know directories by it (RFC 4918, 5.2).
@@ -55,6 +67,7 @@ impl Client {
             api,
             rights: LearnedRights::new(assumed),
             locks: OnceCell::new(),
+            properties: Mutex::default(),
         }
     }
 
@@ -221,7 +234,7 @@ impl Client {
             .map(Version::new))
     }
 
-    fn proving(&self, request: Request, lock: Option<&Lock>, of: Proof) -> Result<Request> {
+    pub(super) fn proving(&self, request: Request, lock: Option<&Lock>, of: Proof) -> Result<Request> {
         match lock {
             Some(lock) => Ok(request.header(HeaderName::from_static("if"), lock.proof(self, of)?)),
             None => Ok(request),
@@ -311,6 +324,7 @@ impl Client {
             version: described.version.clone(),
             rights: self.rights.at(folder),
             labels: Default::default(),
+            posix: described.posix.clone(),
         }
     }
 

@@ -6,11 +6,12 @@
 //! * A file is changed under a lock where the server has locks (class 2), and under a condition (`If-Match`,
 //!   `If-None-Match`, `Overwrite`) everywhere. Its name and version are looked at before.
 //! * Rights aren't told: all are assumed, and refusals correct that until the next probe.
-//! * Labels don't exist, and times cannot be set.
+//! * Labels don't exist. What POSIX has of a file is a property of it, where the server keeps properties of others.
 //!
 //! It speaks for itself and not through `opendal`, whose WebDAV has no conditional changes, holds a whole upload in
 //! memory, always overwrites when it moves, and doesn't move directories.
 
+mod beside;
 mod change;
 mod client;
 mod lock;
@@ -23,17 +24,17 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use self::client::{Client, join};
+use self::client::{Client, Properties, join};
 use self::register::WebdavRegister;
 use super::keys::KeyInfo;
 use super::register::Register;
 use super::unbroken::unbroken;
 use super::{
-    ByteStream, Capabilities, ChangeFeed, Content, Extras, LISTS_AHEAD, LabelChanges, LabelSupport, NamedBy, Place,
-    Provider, Reads, Target,
+    AttributeSupport, ByteStream, Capabilities, ChangeFeed, Content, Extras, LISTS_AHEAD, LabelChanges, LabelSupport,
+    NamedBy, Place, Provider, Reads, Target,
 };
 use crate::api::Api;
-use crate::model::{Entry, Error, ErrorKind, Kind, Name, ObjectId, ObjectKey, Result, Rights, Usage};
+use crate::model::{Entry, Error, ErrorKind, Kind, Name, ObjectId, ObjectKey, PosixAttributes, Result, Rights, Usage};
 use crate::net::Dialect;
 
 /// Which part of which server is mounted, and as whom.
@@ -79,6 +80,7 @@ impl Webdav {
                 bytes: NamedBy::Object,
                 reads: Reads::Ranges,
                 labels: LabelSupport::None,
+                attributes: AttributeSupport::Stored,
                 max_file_size: None,
                 max_name_chars: None,
                 rename_directories: true,
@@ -135,6 +137,7 @@ impl Provider for Webdav {
 
     async fn probe(&self) -> Result<Entry> {
         self.client.rights.forget_all();
+        *self.client.properties.lock() = Properties::Untried;
         let described = self
             .client
             .describe(&self.root)
@@ -209,6 +212,10 @@ impl Provider for Webdav {
 
     async fn set_labels(&self, _: &Entry, _: &LabelChanges) -> Result<Entry> {
         Err(Error::unsupported("keymount keeps no labels at WebDAV servers"))
+    }
+
+    async fn set_attributes(&self, entry: &Entry, attributes: &PosixAttributes) -> Result<Entry> {
+        beside::change(&self.client, entry, attributes).await
     }
 
     async fn usage(&self) -> Result<Usage> {

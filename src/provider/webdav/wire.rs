@@ -9,16 +9,20 @@ use quick_xml::name::{Namespace, ResolveResult};
 use reqwest::header::{CONTENT_TYPE, HeaderMap};
 use reqwest::{StatusCode, Url};
 
-use crate::model::{Error, ErrorKind, Kind, Result, Version};
+use crate::model::{Error, ErrorKind, Kind, PosixAttributes, Result, ToldAttributes, Version, write_time};
 use crate::net::{Dialect, Refusal};
 
 /// What is asked of every resource: as little as an entry needs.
-pub(super) const ENTRY_PROPERTIES: &str = r#"<?xml version="1.0" encoding="utf-8"?><D:propfind xmlns:D="DAV:"><D:prop><D:resourcetype/><D:getcontentlength/><D:getlastmodified/><D:getetag/></D:prop></D:propfind>"#;
+pub(super) const ENTRY_PROPERTIES: &str = r#"<?xml version="1.0" encoding="utf-8"?><D:propfind xmlns:D="DAV:"><D:prop><D:resourcetype/><D:getcontentlength/><D:getlastmodified/><D:getetag/><K:posix xmlns:K="keymount:"/></D:prop></D:propfind>"#;
 /// RFC 4331.
 pub(super) const QUOTA_PROPERTIES: &str = r#"<?xml version="1.0" encoding="utf-8"?><D:propfind xmlns:D="DAV:"><D:prop><D:quota-available-bytes/><D:quota-used-bytes/></D:prop></D:propfind>"#;
 
 /// The namespace of all names here (RFC 4918, 14).
 const DAV: Namespace<'static> = Namespace("DAV:");
+/// The namespace of what keymount keeps with a file as a property that the server doesn't know (a "dead" one, RFC 4918, 4.1).
+const OURS: Namespace<'static> = Namespace("keymount:");
+/// The property with what POSIX has of a file beside its content.
+const POSIX: &str = "posix";
 /// The version of every directory: not all servers have one that changes with what is inside.
 const DIRECTORY_VERSION: &str = "directory";
 /// The longest explanation of a server that is passed on, in characters.
@@ -42,6 +46,7 @@ struct Properties {
     etag: Option<String>,
     quota_available: Option<String>,
     quota_used: Option<String>,
+    posix: Option<String>,
 }
 
 /// What a server tells of one file or directory.
@@ -52,12 +57,43 @@ pub(super) struct Described {
     pub(super) size: u64,
     pub(super) modified: SystemTime,
     pub(super) version: Version,
+    pub(super) posix: ToldAttributes,
 }
 
 impl Described {
     pub(super) fn is_directory(&self) -> bool {
         self.kind == Kind::Directory
     }
+
+    /// The content that times belong to, as far as the server tells: the property stays when somebody else stores another
+    /// one, and goes along when the file is renamed, which an entity tag needn't survive.
+    fn content(&self) -> String {
+        format!("{}@{}", self.size, write_time(self.modified))
+    }
+
+    /// What the property says, if it is ours.
+    fn read_posix(&self, text: &str) -> ToldAttributes {
+        let Some((content, attributes)) = text.trim().split_once(' ') else {
+            return ToldAttributes::None;
+        };
+        let Some(mut attributes) = PosixAttributes::read(attributes) else {
+            return ToldAttributes::None;
+        };
+        if content != self.content() {
+            attributes.times = None;
+        }
+        attributes.into()
+    }
+}
+
+/// The document that gives a file these attributes.
+pub(super) fn proppatch(file: &Described, attributes: &PosixAttributes) -> String {
+    // The text has no character that XML means something by.
+    format!(
+        r#"<?xml version="1.0" encoding="utf-8"?><D:propertyupdate xmlns:D="DAV:"><D:set><D:prop><K:posix xmlns:K="keymount:">{} {}</K:posix></D:prop></D:set></D:propertyupdate>"#,
+        file.content(),
+        attributes.write()
+    )
 }
 
 impl Resource {
@@ -80,6 +116,7 @@ impl Resource {
                 size: 0,
                 modified: modified.unwrap_or(SystemTime::UNIX_EPOCH),
                 version: Version::new(DIRECTORY_VERSION),
+                posix: ToldAttributes::None,
             });
         }
         let size = told
@@ -87,7 +124,7 @@ impl Resource {
             .as_deref()
             .and_then(|length| length.trim().parse().ok())
             .ok_or_else(|| Error::bad_data("the server tells no length of a file"))?;
-        Ok(Described {
+        let mut described = Described {
             kind: Kind::File,
             size,
             modified: modified.unwrap_or(SystemTime::UNIX_EPOCH),
@@ -100,7 +137,17 @@ impl Resource {
                     told.modified.as_deref().unwrap_or_default()
                 )),
             },
-        })
+            posix: ToldAttributes::None,
+        };
+        if let Some(text) = &told.posix {
+            described.posix = described.read_posix(text);
+        }
+        Ok(described)
+    }
+
+    /// Whether the server says that it keeps what `proppatch` asked for.
+    pub(super) fn keeps_posix(&self) -> bool {
+        self.status.is_none_or(|status| status < 300) && self.properties.posix.is_some()
     }
 
     /// Used and available bytes, as far as the server tells.
@@ -161,20 +208,24 @@ pub(super) fn multistatus(document: &[u8]) -> Result<Vec<Resource>> {
         let (namespace, event) = reader
             .read_resolved_event()
             .map_err(|error| malformed(error.to_string()))?;
-        let is_dav = namespace == ResolveResult::Bound(DAV);
+        let space = match namespace {
+            ResolveResult::Bound(DAV) => Space::Dav,
+            ResolveResult::Bound(OURS) => Space::Ours,
+            _ => Space::Other,
+        };
         match event {
             Event::Start(tag) => {
-                let name = element(is_dav, tag.local_name().as_ref());
+                let name = element(space, tag.local_name().as_ref());
                 is_multistatus |= name == "multistatus";
                 reading.open(name);
             }
             Event::Empty(tag) => {
-                let name = element(is_dav, tag.local_name().as_ref());
+                let name = element(space, tag.local_name().as_ref());
                 is_multistatus |= name == "multistatus";
                 reading.open(name);
                 reading.close(name);
             }
-            Event::End(tag) => reading.close(element(is_dav, tag.local_name().as_ref())),
+            Event::End(tag) => reading.close(element(space, tag.local_name().as_ref())),
             Event::Text(part) => reading.text.push_str(&part),
             Event::CData(part) => reading.text.push_str(&part),
             Event::GeneralRef(reference) => reading
@@ -215,12 +266,22 @@ const ELEMENTS: [&str; 13] = [
     "quota-used-bytes",
 ];
 
+/// Whose names an element's is one of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Space {
+    Dav,
+    Ours,
+    Other,
+}
+
 /// The name of an element if it is one of those that say something here.
-fn element(is_dav: bool, name: &str) -> &'static str {
-    ELEMENTS
-        .into_iter()
-        .find(|known| is_dav && *known == name)
-        .unwrap_or("")
+fn element(space: Space, name: &str) -> &'static str {
+    let known = match space {
+        Space::Dav => ELEMENTS.into_iter().find(|known| *known == name),
+        Space::Ours => Some(POSIX).filter(|known| *known == name),
+        Space::Other => None,
+    };
+    known.unwrap_or("")
 }
 
 /// What was read of a `multistatus` so far.
@@ -261,6 +322,7 @@ impl Reading {
             (Some("prop"), "getetag") => pending.etag = given(),
             (Some("prop"), "quota-available-bytes") => pending.quota_available = given(),
             (Some("prop"), "quota-used-bytes") => pending.quota_used = given(),
+            (Some("prop"), POSIX) => pending.posix = Some(text),
             (Some("response"), "propstat") if self.pending_status.is_none_or(|status| status < 300) => {
                 self.current.properties = self.pending.clone();
             }
@@ -371,6 +433,50 @@ mod tests {
             let refused = multistatus(document.as_bytes()).unwrap_err();
             assert_eq!(refused.kind(), ErrorKind::BadData, "{document:?}");
         }
+    }
+
+    #[test]
+    fn our_property_counts_for_the_content_that_it_was_set_on() {
+        let with = |property: &str| {
+            let found = read(&format!(
+                r#"<D:multistatus xmlns:D="DAV:" xmlns:k="keymount:"><D:response><D:href>/dav/a</D:href><D:propstat><D:prop>
+                <D:getcontentlength>3</D:getcontentlength><D:getlastmodified>Thu, 01 Jan 1970 00:00:07 GMT</D:getlastmodified>
+                {property}</D:prop><D:status>HTTP/1.1 200 OK</D:status></D:propstat></D:response></D:multistatus>"#
+            ));
+            found[0].describe().unwrap()
+        };
+        let times = |described: &Described| described.posix.told().and_then(|told| told.times).is_some();
+        let mode = |described: &Described| described.posix.told().and_then(|told| told.mode);
+        let same = with("<k:posix>3@7.000000000 1;m=755;t=5.000000009</k:posix>");
+        assert_eq!((mode(&same), times(&same)), (Some(0o755), true));
+        for other in ["4@7.000000000", "3@8.000000000", "x"] {
+            let other = with(&format!("<k:posix>{other} 1;m=755;t=5.000000009</k:posix>"));
+            assert_eq!((mode(&other), times(&other)), (Some(0o755), false));
+        }
+        for lie in [
+            "<k:posix/>",
+            "<k:posix>1;m=755</k:posix>",
+            "<k:posix>3@7.000000000 9;m=755</k:posix>",
+            "<k:other>3@7.000000000 1;m=755</k:other>",
+            "<D:posix>3@7.000000000 1;m=755</D:posix>",
+            "<k:posix><D:href>3@7.000000000 1;m=755</D:href></k:posix>",
+        ] {
+            assert_eq!(with(lie).posix, ToldAttributes::None, "{lie}");
+        }
+    }
+
+    #[test]
+    fn a_refused_property_is_not_taken_for_a_kept_one() {
+        let with = |status: &str| {
+            read(&format!(
+                r#"<D:multistatus xmlns:D="DAV:"><D:response><D:href>/dav/a</D:href><D:propstat><D:prop><posix xmlns="keymount:"/>
+                </D:prop><D:status>HTTP/1.1 {status}</D:status></D:propstat></D:response></D:multistatus>"#
+            ))[0]
+                .keeps_posix()
+        };
+        assert!(with("200 OK"));
+        assert!(!with("403 Forbidden"));
+        assert!(!with("424 Failed Dependency"));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The list of cases, what they need from a provider, and the run over them.
 
+mod beside;
 mod changes;
 mod files;
 mod helpers;
@@ -159,6 +160,12 @@ const CASES: &[Case] = cases![
     labels::{
         labels_are_kept_and_removed,
         labels_leave_the_content_alone,
+    },
+    beside::{
+        attributes_go_with_the_content,
+        attributes_are_changed_alone,
+        attributes_go_along_with_a_rename,
+        more_than_fits_is_left_out,
     },
 ];
 

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use keymount::provider::{Capabilities, LabelSupport, Reads};
+use keymount::provider::{AttributeSupport, Capabilities, LabelSupport, Reads};
 
 /// How a case ended with a provider.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -100,6 +100,14 @@ fn declared(text: &mut String, runs: &Runs) {
             LabelSupport::Stored => "yes",
             LabelSupport::Visibility(_) => "one",
             LabelSupport::None => "no",
+        }
+        .to_owned()
+    });
+    line("attributes of files are kept", &|it| {
+        match it.attributes {
+            AttributeSupport::Stored => "yes",
+            AttributeSupport::WithContent => "sent",
+            AttributeSupport::None => "no",
         }
         .to_owned()
     });
