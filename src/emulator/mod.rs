@@ -13,6 +13,7 @@ pub mod cludz;
 pub mod dstor;
 mod faults;
 mod gate;
+mod multipart;
 mod range;
 mod recorder;
 pub mod reductstore;

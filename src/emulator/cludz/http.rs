@@ -20,8 +20,8 @@ use super::tree::{
     Caller, Content, File, Folder, Found, Info, InfoKind, Right, SharingStatus, State, Subscription, mime_of,
 };
 use super::{Assumptions, CludzStore};
-use crate::emulator::AuthenticatedAs;
 use crate::emulator::range::{self, Asked};
+use crate::emulator::{AuthenticatedAs, multipart};
 
 /// JSON bodies are one short object; this is plenty.
 const JSON_LIMIT: usize = 64 * 1024;
@@ -236,6 +236,7 @@ async fn read_json<T: serde::de::DeserializeOwned>(request: Request) -> Result<T
 /// Reads a batch to its end, whatever is wrong with it, and tells the first thing that was.
 async fn read_parts(request: Request, limit: u64) -> Result<Vec<Part>, Refusal> {
     const MALFORMED: Refusal = Refusal::BadRequest("Invalid multipart body");
+    let (request, ending) = multipart::watch(request).map_err(|_| MALFORMED)?;
     let mut multipart = Multipart::from_request(request, &()).await.map_err(|_| MALFORMED)?;
     let mut parts = Ok(Vec::new());
     while let Some(mut field) = multipart.next_field().await.map_err(|_| MALFORMED)? {
@@ -264,6 +265,9 @@ async fn read_parts(request: Request, limit: u64) -> Result<Vec<Part>, Refusal> 
             parts.push(part?);
             Ok(parts)
         });
+    }
+    if !ending.is_clean().await {
+        return Err(MALFORMED);
     }
     match parts {
         Ok(parts) if parts.is_empty() => Err(Refusal::BadRequest("No file uploaded")),

@@ -307,6 +307,11 @@ async fn malformed_uploads_are_refused() {
     for form in [nameless, misnamed, mixed, Form::new()] {
         assert_eq!(sent(post().multipart(form)).await.0, 400);
     }
+    for rest in ["", "\r\n--b", "\r\n--b--\r\nmore"] {
+        let body = format!("--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"x\"\r\n\r\nx{rest}");
+        let post = post().header("Content-Type", "multipart/form-data; boundary=b");
+        assert_eq!(sent(post.body(body)).await.0, 400, "{rest}");
+    }
     assert_eq!(
         sent(post().header("Content-Type", "application/octet-stream").body("x"))
             .await

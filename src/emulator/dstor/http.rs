@@ -23,7 +23,7 @@ use super::gateway::{self, Gateway};
 use super::objects::PathedFile;
 use super::uploads::{Progress, Stage, Standing, Untaken, Upload, UploadFailure};
 use super::{DstorStore, KEY_LENGTH, State};
-use crate::emulator::AuthenticatedAs;
+use crate::emulator::{AuthenticatedAs, multipart};
 
 /// JSON bodies are one short object; this is plenty.
 const JSON_LIMIT: usize = 64 * 1024;
@@ -452,6 +452,7 @@ async fn read_document(body: Body) -> Result<BytesMut, Refusal> {
 /// Reads a post to its end, whatever is wrong with it, and tells the first thing that was.
 async fn read_files(request: Request, limit: u64) -> Result<Vec<PathedFile>, Refusal> {
     const MALFORMED: Refusal = Refusal::BadRequest("Invalid multipart body");
+    let (request, ending) = multipart::watch(request).map_err(|_| MALFORMED)?;
     let mut multipart = Multipart::from_request(request, &()).await.map_err(|_| MALFORMED)?;
     let mut files = Ok(Vec::new());
     let mut total = 0u64;
@@ -477,6 +478,9 @@ async fn read_files(request: Request, limit: u64) -> Result<Vec<PathedFile>, Ref
             files.push(file?);
             Ok(files)
         });
+    }
+    if !ending.is_clean().await {
+        return Err(MALFORMED);
     }
     match files {
         Ok(files) if files.is_empty() => Err(Refusal::BadRequest("No file uploaded")),

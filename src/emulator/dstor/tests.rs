@@ -566,6 +566,8 @@ async fn posts_are_strict() {
     assert_eq!(refused(raw(cut)).await, 400);
     let cut = "--X\r\nContent-Disposition: form-data; name=\"a\"; filename=\"a\"\r\n\r\nhello\r\n--X";
     assert_eq!(refused(raw(cut)).await, 400);
+    let followed = "--X\r\nContent-Disposition: form-data; name=\"a\"; filename=\"a\"\r\n\r\nhello\r\n--X--\r\nmore";
+    assert_eq!(refused(raw(followed)).await, 400);
     let json = bench.request(Method::POST, "/v1/upload/").bearer_auth(&token);
     let json = json.header("x-dstor-upload-token", &upload).json(&json!({}));
     assert_eq!(refused(json).await, 415);

@@ -17,7 +17,7 @@ use super::path::ItemPath;
 use super::rates::Bucket;
 use super::refusal::{Place, Refusal};
 use super::tree::{Content, mime_of};
-use crate::emulator::segment;
+use crate::emulator::{multipart, segment};
 
 /// JSON bodies are one short object; this is plenty, also for a list of ids.
 const JSON_LIMIT: usize = 256 * 1024;
@@ -273,6 +273,7 @@ enum Part {
 /// Reads a form to its end, whatever is wrong with it, and tells the first thing that was.
 async fn read_form(request: Request, file_limit: u64) -> Result<UploadForm, Refusal> {
     let malformed = || Refusal::invalid(Place::Body, "", "There was an error parsing the body");
+    let (request, ending) = multipart::watch(request).map_err(|_| malformed())?;
     let mut multipart = Multipart::from_request(request, &()).await.map_err(|_| malformed())?;
     let mut parts = Vec::new();
     while let Some(mut field) = multipart.next_field().await.map_err(|_| malformed())? {
@@ -305,6 +306,9 @@ async fn read_form(request: Request, file_limit: u64) -> Result<UploadForm, Refu
             (other, _) => Err(Refusal::unknown(Place::Body, other)),
         };
         parts.push(part);
+    }
+    if !ending.is_clean().await {
+        return Err(malformed());
     }
     assemble(parts)
 }

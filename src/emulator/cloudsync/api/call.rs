@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use url::form_urlencoded;
 
 use crate::emulator::cloudsync::failure::Failure;
+use crate::emulator::multipart;
 
 /// A request without its connection.
 pub(super) struct Call {
@@ -109,26 +110,9 @@ fn media_type(headers: &HeaderMap) -> Option<String> {
     Some(media_type.trim().to_ascii_lowercase())
 }
 
-/// RFC 2046, 5.1.1.
-fn boundary(headers: &HeaderMap) -> Option<String> {
-    let value = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
-    let mut parameters = value
-        .split(';')
-        .skip(1)
-        .filter_map(|parameter| parameter.split_once('='));
-    let (_, boundary) = parameters.find(|(name, _)| name.trim().eq_ignore_ascii_case("boundary"))?;
-    Some(boundary.trim().trim_matches('"').to_owned())
-}
-
 async fn read_parts(request: Request, whole: &[u8]) -> Result<BTreeMap<String, Part>, Failure> {
     let malformed = || Failure::invalid("Invalid multipart body");
-    // The parser would let anything follow the closing delimiter.
-    let closing = format!("\r\n--{}--", boundary(request.headers()).ok_or_else(malformed)?);
-    if !whole
-        .strip_suffix(b"\r\n")
-        .unwrap_or(whole)
-        .ends_with(closing.as_bytes())
-    {
+    if !multipart::is_closed(request.headers(), whole) {
         return Err(malformed());
     }
     let mut multipart = Multipart::from_request(request, &()).await.map_err(|_| malformed())?;
