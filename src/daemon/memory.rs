@@ -37,6 +37,12 @@ pub enum Keeping {
     OnDisk,
 }
 
+impl Keeping {
+    pub fn on_disk(all: bool) -> Self {
+        if all { Self::OnDisk } else { Self::InMemory }
+    }
+}
+
 impl MemoryBudget {
     /// Of this process.
     pub fn here(keeping: Keeping) -> Self {

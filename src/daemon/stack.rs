@@ -70,8 +70,7 @@ impl Common {
                 *largest = cap.max(*largest);
             }
         }
-        let is_on_disk = |mount: &MountSpec| matches!(mount.options.disk_cache, DiskCacheUse::Limited(_));
-        let all_on_disk = mounts.iter().all(is_on_disk);
+        let all_on_disk = mounts.iter().all(|mount| mount.options.disk_cache != DiskCacheUse::Off);
         let (owned, mounts) = (paths.clone(), mounts.len());
         let opening = tokio::task::spawn_blocking(move || -> Result<Self> {
             private_directory(owned.state())?;
@@ -92,11 +91,7 @@ impl Common {
             if let Err(error) = recover(&owned.staging(), &state, &owned.unsent("unknown")) {
                 warn!(%error, "what ended daemons left is not looked through");
             }
-            let keeping = match all_on_disk && disks.len() == folders {
-                true => Keeping::OnDisk,
-                false => Keeping::InMemory,
-            };
-            let budget = MemoryBudget::here(keeping);
+            let budget = MemoryBudget::here(Keeping::on_disk(all_on_disk && disks.len() == folders));
             Ok(Self {
                 state: Arc::new(state),
                 memory: Arc::new(MemoryCache::new(budget.cache)),

@@ -15,6 +15,17 @@ use super::inode::{Ino, Node};
 use crate::cache::WholeFile;
 use crate::model::{Action, Entry, Error, ErrorKind, Result, Version};
 
+/// Where the kernel reads an open file from.
+#[derive(Clone, Debug)]
+pub enum HandleReads {
+    /// From this daemon; the pages that it holds are of another version.
+    Anew,
+    /// From this daemon; the pages that it holds are this version's.
+    KeepPages,
+    /// From a local file, by itself.
+    Itself(Arc<Backing>),
+}
+
 /// The local file that some handles of one inode are read from.
 pub struct Backing {
     version: Version,

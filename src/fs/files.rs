@@ -8,7 +8,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tracing::warn;
 
-use super::backing::Backing;
+use super::backing::HandleReads;
 use super::handle::{FileHandle, Handle, HandleId, Reading};
 use super::inode::{LocalContent, Placement, Presence};
 use super::{Child, CloseMeans, FileSystem, Ino};
@@ -41,17 +41,6 @@ impl Access {
 pub struct Opened {
     pub handle: HandleId,
     pub reads: HandleReads,
-}
-
-/// Where the kernel reads an open file from.
-#[derive(Clone, Debug)]
-pub enum HandleReads {
-    /// From this daemon; the pages that it holds are of another version.
-    Anew,
-    /// From this daemon; the pages that it holds are this version's.
-    KeepPages,
-    /// From a local file, by itself.
-    Itself(Arc<Backing>),
 }
 
 impl FileSystem {

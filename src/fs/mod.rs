@@ -31,8 +31,9 @@ mod watch;
 mod xattr;
 
 pub use attributes::{AttributeChange, Attributes, Caller, Child, Found, Owners};
+pub use backing::HandleReads;
 pub use directory::DirEntry;
-pub use files::{Access, HandleReads, Opened};
+pub use files::{Access, Opened};
 pub use handle::HandleId;
 pub use inode::Ino;
 pub use kept::Viewer;
