@@ -1,8 +1,8 @@
-//! Versions' bytes on disk, read and written. Their files stay open from one read to the next, because the kernel remembers
+//! Reading versions' bytes from disk: their files stay open from one read to the next, because the kernel remembers
 //! there how far it reads ahead, and what the page cache has is read without waiting.
 
 use std::fs::File;
-use std::io::{self, IoSlice, IoSliceMut};
+use std::io::{self, IoSliceMut};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use lru::LruCache;
 use parking_lot::Mutex;
-use rustix::io::{Errno, ReadWriteFlags, preadv2, pwritev};
+use rustix::io::{Errno, ReadWriteFlags, preadv2};
 
 use super::map::Record;
 use super::{BLOCK, ContentId};
@@ -102,27 +102,6 @@ pub(super) fn read_stretch(
             found.push((block, bytes));
         } else {
             wrong.push((block, record));
-        }
-    }
-    Ok(())
-}
-
-/// Writes neighbours at once: the kernel takes larger pages for them.
-///
-/// # Errors
-/// The disk's own.
-pub(super) fn write_all(file: &File, pieces: &[&[u8]], offset: u64) -> io::Result<()> {
-    let mut slices: Vec<IoSlice<'_>> = pieces.iter().map(|piece| IoSlice::new(piece)).collect();
-    let (mut rest, mut at) = (&mut slices[..], offset);
-    while !rest.is_empty() {
-        match pwritev(file, rest, at) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(written) => {
-                IoSlice::advance_slices(&mut rest, written);
-                at += written as u64;
-            }
-            Err(Errno::INTR) => {}
-            Err(errno) => return Err(errno.into()),
         }
     }
     Ok(())

@@ -14,6 +14,7 @@ use std::collections::{HashMap, HashSet};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::ops::Range;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -24,7 +25,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use rustix::fs::FallocateFlags;
 
-use super::data::{DataFiles, Patience, read_stretch, stretches, write_all};
+use super::data::{DataFiles, Patience, read_stretch, stretches};
 use super::folder::{Folder, file_options, pages};
 use super::health::Health;
 use super::index::{Block, Blocks, Fate, Index, Kept, runs};
@@ -368,9 +369,8 @@ impl Disk {
         {
             // Threads that write into the same file would wait for each other in the kernel, and burn time there.
             let _one = self.writing[usize::from(content.0[0]) % WRITERS].lock();
-            for run in records.chunk_by(|(a, record), (b, _)| a + 1 == *b && u64::from(record.len) == BLOCK) {
-                let pieces: Vec<&[u8]> = run.iter().map(|(block, _)| &of(*block)[..]).collect();
-                write_all(&data, &pieces, run[0].0 * BLOCK)?;
+            for (block, _) in records {
+                data.write_all_at(of(*block), block * BLOCK)?;
             }
         }
         let map = file_options().open(self.folder.map(content))?;

@@ -24,6 +24,13 @@ use crate::provider::registry::RemotePath;
 
 /// This program, whatever became of its file.
 const SELF: &str = "/proc/self/exe";
+/// How the C library's allocator (glibc; others ignore it) keeps its memory, read once when a process begins. Blocks come
+/// and go by the ten thousand on many threads: with an arena for each, and with what is free given back and taken again at
+/// once, a GiB read took 1.8 times the CPU and a third more memory.
+const ALLOCATOR: (&str, &str) = (
+    "GLIBC_TUNABLES",
+    "glibc.malloc.arena_max=1:glibc.malloc.trim_threshold=67108864:glibc.malloc.mmap_threshold=8388608",
+);
 pub const FUSE_DEVICE: &str = "/dev/fuse";
 pub const FUSE_HELPER: &str = "fusermount3";
 pub const FUSE_CONFIGURATION: &str = "/etc/fuse.conf";
@@ -271,6 +278,9 @@ impl Prepared {
         let mut command = Command::new(SELF);
         command.arg0("keymount").args(["serve-mounts", mode]);
         command.stdin(Stdio::from(self.handoff.to_file()?));
+        if std::env::var_os(ALLOCATOR.0).is_none() {
+            command.env(ALLOCATOR.0, ALLOCATOR.1);
+        }
         for variable in &self.secret_variables {
             command.env_remove(variable);
         }

@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use tokio::time::Instant;
+
 use super::access;
 use super::flight::Waiter;
 use super::pattern::Pattern;
@@ -53,8 +55,8 @@ impl Ahead {
         done
     }
 
-    pub(super) fn stalled(&mut self) {
-        self.pattern.stalled();
+    pub(super) fn stalled(&mut self, now: Instant) {
+        self.pattern.stalled(now);
     }
 
     pub(super) fn give_back(&mut self, from: u64) {

@@ -1,15 +1,15 @@
-//! The tasks that ask the provider: a run of blocks, or a whole object.
+//! The tasks that ask the provider: for a run of blocks, or a whole object.
 
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
-use tokio::sync::OwnedSemaphorePermit;
 
+use super::access;
 use super::flight::Pilot;
+use super::room::{Purpose, Room};
 use super::source::Object;
 use super::spill::Spill;
-use super::{Shared, access};
 use crate::cache::BLOCK;
 use crate::model::{Error, ErrorKind, Result};
 use crate::provider::{ByteStream, Reads};
@@ -45,18 +45,12 @@ impl Failure {
 
 /// Brings the pilot's blocks and serves each when it is complete, the last one when the answer ended well; then puts
 /// them into the cache.
-pub(super) async fn ranges(object: Arc<Object>, pilot: Pilot, held: Option<Room>) {
+pub(super) async fn ranges(object: Arc<Object>, pilot: Pilot, purpose: Purpose) {
     let blocks = pilot.blocks();
-    let _room = match held {
-        Some(room) => room,
-        None => match room(&object.shared, blocks.end - blocks.start).await {
-            Ok(room) => room,
-            Err(_) => return,
-        },
-    };
+    let mut room = None;
     let mut attempt = 1;
     let result = loop {
-        match ask_for_blocks(&object, &pilot).await {
+        match ask_for_blocks(&object, &pilot, &purpose, &mut room).await {
             Err(failure) if attempt < failure.attempts() => attempt += 1,
             result => break result.map_err(Failure::into_error),
         }
@@ -66,16 +60,29 @@ pub(super) async fn ranges(object: Arc<Object>, pilot: Pilot, held: Option<Room>
     if good {
         let cache = &object.shared.cache;
         cache.put(&object.content, blocks.start, pilot.delivered()).await;
+        if cache.missing(&object.content, blocks).await.is_empty() {
+            pilot.unload();
+        }
     }
 }
 
-/// One request for what the pilot hasn't delivered yet.
-async fn ask_for_blocks(object: &Object, pilot: &Pilot) -> Result<(), Failure> {
+/// One request for what the pilot hasn't delivered yet. Its bytes are taken in when there is room.
+async fn ask_for_blocks(
+    object: &Object,
+    pilot: &Pilot,
+    purpose: &Purpose,
+    room: &mut Option<Room>,
+) -> Result<(), Failure> {
     let size = object.id.size;
     let blocks = pilot.next()..pilot.blocks().end;
     let wanted = access::bytes(&blocks, size);
     let mut answer = ask(object, wanted.start..wanted.end).await?;
     pilot.moved();
+    if room.is_none() {
+        let taken = object.shared.rooms.take(blocks.end - blocks.start, purpose).await;
+        *room = Some(taken.map_err(Failure::Final)?);
+        pilot.moved();
+    }
     let last = blocks.end - 1;
     let mut at = blocks.start;
     let mut block = BytesMut::with_capacity(access::block_len(at, size));
@@ -105,7 +112,7 @@ async fn ask_for_blocks(object: &Object, pilot: &Pilot) -> Result<(), Failure> {
 /// Brings the object as a whole; nothing is served before its stream ended well, unless the provider says that it may.
 /// Then puts it into the cache.
 pub(super) async fn whole(object: Arc<Object>, pilot: Pilot) {
-    let Ok(_room) = room(&object.shared, FLUSH).await else {
+    let Ok(_room) = object.shared.rooms.take(FLUSH, &Purpose::Wanted).await else {
         return;
     };
     let result = bring_whole(&object, &pilot).await;
@@ -182,26 +189,6 @@ async fn flush(object: &Object, spill: &Spill, written: &mut u64, waiting: &mut 
 async fn ask(object: &Object, range: std::ops::Range<u64>) -> Result<ByteStream, Failure> {
     let provider = &object.shared.provider;
     provider.read(&object.id, range).await.map_err(Failure::Final)
-}
-
-/// The right of a flight to hold blocks in memory.
-pub(super) type Room = OwnedSemaphorePermit;
-
-/// Waits until a flight may hold so many blocks in memory. Fails never: the semaphore isn't closed.
-async fn room(shared: &Shared, blocks: u64) -> Result<Room> {
-    let permits = u32::try_from(blocks).unwrap_or(u32::MAX).min(shared.permits);
-    let permit = Arc::clone(&shared.memory).acquire_many_owned(permits).await;
-    permit.map_err(|_| Error::internal("the download was interrupted"))
-}
-
-/// Room for what nobody waits for yet: as long as there is plenty.
-pub(super) fn room_to_spare(shared: &Shared, blocks: u64) -> Option<Room> {
-    let permits = u32::try_from(blocks).ok()?;
-    let spare = shared.memory.available_permits().checked_sub(permits as usize)?;
-    if spare < (shared.permits / 4) as usize {
-        return None;
-    }
-    Arc::clone(&shared.memory).try_acquire_many_owned(permits).ok()
 }
 
 fn no_room(object: &Object, error: Error) -> Error {

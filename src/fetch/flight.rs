@@ -41,6 +41,8 @@ struct Flight {
 struct News {
     /// The blocks that are there, from the first on.
     blocks: Vec<Bytes>,
+    /// Whether they were let go of, because the cache has them.
+    is_unloaded: bool,
     /// Of an object that comes as a whole and may be served before its end: where it is, and how many bytes of it.
     part: Option<(Spill, u64)>,
     end: Option<Result<()>>,
@@ -227,6 +229,14 @@ impl Pilot {
         self.news.borrow().blocks.clone()
     }
 
+    /// The cache has all of it: whoever still waits finds it there.
+    pub(super) fn unload(&self) {
+        self.news.send_modify(|news| {
+            news.blocks = Vec::new();
+            news.is_unloaded = true;
+        });
+    }
+
     /// Nothing more comes. From here on nobody aborts the task; while it goes on, readers are served from the flight.
     pub(super) fn end(&self, result: Result<()>) {
         self.news.send_modify(|news| news.end = Some(result));
@@ -256,7 +266,8 @@ impl Waiter {
     /// Whether one of the flight's blocks is there to be taken.
     pub(super) fn has(&self, block: u64) -> bool {
         let place = (block - self.flight.blocks.start) as usize;
-        self.news.borrow().blocks.len() > place
+        let news = self.news.borrow();
+        news.is_unloaded || news.blocks.len() > place
     }
 
     /// Whether nothing more comes.
@@ -264,11 +275,12 @@ impl Waiter {
         self.news.borrow().end.is_some()
     }
 
-    /// One of the flight's blocks as soon as it is there.
-    pub(super) async fn block(&mut self, block: u64) -> Result<Bytes> {
+    /// One of the flight's blocks as soon as it is there; `None` when the cache has it.
+    pub(super) async fn block(&mut self, block: u64) -> Result<Option<Bytes>> {
         let place = (block - self.flight.blocks.start) as usize;
         self.until(|news| match (news.blocks.get(place), &news.end) {
-            (Some(bytes), _) => Some(Ok(bytes.clone())),
+            (Some(bytes), _) => Some(Ok(Some(bytes.clone()))),
+            (None, _) if news.is_unloaded => Some(Ok(None)),
             (None, Some(Ok(()))) => Some(Err(interrupted())),
             (None, Some(Err(error))) => Some(Err(error.clone())),
             (None, None) => None,

@@ -11,6 +11,7 @@ mod ahead;
 mod download;
 mod flight;
 mod pattern;
+mod room;
 mod source;
 mod spill;
 
@@ -19,14 +20,14 @@ use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
-use tokio::sync::Semaphore;
 
-use crate::cache::{BLOCK, BlockCache, ContentId};
+use crate::cache::{BlockCache, ContentId};
 use crate::model::{ObjectId, ObjectKey};
 use crate::provider::{NamedBy, Provider, Reads};
 
 pub use source::Source;
 
+use self::room::Rooms;
 use self::source::Object;
 
 #[derive(Clone, Debug)]
@@ -50,26 +51,21 @@ struct Shared {
     bytes: NamedBy,
     cache: Arc<dyn BlockCache>,
     settings: FetchSettings,
-    /// One permit per block that requests in flight hold.
-    memory: Arc<Semaphore>,
-    permits: u32,
+    rooms: Rooms,
     /// The objects that somebody has open, so that whoever opens one joins the others.
     open: Mutex<HashMap<ContentId, Weak<Object>>>,
 }
 
 impl Fetcher {
     pub fn new(provider: Arc<dyn Provider>, cache: Arc<dyn BlockCache>, settings: FetchSettings) -> Self {
-        let permits = u32::try_from(settings.memory / BLOCK).unwrap_or(u32::MAX);
-        let permits = permits.clamp(1, Semaphore::MAX_PERMITS.try_into().unwrap_or(u32::MAX));
         Self(Arc::new(Shared {
             reads: provider.capabilities().reads,
             namespace: provider.identity(),
             bytes: provider.capabilities().bytes,
             provider,
             cache,
+            rooms: Rooms::new(settings.memory),
             settings,
-            memory: Arc::new(Semaphore::new(permits as usize)),
-            permits,
             open: Mutex::default(),
         }))
     }
@@ -116,19 +112,15 @@ impl Fetcher {
     }
 }
 
-/// What one reader has on the way at most, in bytes: bandwidth times delay of 2.7 Gbit/s at 100 ms.
-const LARGEST_WINDOW: u64 = 32 << 20;
-
 impl Shared {
-    /// What one reader may have ahead. No more than the cache keeps until it is read, and memory is for others too.
+    /// What one reader may have ahead. No more than the cache keeps until it is read.
     fn largest_window(&self) -> u64 {
-        let memory = u64::from(self.permits) * BLOCK / 4 * 3;
-        LARGEST_WINDOW.min(memory).min(self.cache.usage().cap / 2)
+        self.rooms.largest_window().min(self.cache.usage().cap / 2)
     }
 
     /// In blocks.
     fn most_per_request(&self) -> u64 {
-        access::MOST_PER_REQUEST.min(self.permits.into())
+        access::MOST_PER_REQUEST.min(self.rooms.largest_flight())
     }
 
     /// To be called when an object goes that was open.

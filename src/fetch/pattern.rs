@@ -5,6 +5,8 @@
 
 use std::ops::Range;
 
+use tokio::time::Instant;
+
 use crate::cache::BLOCK;
 
 /// A read that begins no farther than this from where the last one ended reads on, in bytes; or than two such reads,
@@ -12,12 +14,17 @@ use crate::cache::BLOCK;
 const NEAR: u64 = 256 * 1024;
 /// Reads of one habit before it counts as one.
 const SURE: u32 = 2;
-/// What is had ahead at first, in bytes, and how often as much whenever the reader had to wait all the same: on a line of
-/// 100 ms what it can bring is on the way after three round trips.
+/// What is had ahead at first, in bytes, and how often as much when the reader had to wait all the same: on a line of
+/// 100 ms what it can bring is on the way after four round trips.
 const FIRST_WINDOW: u64 = 512 * 1024;
 const GROWTH: u64 = 4;
-/// What one request brings at least when a window is filled, in bytes.
+/// A larger window than this must be worth it: it grows only as long as the reader gets faster by a quarter each time. A
+/// line that is full gets no faster by more requests that wait in it.
+const SURELY_WORTH_IT: u64 = 8 << 20;
+/// What one request brings at least and at most when a window is filled, in bytes; so many of them are on the way.
 const LEAST_STEP: u64 = 256 * 1024;
+const LARGEST_STEP: u64 = 4 << 20;
+const STEPS: u64 = 16;
 /// Reads at equal distances are had ahead so many at first, and at most.
 const FIRST_STRIDES: u64 = 4;
 const MOST_STRIDES: u64 = 32;
@@ -44,6 +51,9 @@ pub(super) struct Pattern {
     frontier: u64,
     streak: u32,
     window: u64,
+    /// When the window got its size and where the reader was then, and how fast it got on before, in bytes a second.
+    grown: Option<(Instant, u64)>,
+    speed: f64,
     strides: u64,
     /// Ahead of this nothing was asked for yet: an end of bytes, or a beginning of a read at equal distances.
     asked: i128,
@@ -59,6 +69,8 @@ impl Pattern {
             frontier: 0,
             streak: 0,
             window: FIRST_WINDOW.min(largest_window),
+            grown: None,
+            speed: 0.0,
             strides: FIRST_STRIDES,
             asked: 0,
         }
@@ -94,6 +106,7 @@ impl Pattern {
             return self.stride(read.start, len, size);
         }
         self.window = FIRST_WINDOW.min(self.largest_window);
+        self.grown = None;
         self.strides = FIRST_STRIDES;
         self.asked = align_up(read.end).into();
         Plan {
@@ -103,9 +116,25 @@ impl Pattern {
     }
 
     /// The reader had to wait for what it reads.
-    pub(super) fn stalled(&mut self) {
-        self.window = (self.window * GROWTH).min(self.largest_window);
+    pub(super) fn stalled(&mut self, now: Instant) {
         self.strides = (self.strides * 2).min(MOST_STRIDES);
+        let larger = (self.window * GROWTH).min(self.largest_window);
+        if larger > SURELY_WORTH_IT {
+            let (since, from) = *self.grown.get_or_insert((now, self.frontier));
+            let (took, read) = (now - since, self.frontier.saturating_sub(from));
+            // Only what was asked for since comes at the new pace.
+            if read < 2 * self.window {
+                return;
+            }
+            let speed = read as f64 / took.as_secs_f64().max(f64::EPSILON);
+            if speed < self.speed * 1.25 {
+                self.grown = Some((now, self.frontier));
+                return;
+            }
+            self.speed = speed;
+        }
+        self.grown = Some((now, self.frontier));
+        self.window = larger;
     }
 
     /// Nothing from here on was asked for after all, though it was planned.
@@ -133,7 +162,7 @@ impl Pattern {
             .max(align_up(self.frontier))
             .min(size);
         let to = align_up(self.frontier.saturating_add(self.window)).min(size);
-        let step = align_up((self.window / 8).max(LEAST_STEP));
+        let step = align_up((self.window / STEPS).clamp(LEAST_STEP, LARGEST_STEP));
         // A little at a time would be many requests.
         if to > from && (to - from >= step || to == size) {
             let mut at = from;
@@ -177,6 +206,8 @@ fn align_up(bytes: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use proptest::prelude::*;
 
@@ -211,11 +242,35 @@ mod tests {
             [768 * KIB..1024 * KIB]
         );
         for _ in 0..20 {
-            pattern.stalled();
+            pattern.stalled(Instant::now());
         }
         let plan = pattern.note(&at(512 * KIB, 128 * KIB), SIZE);
-        assert_eq!(plan.ranges.len(), 8);
-        assert_eq!(plan.ranges.last().map(|range| range.end), Some(640 * KIB + (32 << 20)));
+        assert_eq!(plan.ranges.len(), 16);
+        assert_eq!(
+            plan.ranges.last().map(|range| range.end),
+            Some(640 * KIB + SURELY_WORTH_IT)
+        );
+    }
+
+    /// A reader on a line that brings what is on the way after `delay` seconds, and `rate` bytes a second at most.
+    fn window_on_a_line(delay: f64, rate: f64) -> u64 {
+        let mut pattern = Pattern::new(96 << 20);
+        let (start, mut passed, piece) = (Instant::now(), 0.0, 128 * KIB);
+        for number in 0..SIZE / piece {
+            pattern.note(&at(number * piece, piece), SIZE);
+            passed += piece as f64 / rate.min(pattern.window as f64 / delay);
+            pattern.stalled(start + Duration::from_secs_f64(passed));
+        }
+        pattern.window
+    }
+
+    #[test]
+    fn a_window_grows_as_long_as_that_makes_the_reader_faster() {
+        assert_eq!(window_on_a_line(0.1, 1e12), 96 << 20);
+        assert_eq!(window_on_a_line(0.1, 9e8), 96 << 20);
+        let bandwidth_times_delay = |window: u64| (window as f64) / (1e7 * 0.1);
+        let found = bandwidth_times_delay(window_on_a_line(0.1, 1e7));
+        assert!((1.0..40.0).contains(&found), "{found} times as much as is on the way");
     }
 
     #[test]
@@ -289,7 +344,7 @@ mod tests {
                     continue;
                 }
                 if stalled {
-                    pattern.stalled();
+                    pattern.stalled(Instant::now());
                 }
                 let plan = pattern.note(&read, size);
                 let bytes: u64 = plan.ranges.iter().map(|range| range.end - range.start).sum();

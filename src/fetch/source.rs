@@ -7,10 +7,11 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use super::ahead::Ahead;
-use super::download::Room;
 use super::flight::{Boarding, Flights, Launch, Pilot, Waiter};
+use super::room::{Asked, Purpose};
 use super::spill::{self, Spill};
 use super::{Shared, access, download};
 use crate::cache::{BLOCK, ContentId, WholeFile};
@@ -65,7 +66,7 @@ impl Source {
         Ok(joined(pieces))
     }
 
-    /// Sends for the whole object as long as there is memory to spare. It comes for as long as this source lives.
+    /// Sends for the whole object unless enough is on the way. It comes for as long as this source lives.
     pub async fn fetch_ahead(&self) {
         let blocks = access::blocks(&(0..self.object.id.size));
         if let Some(waiters) = self.object.send_for(blocks).await {
@@ -106,7 +107,7 @@ impl Source {
         match read? {
             Served::AtOnce(pieces) => Ok(pieces),
             Served::AfterWaiting(pieces) => {
-                self.ahead.lock().stalled();
+                self.ahead.lock().stalled(Instant::now());
                 Ok(pieces)
             }
             Served::FromPart(bytes, waiter) => {
@@ -218,7 +219,8 @@ impl Object {
                         if !waiter.has(block) {
                             served = Served::AfterWaiting;
                         }
-                        have.insert(block, waiter.block(block).await?);
+                        // Without one, the cache has it by now.
+                        have.extend(waiter.block(block).await?.map(|bytes| (block, bytes)));
                     }
                 }
             }
@@ -238,7 +240,7 @@ impl Object {
         found
     }
 
-    /// Sends for what is neither there nor on the way, for nobody who waits. `None` when there is no memory to spare.
+    /// Sends for what is neither there nor on the way, for nobody who waits. `None` when enough is on the way.
     async fn send_for(self: &Arc<Self>, blocks: Range<u64>) -> Option<Vec<Waiter>> {
         loop {
             let seen = self.flights.landed();
@@ -247,9 +249,9 @@ impl Object {
             if missing.is_empty() || self.spill.get().is_some() {
                 return Some(Vec::new());
             }
-            let room = download::room_to_spare(&self.shared, missing.len() as u64)?;
+            let asked = self.shared.rooms.ask_ahead(missing.len() as u64)?;
             if let Some(boarding) = self.flights.board(seen, &missing, self.most()) {
-                return Some(self.launched(boarding, Some(room)));
+                return Some(self.launched(boarding, Some(asked)));
             }
         }
     }
@@ -269,22 +271,24 @@ impl Object {
         }
     }
 
-    /// Starts the new flights, in room that is held already or that each waits for.
-    fn launched(self: &Arc<Self>, boarding: Boarding, mut room: Option<Room>) -> Vec<Waiter> {
+    /// Starts the new flights, for somebody who waits or ahead of all.
+    fn launched(self: &Arc<Self>, boarding: Boarding, mut asked: Option<Asked>) -> Vec<Waiter> {
         for (launch, pilot) in boarding.launches {
             let blocks = pilot.blocks();
-            let part = room
-                .as_mut()
-                .and_then(|room| room.split((blocks.end - blocks.start) as usize));
-            self.launch(launch, pilot, part);
+            let part = asked.as_mut().and_then(|asked| asked.split(blocks.end - blocks.start));
+            self.launch(
+                launch,
+                pilot,
+                part.map_or(Purpose::Wanted, |_asked| Purpose::Ahead { _asked }),
+            );
         }
         boarding.waiters
     }
 
-    fn launch(self: &Arc<Self>, launch: Launch, pilot: Pilot, room: Option<Room>) {
+    fn launch(self: &Arc<Self>, launch: Launch, pilot: Pilot, purpose: Purpose) {
         let object = Arc::clone(self);
         let task = match self.shared.reads {
-            Reads::Ranges => tokio::spawn(download::ranges(object, pilot, room)),
+            Reads::Ranges => tokio::spawn(download::ranges(object, pilot, purpose)),
             Reads::WholeOnly | Reads::WholeInOrder => tokio::spawn(download::whole(object, pilot)),
         };
         launch.run_by(task.abort_handle());
