@@ -278,7 +278,7 @@ impl FileSystem {
         for (name, (ino, entry)) in &known.children {
             match listed.children.get(name) {
                 Some((number, now)) if number == ino && now.kind == entry.kind => {
-                    if now != entry {
+                    if shows_otherwise(entry, now) {
                         changed.push((*ino, now.version != entry.version));
                     }
                 }
@@ -534,4 +534,13 @@ impl FileSystem {
             Err(_) => warn!("what directories hold is not kept for the next mount: writing it was interrupted"),
         }
     }
+}
+
+/// Whether an entry is shown otherwise than as it was remembered. What is kept beside a file's content is not remembered.
+fn shows_otherwise(remembered: &Entry, now: &Entry) -> bool {
+    let rest = Entry {
+        posix: remembered.posix.clone(),
+        ..now.clone()
+    };
+    rest != *remembered || now.posix.told().is_some()
 }
