@@ -6,11 +6,14 @@ unmounts and removes, however the run ends.
 """
 
 import argparse
+import collections
 import contextlib
+import functools
 import json
 import os
 import platform
 import pwd
+import re
 import shutil
 import signal
 import statistics
@@ -18,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import typing
 from pathlib import Path
 
 from report import write_report
@@ -106,6 +110,19 @@ class Bench:
         for process in reversed(self.started[:]):
             self.end(process)
         shutil.rmtree(self.scratch, ignore_errors=True)
+
+
+def available():
+    """The memory that could be had now, in bytes."""
+    with open("/proc/meminfo") as lines:
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+
+
+def busy():
+    """The seconds that all cores together have worked since they started."""
+    with open("/proc/stat") as lines:
+        user, nice, system, _, _, interrupts, soft = map(int, lines.readline().split()[1:8])
+    return (user + nice + system + interrupts + soft) / TICKS
 
 
 def as_user(user, command):
@@ -209,6 +226,11 @@ class Tool:
         self.bench.mounted.remove(self.directory)
         shutil.rmtree(self.directory, ignore_errors=True)
 
+    def forget(self):
+        """Nothing is left of it, so that what it cached takes no memory from the next."""
+        shutil.rmtree(self.state, ignore_errors=True)
+        self.state = None
+
     def file(self, name):
         return self.directory / name
 
@@ -246,12 +268,27 @@ class Tool:
 
 
 @contextlib.contextmanager
-def mounted(tool, keep=False):
+def mounted(tool, keep=False, again=False):
+    """`keep` takes what an earlier mount left, and `again` leaves it for another one."""
     tool.mount(keep)
     try:
         yield tool
     finally:
         tool.unmount()
+        if not again:
+            tool.forget()
+
+
+class WarmFile(typing.NamedTuple):
+    """A file of which everything is on this machine."""
+
+    name: str
+    path: Path
+    user: str | None
+    drop_pages: typing.Callable[[], None]
+
+    def drop(self):
+        self.drop_pages()
 
 
 class Works:
@@ -263,6 +300,7 @@ class Works:
         self.runs = bench.options.runs
         self.rows = []
         self.missing = []
+        self.profiles = []
 
     def add(self, work, tool, rtt, samples):
         row = {"work": work, "tool": tool, "rtt": rtt, "runs": len(samples)}
@@ -273,11 +311,14 @@ class Works:
         print(f"{work:28} {tool:24} {'' if rtt is None else f'{rtt} ms':7} {shown}", flush=True)
         return row
 
+    def link_for(self, work, rtt):
+        self.link.tell(f"rtt {rtt or 0}")
+        self.link.tell(f"rate {self.bench.options.rate * 125_000 if rtt and work.endswith('link') else 0}")
+
     def measure(self, work, name, rtt, once, runs=None):
         """Takes the samples of one row; what cannot be measured is said and not made up."""
         try:
-            self.link.tell(f"rtt {rtt or 0}")
-            self.link.tell(f"rate {self.bench.options.rate * 125_000 if rtt and work.endswith('link') else 0}")
+            self.link_for(work, rtt)
             return self.add(work, name, rtt, [once(number) for number in range(runs or self.runs)])
         except OutOfTime:
             self.missing.append((work, name, rtt, "there was no time left"))
@@ -301,16 +342,18 @@ class Works:
 
     def ceiling(self, work, rtt):
         best = None
-        for connections in (1, 4, 8, 16, 32):
+        for connections in (4, 8, 16, 32):
             part = min(4 * MIB, max(self.size // connections, 64 * 1024))
 
             def once(_, connections=connections, part=part):
                 self.link.take()
+                before = busy()
                 (seconds,) = self.bench.link("raw", self.link.address, "/big.bin", self.size, connections, part)
-                return self.traffic({"seconds": seconds, "rate": self.size / seconds}, self.size)
+                sample = {"seconds": seconds, "rate": self.size / seconds}
+                sample["all_cpu_per_gib"] = (busy() - before) * (1 << 30) / self.size
+                return self.traffic(sample, self.size)
 
-            self.link.tell(f"rtt {rtt}")
-            self.link.tell(f"rate {self.bench.options.rate * 125_000 if work.endswith('link') else 0}")
+            self.link_for(work, rtt)
             try:
                 samples = [once(number) for number in range(self.runs)]
             except OutOfTime:
@@ -327,22 +370,61 @@ class Works:
         self.ceiling(work, rtt)
         for tool in self.tools():
 
-            def once(_, tool=tool):
+            def once(_, tool=tool, begin=lambda _: None, end=lambda: None):
                 with mounted(tool):
                     self.bench.run(["stat", tool.file("big.bin")], tool.user)
+                    # Where free memory is given back to a host, new pages cost ten times as much as used ones, and who
+                    # caches would pay for it. So there are enough of them for two copies.
+                    self.bench.link("touch", min(2 * self.size // MIB + 512, available() // MIB // 2))
                     self.link.take()
                     tool.forget_peak()
-                    before, cpu = tool.memory(), tool.cpu()
+                    begin(tool)
+                    before, cpu, all_cpu = tool.memory(), tool.cpu(), busy()
                     seconds, read = self.bench.link("sequential", tool.file("big.bin"), user=tool.user)
+                    end()
+                    all_cpu = busy() - all_cpu
                     if read != self.size:
                         raise RuntimeError(f"{read} bytes were read of {self.size}")
                     sample = {"seconds": seconds, "rate": read / seconds}
                     sample["cpu_per_gib"] = (tool.cpu() - cpu) * (1 << 30) / read
+                    sample["all_cpu_per_gib"] = all_cpu * (1 << 30) / read
                     sample["memory"] = float(tool.memory("VmHWM"))
                     sample["memory_more"] = float(max(0, tool.memory("VmHWM") - before))
                     return self.traffic(sample, read)
 
             self.measure(work, tool.name, rtt, once)
+            if self.bench.options.perf and tool.name == "keymount":
+                self.profile(work, rtt, once)
+
+    def profile(self, work, rtt, once):
+        """One more sample, with a look at all cores a thousand times a second."""
+        data = self.bench.scratch / "perf.data"
+        self.link_for(work, rtt)
+        recorder = []
+
+        def begin(tool):
+            own.update((int(folder.name), "keymount") for folder, _ in tool.processes())
+            command = [self.bench.options.perf, "record", "-a", "-e", "cpu-clock", "-F", "997", "-o", data]
+            recorder.append(self.bench.start(command, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)))
+            self.bench.wait_until(data.exists, "perf records")
+
+        try:
+            own = {}
+            once(0, begin=begin, end=lambda: (recorder[0].send_signal(signal.SIGINT), recorder[0].wait(20)))
+            printed = self.bench.run([self.bench.options.perf, "script", "-i", data, "-F", "pid,comm,ip,sym"])
+        except (OutOfTime, RuntimeError, OSError, subprocess.TimeoutExpired) as error:
+            self.missing.append((f"{work}: a profile", "keymount", rtt, str(error) or "there was no time left"))
+            return
+        counts = collections.Counter()
+        for line in printed.splitlines():
+            # "command  process  address symbol+offset"; a command may have spaces.
+            sample = re.match(r"\s*(.*?)\s+(\d+)\s+[0-9a-f]+ (.*)", line)
+            if sample:
+                command, process, symbol = sample.groups()
+                who = "the link" if int(process) == self.link.process.pid else own.get(int(process), command)
+                counts[who, symbol.strip()] += 1
+        shares = [(100 * count / counts.total(), who, symbol) for (who, symbol), count in counts.most_common()]
+        self.profiles.append({"work": work, "rtt": rtt, "shares": shares})
 
     def cold_random(self, rtt, tasks):
         reads = 20 if self.bench.options.quick else 100
@@ -365,44 +447,50 @@ class Works:
     def warm(self):
         local = self.bench.new_folder("local") / "big.bin"
         shutil.copyfile(self.served / "big.bin", local)
-        drop = lambda: self.bench.run([self.bench.options.link, "drop", local])  # noqa: E731
-        self.warm_rows("local disk", local, None, drop)
+        disk = WarmFile("local disk", local, None, lambda: self.bench.run([self.bench.options.link, "drop", local]))
+        self.warm_rows(disk, disk)
         for tool in self.tools(*self.ordinary()):
             if not tool.keeps:
                 continue
             self.link.tell("rtt 0")
             try:
                 with mounted(tool):
+                    file = WarmFile(tool.name, tool.file("big.bin"), tool.user, tool.drop_pages)
                     # Twice: what one reading left out the other brings.
                     for _ in range(2):
-                        self.bench.link("sequential", tool.file("big.bin"), user=tool.user)
-                    self.warm_rows(tool.name, tool.file("big.bin"), tool.user, tool.drop_pages)
+                        self.bench.link("sequential", file.path, user=file.user)
+                    self.warm_rows(file, disk)
             except (OutOfTime, RuntimeError, OSError) as error:
                 self.missing.append(("warm reads", tool.name, None, str(error) or "there was no time left"))
         local.unlink()
 
-    def warm_rows(self, name, file, user, drop):
-        def dropped(_):
-            drop()
-            self.link.take()
-            seconds, read = self.bench.link("sequential", file, user=user)
-            return self.traffic({"seconds": seconds, "rate": read / seconds}, read)
+    def warm_rows(self, file, disk):
+        """Each sample is taken in turn with one of the local disk, which is not as fast at all times."""
 
-        def kept(_):
-            self.link.take()
-            seconds, read = self.bench.link("sequential", file, user=user)
-            return self.traffic({"seconds": seconds, "rate": read / seconds}, read)
+        def sequential(file, _):
+            seconds, read = self.bench.link("sequential", file.path, user=file.user)
+            return {"seconds": seconds, "rate": read / seconds}
 
-        def random(number):
-            drop()
-            self.link.take()
-            seconds, p50, p99, count = self.bench.link("random", file, 1, 2000, number, user=user)
-            return self.traffic({"seconds": seconds, "p50_ms": p50, "p99_ms": p99, "per_second": count / seconds}, 0)
+        def random(file, number):
+            seconds, p50, p99, count = self.bench.link("random", file.path, 1, 2000, number, user=file.user)
+            return {"seconds": seconds, "p50_ms": p50, "p99_ms": p99, "per_second": count / seconds}
 
-        self.measure("warm sequential, pages dropped", name, None, dropped)
-        self.bench.link("sequential", file, user=user)
-        self.measure("warm sequential, pages kept", name, None, kept)
-        self.measure("warm random 4 KiB, pages dropped", name, None, random)
+        def in_turn(prepare, read, number):
+            prepare(disk)
+            there = read(disk, number)
+            prepare(file)
+            self.link.take()
+            sample = read(file, number)
+            sample["of_local"] = there["seconds"] / sample["seconds"]
+            return self.traffic(sample, 0)
+
+        def bring(file):
+            self.bench.link("sequential", file.path, user=file.user)
+
+        for pages, prepare in (("dropped", WarmFile.drop), ("kept", bring)):
+            for access, read in (("sequential", sequential), ("random 4 KiB", random)):
+                once = functools.partial(in_turn, prepare, read)
+                self.measure(f"warm {access}, pages {pages}", file.name, None, once)
 
     # Trees.
 
@@ -421,7 +509,7 @@ class Works:
                     samples[state].append(self.traffic({"seconds": seconds}, 0))
 
                 def once(_, tool=tool, walk=walk):
-                    with mounted(tool):
+                    with mounted(tool, again=True):
                         walk("cold")
                         walk("warm")
                     with mounted(tool, keep=True):
@@ -460,6 +548,7 @@ class Works:
                 seconds = tool.mount()
                 sample = self.traffic({"seconds": seconds}, 0)
                 tool.unmount()
+                tool.forget()
                 return sample
 
             self.measure("mount until the first ls", tool.name, rtt, once)
@@ -631,6 +720,7 @@ def parse():
     options.size = options.size or (64 if options.quick else 1024)
     options.runs = options.runs or (1 if options.quick else 5)
     options.minutes = options.minutes or (8 if options.quick else 60)
+    options.perf = shutil.which("perf") if os.getuid() == 0 else None
     options.rtt = [int(rtt) for rtt in options.rtt.split(",")]
     known = ["keymount", "rclone, cache off", "rclone, full cache", "rclone, 16 streams"]
     known += ["JuiceFS"] if options.juicefs else []
@@ -669,6 +759,7 @@ def main():
         "directories": DIRECTORIES,
         "rows": works.rows,
         "missing": works.missing,
+        "profiles": works.profiles,
     }
     if options.json:
         Path(options.json).write_text(json.dumps(result, indent=1) + "\n")

@@ -8,6 +8,7 @@
 //! link sequential <file>                               seconds bytes
 //! link random <file> <tasks> <reads of each> <seed>    seconds p50 p99 (milliseconds) reads
 //! link files <folder>                                  seconds bytes files
+//! link touch <MiB>                                    has so much memory in use once
 //! link drop <file or folder> ...                       takes the files' pages out of the page cache
 //! ```
 
@@ -43,6 +44,7 @@ fn main() {
         ["sequential", file] => sequential(Path::new(file)),
         ["random", file, tasks, reads, seed] => random(Path::new(file), number(tasks), number(reads), number(seed)),
         ["files", folder] => files(Path::new(folder)),
+        ["touch", mebibytes] => touch(number(mebibytes)),
         ["drop", paths @ ..] => paths.iter().try_for_each(|path| drop_pages(Path::new(path))),
         _ => Err(io::Error::other("see the head of link.rs for what can be asked")),
     };
@@ -365,6 +367,14 @@ fn files(folder: &Path) -> io::Result<()> {
         total += fs::read(name)?.len();
     }
     println!("{:.6} {total} {}", begin.elapsed().as_secs_f64(), names.len());
+    Ok(())
+}
+
+/// Has the machine's memory ready: so much of it was just in use.
+fn touch(mebibytes: u64) -> io::Result<()> {
+    let mut memory = vec![0_u8; (mebibytes << 20) as usize];
+    memory.iter_mut().step_by(4096).for_each(|page| *page = 1);
+    std::hint::black_box(&memory);
     Ok(())
 }
 
