@@ -52,7 +52,7 @@ const END_OF_LINE: &[u8] = b"\r\n";
 
 impl Ending {
     /// Reads what the parser left, and says whether the closing delimiter was the last thing.
-    pub(super) async fn is_clean(self) -> bool {
+    pub(super) async fn ends_cleanly(self) -> bool {
         let mut rest = std::pin::pin!(chunks(Arc::clone(&self.read)));
         while let Some(chunk) = rest.next().await {
             if chunk.is_err() {
@@ -101,7 +101,7 @@ mod tests {
 
     use super::*;
 
-    async fn is_clean(body: &'static str) -> bool {
+    async fn ends_cleanly(body: &'static str) -> bool {
         // In pieces of two bytes.
         let pieces = body
             .as_bytes()
@@ -116,17 +116,17 @@ mod tests {
         while let Some(part) = parts.next_field().await.unwrap() {
             assert_eq!(part.bytes().await.unwrap(), "1");
         }
-        ending.is_clean().await
+        ending.ends_cleanly().await
     }
 
     #[tokio::test]
     async fn nothing_follows_the_closing_delimiter() {
         const PART: &str = "--X\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\n1\r\n--X--";
         assert_eq!(PART.len() % 2, 1, "the pieces cut the delimiter");
-        assert!(is_clean(PART).await);
+        assert!(ends_cleanly(PART).await);
         for (more, clean) in [("\r\n", true), ("\r\nmore", false), ("\r\n\r\n", false)] {
             let body: &'static str = format!("{PART}{more}").leak();
-            assert_eq!(is_clean(body).await, clean, "{more:?}");
+            assert_eq!(ends_cleanly(body).await, clean, "{more:?}");
         }
     }
 }

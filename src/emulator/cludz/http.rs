@@ -266,7 +266,7 @@ async fn read_parts(request: Request, limit: u64) -> Result<Vec<Part>, Refusal> 
             Ok(parts)
         });
     }
-    if !ending.is_clean().await {
+    if !ending.ends_cleanly().await {
         return Err(MALFORMED);
     }
     match parts {

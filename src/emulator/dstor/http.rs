@@ -479,7 +479,7 @@ async fn read_files(request: Request, limit: u64) -> Result<Vec<PathedFile>, Ref
             Ok(files)
         });
     }
-    if !ending.is_clean().await {
+    if !ending.ends_cleanly().await {
         return Err(MALFORMED);
     }
     match files {

@@ -307,7 +307,7 @@ async fn read_form(request: Request, file_limit: u64) -> Result<UploadForm, Refu
         };
         parts.push(part);
     }
-    if !ending.is_clean().await {
+    if !ending.ends_cleanly().await {
         return Err(malformed());
     }
     assemble(parts)
