@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use lru::LruCache;
 
-use super::ContentId;
 use super::folder::{Found, pages};
 use super::map::Record;
+use super::{BLOCK, ContentId};
 
 pub(super) struct Index {
     pub(super) versions: LruCache<ContentId, Kept>,
@@ -156,6 +156,11 @@ impl Index {
 }
 
 impl Kept {
+    /// Whether all blocks of so many bytes are there and known to be right.
+    pub(super) fn is_whole(&self, size: u64) -> bool {
+        size > 0 && self.fate == Fate::Stays && self.proven == size.div_ceil(BLOCK)
+    }
+
     /// The blocks of a version that stays.
     pub(super) fn staying(&mut self) -> Option<&mut HashMap<u64, Block>> {
         match self {

@@ -51,6 +51,7 @@ fn list(json: bool, paths: &Paths) -> Result<Exit, Failure> {
 fn state(file: &KeptFile) -> String {
     let waits = match file.waiting {
         Waiting::Sending => "being sent",
+        Waiting::NotShown => "not in the mount yet, tried again",
         Waiting::ForNextMount => "sent by the next mount",
         Waiting::HalfWritten => "half written; saved by the next mount",
     };

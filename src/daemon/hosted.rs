@@ -63,7 +63,7 @@ pub struct HostedMount {
     /// When this key was first seen, if nothing else dates it.
     seen: Mutex<Option<SystemTime>>,
     first_seen: PathBuf,
-    /// Whether what earlier daemons left was taken over; it can't be before the root is known.
+    /// Whether what earlier daemons left was looked at; it can't be before the root is known.
     resumed: AtomicBool,
     /// The credential as of which the rights are known. Held while they are found out: twice in a row would make the kernel
     /// drop what it was just told.
@@ -223,13 +223,15 @@ impl HostedMount {
         Some(SinceReport { at: seconds(at), known })
     }
 
-    /// Takes over what earlier daemons of this remote left, once.
+    /// Takes over what earlier daemons of this remote left, as far as that isn't done.
     async fn resume(&self) {
-        if self.spec.options.read_only || self.resumed.swap(true, Ordering::AcqRel) {
+        let is_done = self.resumed.load(Ordering::Acquire) && self.stack.fs.left_over() == 0;
+        if self.spec.options.read_only || is_done {
             return;
         }
-        if let Err(error) = self.stack.fs.resume(&self.unsent).await {
-            warn!(%error, "what an earlier mount left is not taken over");
+        match self.stack.fs.resume(&self.unsent).await {
+            Ok(_) => self.resumed.store(true, Ordering::Release),
+            Err(error) => warn!(%error, "what an earlier mount left is not taken over"),
         }
     }
 

@@ -16,7 +16,7 @@ const LEAST: u64 = 8 << 20;
 /// cache ahead at most. Where a disk keeps the blocks, the kernel keeps the disk's pages, and those in memory only bridge
 /// the time until they are written.
 const IN_MEMORY: (u64, u64) = (5, 3);
-const ON_DISK: (u64, u64) = (1, 4);
+const ON_DISK: (u64, u64) = (1, 3);
 /// From here on a limit of the first version of control groups means that there is none: it is the largest multiple of a
 /// page that fits into 63 bits (`page_counter.h`).
 const NO_LIMIT: u64 = 1 << 60;
@@ -111,7 +111,7 @@ mod tests {
         assert_eq!(total(Some(256 * MIB)), 64 * MIB);
         assert_eq!(total(Some(4 * MIB)), 8 * MIB, "less would be of no use");
         let budget = MemoryBudget::within(None, Keeping::OnDisk);
-        assert_eq!((budget.cache, budget.in_flight), (16 * MIB, 64 * MIB));
+        assert_eq!((budget.cache, budget.in_flight), (16 * MIB, 48 * MIB));
         let budget = MemoryBudget::within(None, Keeping::InMemory);
         assert_eq!((budget.cache, budget.in_flight), (80 * MIB, 48 * MIB));
         assert_eq!(budget.in_flight_of_each(6), 8 * MIB);

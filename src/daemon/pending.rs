@@ -18,6 +18,8 @@ use crate::state::{Origin, Phase, StateDb};
 pub enum Waiting {
     /// A daemon has it and sends it.
     Sending,
+    /// A daemon found it, could not show it in the mount yet, and tries that again.
+    NotShown,
     /// Its remote isn't mounted.
     ForNextMount,
     /// It was being written when its daemon ended; the next mount saves it.
@@ -64,11 +66,14 @@ pub fn kept_files(paths: &Paths) -> Result<Vec<KeptFile>> {
             path: row.path,
             bytes: metadata.len(),
             waiting: match row.phase {
-                _ if outbox::is_in_use(&staging, &row.spool) => Waiting::Sending,
+                _ if outbox::is_in_use(&staging, &row.spool) => match row.postponed {
+                    Some(_) => Waiting::NotShown,
+                    None => Waiting::Sending,
+                },
                 Phase::Closed => Waiting::ForNextMount,
                 Phase::Writing => Waiting::HalfWritten,
             },
-            error: row.error,
+            error: row.postponed.or(row.error),
             staged,
         });
     }

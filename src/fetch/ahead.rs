@@ -1,6 +1,7 @@
 //! What one reader has on the way before it asks.
 
 use std::ops::Range;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -55,8 +56,13 @@ impl Ahead {
         done
     }
 
-    pub(super) fn stalled(&mut self, now: Instant) {
-        self.pattern.stalled(now);
+    pub(super) fn answered(&mut self, after: Duration) {
+        self.pattern.answered(after);
+    }
+
+    /// What is to be asked for, because the reader waits for what is on the way.
+    pub(super) fn stalled(&mut self, wanted: &Range<u64>, size: u64, now: Instant) -> Vec<Range<u64>> {
+        self.pattern.stalled(wanted, size, now)
     }
 
     pub(super) fn give_back(&mut self, from: u64) {

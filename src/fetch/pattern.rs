@@ -4,6 +4,7 @@
 //! distances, forwards or backwards. Whoever jumps about gets nothing ahead.
 
 use std::ops::Range;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -14,17 +15,18 @@ use crate::cache::BLOCK;
 const NEAR: u64 = 256 * 1024;
 /// Reads of one habit before it counts as one.
 const SURE: u32 = 2;
-/// What is had ahead at first, in bytes, and how often as much when the reader had to wait all the same: on a line of
-/// 100 ms what it can bring is on the way after four round trips.
-const FIRST_WINDOW: u64 = 512 * 1024;
-const GROWTH: u64 = 4;
-/// A larger window than this must be worth it: it grows only as long as the reader gets faster by a quarter each time. A
-/// line that is full gets no faster by more requests that wait in it.
-const SURELY_WORTH_IT: u64 = 8 << 20;
-/// What one request brings at least and at most when a window is filled, in bytes; so many of them are on the way.
-const LEAST_STEP: u64 = 256 * 1024;
+/// What is had ahead at first, in bytes, and how often as much when the reader has to wait all the same.
+const FIRST_WINDOW: u64 = 1 << 20;
+const GROWTH: u64 = 16;
+/// So far a window grows before it is known what the line can bring, in bytes.
+const BLIND_WINDOW: u64 = 32 << 20;
+/// What a reader has ahead then, if it is more: so many times what is on the way at its speed. On a line that is full,
+/// more would only be in others' way.
+const TIMES_ON_THE_WAY: f64 = 4.0;
+/// What one request brings at least and at most when a window is filled, in bytes; so many of them make a window.
+const LEAST_STEP: u64 = 1 << 20;
 const LARGEST_STEP: u64 = 4 << 20;
-const STEPS: u64 = 16;
+const STEPS: u64 = 4;
 /// Reads at equal distances are had ahead so many at first, and at most.
 const FIRST_STRIDES: u64 = 4;
 const MOST_STRIDES: u64 = 32;
@@ -51,9 +53,12 @@ pub(super) struct Pattern {
     frontier: u64,
     streak: u32,
     window: u64,
-    /// When the window got its size and where the reader was then, and how fast it got on before, in bytes a second.
-    grown: Option<(Instant, u64)>,
-    speed: f64,
+    /// Whoever waits for what lies before this waits for what was asked for before the window got its size.
+    paced_from: u64,
+    /// When the window got its size and where the reader was then, once it was as large as is good blindly.
+    sized: Option<(Instant, u64)>,
+    /// How long an answer takes at least, if that is known.
+    delay: Option<Duration>,
     strides: u64,
     /// Ahead of this nothing was asked for yet: an end of bytes, or a beginning of a read at equal distances.
     asked: i128,
@@ -69,8 +74,9 @@ impl Pattern {
             frontier: 0,
             streak: 0,
             window: FIRST_WINDOW.min(largest_window),
-            grown: None,
-            speed: 0.0,
+            paced_from: 0,
+            sized: None,
+            delay: None,
             strides: FIRST_STRIDES,
             asked: 0,
         }
@@ -106,7 +112,7 @@ impl Pattern {
             return self.stride(read.start, len, size);
         }
         self.window = FIRST_WINDOW.min(self.largest_window);
-        self.grown = None;
+        self.sized = None;
         self.strides = FIRST_STRIDES;
         self.asked = align_up(read.end).into();
         Plan {
@@ -115,26 +121,37 @@ impl Pattern {
         }
     }
 
-    /// The reader had to wait for what it reads.
-    pub(super) fn stalled(&mut self, now: Instant) {
+    /// An answer for which nothing else was in the way took so long.
+    pub(super) fn answered(&mut self, after: Duration) {
+        self.delay = Some(self.delay.map_or(after, |delay| delay.min(after)));
+    }
+
+    /// The reader has to wait for what it reads, though it is on the way. Says what to ask for beside it.
+    pub(super) fn stalled(&mut self, read: &Range<u64>, size: u64, now: Instant) -> Vec<Range<u64>> {
         self.strides = (self.strides * 2).min(MOST_STRIDES);
-        let larger = (self.window * GROWTH).min(self.largest_window);
-        if larger > SURELY_WORTH_IT {
-            let (since, from) = *self.grown.get_or_insert((now, self.frontier));
-            let (took, read) = (now - since, self.frontier.saturating_sub(from));
-            // Only what was asked for since comes at the new pace.
-            if read < 2 * self.window {
-                return;
-            }
-            let speed = read as f64 / took.as_secs_f64().max(f64::EPSILON);
-            if speed < self.speed * 1.25 {
-                self.grown = Some((now, self.frontier));
-                return;
-            }
-            self.speed = speed;
+        if self.streak < SURE {
+            return Vec::new();
         }
-        self.grown = Some((now, self.frontier));
-        self.window = larger;
+        // Only what was asked for since comes at the new pace.
+        if read.start < self.paced_from {
+            return Vec::new();
+        }
+        let window = match self.sized {
+            None => (self.window * GROWTH).min(BLIND_WINDOW),
+            Some((since, from)) => {
+                let passed = self.frontier.saturating_sub(from) as f64;
+                let took = (now - since).as_secs_f64().max(f64::EPSILON);
+                let on_the_way = |delay: Duration| passed / took * delay.as_secs_f64();
+                let bytes = |delay: Duration| (TIMES_ON_THE_WAY * on_the_way(delay)) as u64;
+                self.delay.map_or(self.largest_window, bytes).max(BLIND_WINDOW)
+            }
+        };
+        if self.sized.is_some() || window == BLIND_WINDOW {
+            self.sized = Some((now, self.frontier));
+        }
+        self.window = align_up(window).min(self.largest_window);
+        self.paced_from = u64::try_from(self.asked).unwrap_or(0);
+        self.fill(size)
     }
 
     /// Nothing from here on was asked for after all, though it was planned.
@@ -145,35 +162,40 @@ impl Pattern {
     fn read_on(&mut self, read: &Range<u64>, size: u64) -> Plan {
         if read.end > self.frontier {
             if self.streak < SURE {
-                self.asked = align_up(read.end).into();
+                self.paced_from = align_up(read.end);
+                self.asked = self.paced_from.into();
             }
             self.frontier = read.end;
             self.streak += 1;
         }
-        let mut plan = Plan {
-            ranges: Vec::new(),
-            anew: false,
+        let ranges = if self.streak < SURE {
+            Vec::new()
+        } else {
+            self.fill(size)
         };
-        if self.streak < SURE {
-            return plan;
-        }
+        Plan { ranges, anew: false }
+    }
+
+    /// What the window has room for.
+    fn fill(&mut self, size: u64) -> Vec<Range<u64>> {
         let from = u64::try_from(self.asked)
             .unwrap_or(0)
             .max(align_up(self.frontier))
             .min(size);
         let to = align_up(self.frontier.saturating_add(self.window)).min(size);
         let step = align_up((self.window / STEPS).clamp(LEAST_STEP, LARGEST_STEP));
+        let mut ranges = Vec::new();
         // A little at a time would be many requests.
-        if to > from && (to - from >= step || to == size) {
+        if to > from && (to - from >= step.min(self.window / 2) || to == size) {
             let mut at = from;
             while at < to {
                 let end = (at + step).min(to);
-                plan.ranges.push(at..end);
+                ranges.push(at..end);
                 at = end;
             }
             self.asked = to.into();
         }
-        plan
+        ranges
     }
 
     /// What lies at the next equal distances.
@@ -230,47 +252,105 @@ mod tests {
         }
     }
 
+    const PIECE: u64 = 128 * KIB;
+
+    fn read_on(pattern: &mut Pattern, pieces: Range<u64>) -> Vec<Range<u64>> {
+        pieces
+            .flat_map(|piece| pattern.note(&at(piece * PIECE, PIECE), SIZE).ranges)
+            .collect()
+    }
+
     #[test]
-    fn reading_on_has_a_window_ahead_that_grows_when_it_was_too_small() {
+    fn reading_on_has_a_window_ahead() {
         let mut pattern = pattern();
-        assert_eq!(pattern.note(&at(0, 128 * KIB), SIZE).ranges, []);
-        let plan = pattern.note(&at(128 * KIB, 128 * KIB), SIZE);
-        assert_eq!(plan.ranges, [256 * KIB..512 * KIB, 512 * KIB..768 * KIB]);
-        assert_eq!(pattern.note(&at(256 * KIB, 128 * KIB), SIZE).ranges, []);
-        assert_eq!(
-            pattern.note(&at(384 * KIB, 128 * KIB), SIZE).ranges,
-            [768 * KIB..1024 * KIB]
-        );
-        for _ in 0..20 {
-            pattern.stalled(Instant::now());
-        }
-        let plan = pattern.note(&at(512 * KIB, 128 * KIB), SIZE);
-        assert_eq!(plan.ranges.len(), 16);
-        assert_eq!(
-            plan.ranges.last().map(|range| range.end),
-            Some(640 * KIB + SURELY_WORTH_IT)
-        );
-    }
-
-    /// A reader on a line that brings what is on the way after `delay` seconds, and `rate` bytes a second at most.
-    fn window_on_a_line(delay: f64, rate: f64) -> u64 {
-        let mut pattern = Pattern::new(96 << 20);
-        let (start, mut passed, piece) = (Instant::now(), 0.0, 128 * KIB);
-        for number in 0..SIZE / piece {
-            pattern.note(&at(number * piece, piece), SIZE);
-            passed += piece as f64 / rate.min(pattern.window as f64 / delay);
-            pattern.stalled(start + Duration::from_secs_f64(passed));
-        }
-        pattern.window
+        assert_eq!(read_on(&mut pattern, 0..1), []);
+        assert_eq!(read_on(&mut pattern, 1..2), [2 * PIECE..10 * PIECE], "one request");
+        assert_eq!(read_on(&mut pattern, 2..5), []);
+        assert_eq!(read_on(&mut pattern, 5..6), [10 * PIECE..14 * PIECE]);
     }
 
     #[test]
-    fn a_window_grows_as_long_as_that_makes_the_reader_faster() {
-        assert_eq!(window_on_a_line(0.1, 1e12), 96 << 20);
-        assert_eq!(window_on_a_line(0.1, 9e8), 96 << 20);
-        let bandwidth_times_delay = |window: u64| (window as f64) / (1e7 * 0.1);
-        let found = bandwidth_times_delay(window_on_a_line(0.1, 1e7));
-        assert!((1.0..40.0).contains(&found), "{found} times as much as is on the way");
+    fn a_window_grows_when_it_was_too_small_and_not_for_what_was_asked_for_before() {
+        let mut pattern = pattern();
+        let now = Instant::now();
+        assert_eq!(pattern.stalled(&at(0, PIECE), SIZE, now), [], "nobody reads on yet");
+        read_on(&mut pattern, 0..2);
+        assert_eq!(pattern.stalled(&at(PIECE, PIECE), SIZE, now), [], "the first request");
+        let more = pattern.stalled(&at(2 * PIECE, PIECE), SIZE, now);
+        assert_eq!(more.first().map(|range| range.start), Some(10 * PIECE));
+        assert_eq!(
+            more.last().map(|range| range.end),
+            Some(2 * PIECE + GROWTH * FIRST_WINDOW)
+        );
+        assert_eq!(
+            pattern.stalled(&at(3 * PIECE, PIECE), SIZE, now),
+            [],
+            "asked for before"
+        );
+        read_on(&mut pattern, 2..10);
+        let more = pattern.stalled(&at(10 * PIECE, PIECE), SIZE, now);
+        assert_eq!(more.last().map(|range| range.end), Some(10 * PIECE + BLIND_WINDOW));
+        assert!(more.len() <= 8, "{more:?}");
+    }
+
+    /// What a reader has ahead at last, and the seconds until it has all, on a line that brings what is asked for after
+    /// `delay` seconds, and `rate` bytes a second at most.
+    fn on_a_line(pattern: &mut Pattern, from: u64, delay: f64, rate: f64) -> (u64, f64) {
+        let start = Instant::now();
+        let (mut passed, mut line_is_free) = (0.0_f64, 0.0_f64);
+        let mut arrivals = std::collections::BTreeMap::new();
+        let mut ask = |range: Range<u64>, now: f64, arrivals: &mut std::collections::BTreeMap<u64, f64>| {
+            for piece in range.start / PIECE..range.end.div_ceil(PIECE) {
+                line_is_free = line_is_free.max(now + delay) + PIECE as f64 / rate;
+                arrivals.entry(piece).or_insert(line_is_free);
+            }
+        };
+        for piece in from / PIECE..SIZE / PIECE {
+            let read = at(piece * PIECE, PIECE);
+            let plan = pattern.note(&read, SIZE);
+            let is_asked_for = !arrivals.contains_key(&piece);
+            if is_asked_for {
+                ask(read.clone(), passed, &mut arrivals);
+            }
+            plan.ranges
+                .into_iter()
+                .for_each(|range| ask(range, passed, &mut arrivals));
+            if arrivals[&piece] > passed {
+                let more = pattern.stalled(&read, SIZE, start + Duration::from_secs_f64(passed));
+                more.into_iter().for_each(|range| ask(range, passed, &mut arrivals));
+                if is_asked_for {
+                    pattern.answered(Duration::from_secs_f64(arrivals[&piece] - passed));
+                }
+                passed = arrivals[&piece];
+            }
+        }
+        (pattern.window, passed)
+    }
+
+    #[test]
+    fn a_window_is_a_few_times_bandwidth_and_delay() {
+        for (delay, rate) in [(0.1, 1e12), (0.1, 6e8), (0.02, 1.25e8), (0.1, 1e7), (0.0005, 8e8)] {
+            let mut pattern = Pattern::new(96 << 20);
+            let (window, passed) = on_a_line(&mut pattern, 0, delay, rate);
+            let on_the_way = (rate * delay).min((96 << 20) as f64);
+            let least = (on_the_way as u64).clamp(BLIND_WINDOW, 96 << 20);
+            let most = ((on_the_way * 6.0) as u64).clamp(BLIND_WINDOW, 96 << 20);
+            assert!((least..=most).contains(&window), "{window} at {delay} s, {rate} B/s");
+            let best = (SIZE as f64 / rate).max(SIZE as f64 / (96 << 20) as f64 * delay);
+            assert!(
+                passed < best * 1.05 + 7.0 * delay,
+                "{passed} s of {best} at {delay} s, {rate} B/s"
+            );
+        }
+    }
+
+    /// What was measured in one place says nothing about the next.
+    #[test]
+    fn a_window_grows_again_after_a_jump() {
+        let mut pattern = Pattern::new(96 << 20);
+        let (at_first, _) = on_a_line(&mut pattern, SIZE / 2, 0.1, 1e12);
+        assert!(at_first > BLIND_WINDOW, "{at_first}");
+        assert_eq!(on_a_line(&mut pattern, 0, 0.1, 1e12).0, at_first);
     }
 
     #[test]
@@ -343,13 +423,13 @@ mod tests {
                 if read.is_empty() {
                     continue;
                 }
+                let mut ranges = pattern.note(&read, size).ranges;
                 if stalled {
-                    pattern.stalled(Instant::now());
+                    ranges.extend(pattern.stalled(&read, size, Instant::now()));
                 }
-                let plan = pattern.note(&read, size);
-                let bytes: u64 = plan.ranges.iter().map(|range| range.end - range.start).sum();
+                let bytes: u64 = ranges.iter().map(|range| range.end - range.start).sum();
                 prop_assert!(bytes <= largest + 2 * BLOCK, "{bytes} of {largest}");
-                for range in plan.ranges {
+                for range in ranges {
                     prop_assert!(range.start < range.end && range.end <= size);
                 }
             }

@@ -36,6 +36,12 @@ pub(super) enum Purpose {
     Ahead { _asked: Asked },
 }
 
+impl From<Option<Asked>> for Purpose {
+    fn from(asked: Option<Asked>) -> Self {
+        asked.map_or(Self::Wanted, |_asked| Self::Ahead { _asked })
+    }
+}
+
 /// The right to ask for blocks that nobody waits for yet.
 pub(super) struct Asked(OwnedSemaphorePermit);
 

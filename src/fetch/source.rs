@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::ahead::Ahead;
@@ -101,24 +102,45 @@ impl Source {
             Reads::Ranges => self.ahead.lock().note(&wanted, size),
             Reads::WholeOnly | Reads::WholeInOrder => (wanted.clone(), Vec::new(), Vec::new()),
         };
-        // In this order: what is waited for is asked for first.
-        let reading = self.object.pieces(wanted, extent);
-        let (read, ()) = tokio::join!(biased; reading, self.fetch_ranges_ahead(plan));
-        match read? {
-            Served::AtOnce(pieces) => Ok(pieces),
-            Served::AfterWaiting(pieces) => {
-                self.ahead.lock().stalled(Instant::now());
-                Ok(pieces)
+        let (wait, waiting) = oneshot::channel();
+        let mut wait = Some(wait);
+        let reading = async {
+            let started = Instant::now();
+            let read = self.object.pieces(wanted.clone(), extent.clone(), &mut wait).await;
+            drop(wait);
+            Ok(match read? {
+                Served::Pieces(pieces) => pieces,
+                Served::Asked(pieces) => {
+                    self.ahead.lock().answered(started.elapsed());
+                    pieces
+                }
+                Served::FromPart(bytes, waiter) => {
+                    let _of_no_use = self.ahead.lock().hold_one(waiter);
+                    vec![bytes]
+                }
+            })
+        };
+        let fetching_ahead = async {
+            let waits = waiting.await.is_ok();
+            if waits && extent != wanted {
+                // It goes on for this reader when the beginning is here.
+                let rest = self.object.flights.join(&access::blocks(&extent));
+                self.ahead.lock().hold(rest);
             }
-            Served::FromPart(bytes, waiter) => {
-                let _of_no_use = self.ahead.lock().hold_one(waiter);
-                Ok(vec![bytes])
+            self.fetch_ranges_ahead(plan).await;
+            if waits {
+                let more = self.ahead.lock().stalled(&wanted, size, Instant::now());
+                self.fetch_ranges_ahead(more).await;
             }
-        }
+        };
+        tokio::join!(reading, fetching_ahead).0
     }
 
     async fn fetch_ranges_ahead(&self, ranges: Vec<Range<u64>>) {
         for range in ranges {
+            // The runtime begins with what was spawned last. Let alone, it begins with what was spawned before, which so gets
+            // a connection that is free.
+            tokio::task::yield_now().await;
             match self.object.send_for(access::blocks(&range)).await {
                 Some(waiters) => self.ahead.lock().hold(waiters),
                 None => return self.ahead.lock().give_back(range.start),
@@ -129,8 +151,9 @@ impl Source {
 
 /// How a reader got its bytes.
 enum Served {
-    AtOnce(Vec<Bytes>),
-    AfterWaiting(Vec<Bytes>),
+    Pieces(Vec<Bytes>),
+    /// After it was asked for, for this reader.
+    Asked(Vec<Bytes>),
     /// From a whole that is still coming, for as long as somebody waits for it.
     FromPart(Bytes, Waiter),
 }
@@ -178,11 +201,17 @@ impl Object {
     }
 
     /// The bytes of a range that lies in the object, in pieces. If any of them must be asked for, all of `extent` is.
-    async fn pieces(self: &Arc<Self>, range: Range<u64>, extent: Range<u64>) -> Result<Served> {
+    /// Whoever listens hears when it takes time.
+    async fn pieces(
+        self: &Arc<Self>,
+        range: Range<u64>,
+        extent: Range<u64>,
+        wait: &mut Option<oneshot::Sender<()>>,
+    ) -> Result<Served> {
         let wanted = access::blocks(&range);
         let mut have = BTreeMap::new();
         let mut on_the_way: Vec<Waiter> = Vec::new();
-        let mut served: fn(Vec<Bytes>) -> Served = Served::AtOnce;
+        let mut served: fn(Vec<Bytes>) -> Served = Served::Pieces;
         while (have.len() as u64) < wanted.end - wanted.start {
             if let Some(whole) = self.spill.get() {
                 return Ok(served(vec![whole.read(range).await?]));
@@ -205,6 +234,7 @@ impl Object {
                 let Some(boarding) = self.flights.board(seen, &self.unit(missing), self.most()) else {
                     continue;
                 };
+                served = Served::Asked;
                 on_the_way.extend(self.launched(boarding, None));
             }
             for mut waiter in on_the_way.drain(..) {
@@ -217,7 +247,8 @@ impl Object {
                 for block in wanted.clone() {
                     if waiter.brings(block) && !have.contains_key(&block) {
                         if !waiter.has(block) {
-                            served = Served::AfterWaiting;
+                            // Nobody may want to know any more.
+                            wait.take().map(|wait| wait.send(()));
                         }
                         // Without one, the cache has it by now.
                         have.extend(waiter.block(block).await?.map(|bytes| (block, bytes)));
@@ -276,11 +307,7 @@ impl Object {
         for (launch, pilot) in boarding.launches {
             let blocks = pilot.blocks();
             let part = asked.as_mut().and_then(|asked| asked.split(blocks.end - blocks.start));
-            self.launch(
-                launch,
-                pilot,
-                part.map_or(Purpose::Wanted, |_asked| Purpose::Ahead { _asked }),
-            );
+            self.launch(launch, pilot, part.into());
         }
         boarding.waiters
     }

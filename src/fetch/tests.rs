@@ -170,6 +170,25 @@ async fn whoever_reads_on_finds_it_there() {
 }
 
 #[tokio::test]
+async fn what_was_asked_for_with_the_beginning_comes_though_the_reader_has_that() {
+    let all = Fixture::new(Reads::Ranges);
+    let bytes = pattern(4 * BLOCK as usize);
+    let source = all.open("f", &bytes);
+    let gate = Gate::new();
+    all.fault(Fault::StallAfter {
+        bytes: BLOCK,
+        gate: gate.clone(),
+    });
+    assert_eq!(source.read(0, 10).await.unwrap(), bytes[..10]);
+    gate.open();
+    assert_eq!(
+        source.read(2 * BLOCK, 10).await.unwrap(),
+        bytes[2 * BLOCK as usize..][..10]
+    );
+    assert_eq!(all.reads(), 1);
+}
+
+#[tokio::test]
 async fn whoever_jumps_lets_go_of_what_was_ahead() {
     let all = Fixture::new(Reads::Ranges);
     let bytes = pattern(60 * MIB);

@@ -1,9 +1,9 @@
 //! What a walk will want next: the small files after those that were read in order, the directories after those that
 //! were listed in order. `tar`, `cp -r`, `grep -r` and `find` walk so.
 //!
-//! Which directories come next is `course`'s affair, which blocks of one file are fetched ahead is `fetch`'s.
+//! Which directories come next is `course`'s affair, which files `sequence`'s; which blocks of one file are fetched ahead is
+//! `fetch`'s.
 
-use std::collections::VecDeque;
 use std::num::NonZeroUsize;
 use std::ops::Bound;
 use std::sync::{Arc, OnceLock, Weak};
@@ -16,21 +16,15 @@ use tokio::time::Duration;
 use super::course::{Course, Planned, Subdirectory};
 use super::listing::Listing;
 use super::reference::Reference;
+use super::sequence::{Place, Sequence};
 use super::{FileSystem, Ino};
 use crate::fetch::Source;
 use crate::model::{Entry, Kind, Name};
 
 /// Files up to this many bytes are fetched before they are opened.
 const SMALL: u64 = 256 * 1024;
-/// Files read in order before they count as a walk.
-const SURE_OF_FILES: u32 = 3;
-/// How many are had ahead at first, and at most.
-const FIRST_BATCH: usize = 8;
-const LARGEST_BATCH: usize = 64;
-/// A step may leave out so many.
-const SKIPS: usize = 2;
-/// Walks that are remembered, one for each directory that somebody goes through: 64.
-const WALKS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(63);
+/// Directories that somebody reads through and that are remembered: 64.
+const SEQUENCES: NonZeroUsize = NonZeroUsize::MIN.saturating_add(63);
 /// Courses through directories that are remembered.
 const COURSES: usize = 8;
 /// What is known for a shorter time is not worth having before it is asked for.
@@ -39,7 +33,7 @@ const LEAST_TTL: Duration = Duration::from_secs(1);
 pub(super) struct Walks {
     /// Tasks need the file system that begins them.
     of: OnceLock<Weak<FileSystem>>,
-    files: Mutex<LruCache<Ino, Walk<Arc<Source>>>>,
+    files: Mutex<LruCache<Ino, Sequence<Arc<Source>>>>,
     /// The one that somebody went on with last is the last.
     courses: Mutex<Vec<Course<Reference>>>,
     /// How many directories are listed ahead at the same time, of all courses.
@@ -56,79 +50,11 @@ impl Walks {
     pub fn new(at_once: usize) -> Self {
         Self {
             of: OnceLock::new(),
-            files: Mutex::new(LruCache::new(WALKS)),
+            files: Mutex::new(LruCache::new(SEQUENCES)),
             courses: Mutex::default(),
             at_once,
             listing: Arc::new(Semaphore::new(at_once)),
         }
-    }
-}
-
-/// How far somebody got through a directory, in the order of names.
-struct Walk<Held> {
-    last: Option<Name>,
-    streak: u32,
-    batch: usize,
-    /// The last that was sent for.
-    until: Option<Name>,
-    /// What was sent for, kept until it is likely used.
-    held: VecDeque<Held>,
-}
-
-impl<Held> Default for Walk<Held> {
-    fn default() -> Self {
-        Self {
-            last: None,
-            streak: 0,
-            batch: FIRST_BATCH,
-            until: None,
-            held: VecDeque::new(),
-        }
-    }
-}
-
-impl<Held> Walk<Held> {
-    /// Takes note of a step, and says what to send for now.
-    fn step(&mut self, name: &Name, sure: u32, listing: &Listing, fits: impl Fn(&Entry) -> bool) -> Vec<(Ino, Entry)> {
-        let after = |name: &Name| {
-            let rest = (Bound::Excluded(name.clone()), Bound::Unbounded);
-            listing.children.range(rest).filter(|(_, (_, entry))| fits(entry))
-        };
-        match self.last.replace(name.clone()) {
-            Some(last) if last == *name => return Vec::new(),
-            Some(last) if after(&last).take(SKIPS + 1).any(|(next, _)| next == name) => self.streak += 1,
-            _ => {
-                *self = Self {
-                    last: Some(name.clone()),
-                    streak: 1,
-                    ..Self::default()
-                };
-            }
-        }
-        if self.streak < sure {
-            return Vec::new();
-        }
-        let until = self
-            .until
-            .take()
-            .filter(|until| until > name)
-            .unwrap_or_else(|| name.clone());
-        let ahead = after(name).take_while(|(next, _)| **next <= until).count();
-        let mut wanted = Vec::new();
-        if ahead <= self.batch / 2 {
-            let more = after(&until).take(self.batch - ahead);
-            wanted.extend(more.map(|(_, (number, entry))| (*number, entry.clone())));
-            self.batch = (self.batch * 2).min(LARGEST_BATCH);
-        }
-        self.until = Some(wanted.last().map_or(until, |(_, entry)| entry.name.clone()));
-        wanted
-    }
-
-    /// Keeps what was sent for; gives back what nobody came for, to be let go of without a lock.
-    fn hold(&mut self, held: impl IntoIterator<Item = Held>) -> Vec<Held> {
-        self.held.extend(held);
-        let old = self.held.len().saturating_sub(2 * LARGEST_BATCH);
-        self.held.drain(..old).collect()
     }
 }
 
@@ -138,22 +64,29 @@ impl FileSystem {
         let _ = self.walks.of.set(Arc::downgrade(self));
     }
 
-    /// A file is being read for the first time since it was opened.
+    /// A file is being read for the first time since it was opened, or the kernel is about to read it by itself.
     pub(super) fn file_is_read(&self, ino: Ino) {
         let Some((listing, parent, name)) = self.walked(ino) else {
             return;
         };
         let small = |entry: &Entry| entry.kind == Kind::File && (1..=SMALL).contains(&entry.size) && entry.rights.read;
-        let (wanted, _of_no_use) = {
-            let mut walks = self.walks.files.lock();
-            let walk = walks.get_or_insert_mut(parent, Walk::default);
-            let wanted = walk.step(&name, SURE_OF_FILES, &listing, small);
+        let (wanted, _of_no_use, _forgotten) = {
+            let mut sequences = self.walks.files.lock();
+            let forgotten = if sequences.contains(&parent) {
+                None
+            } else {
+                let latest = sequences.iter().next();
+                let begun = latest.map_or_else(Sequence::default, |(_, latest)| Sequence::going_on(latest));
+                sequences.push(parent, begun)
+            };
+            let sequence = sequences.get_or_insert_mut(parent, Sequence::default);
+            let wanted = sequence.step(Place { ino, name }, &listing, small);
             let wanted: Vec<_> = wanted
                 .into_iter()
                 .map(|(_, entry)| Arc::new(self.fetcher.open(entry.object())))
                 .collect();
-            let of_no_use = walk.hold(wanted.iter().cloned());
-            (wanted, of_no_use)
+            let of_no_use = sequence.hold(wanted.iter().cloned());
+            (wanted, of_no_use, forgotten)
         };
         if !wanted.is_empty() {
             tokio::spawn(async move {
@@ -162,6 +95,23 @@ impl FileSystem {
                 }
             });
         }
+    }
+
+    /// Lists a directory whose files somebody reads one after the other, so that what is known of one is asked for with
+    /// all others. Gives whether it is listed now; otherwise each file is to be asked for.
+    pub(super) async fn list_if_read_through(&self, directory: Ino) -> bool {
+        let is_read_through = {
+            let sequences = self.walks.files.lock();
+            sequences.peek(&directory).is_some_and(Sequence::is_sure)
+        };
+        is_read_through
+            && match self.listing(directory).await {
+                Ok(_) => true,
+                Err(error) => {
+                    self.means_away(&error);
+                    false
+                }
+            }
     }
 
     /// Somebody begins to list a directory.

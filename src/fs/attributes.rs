@@ -11,7 +11,7 @@ use super::shared::{chosen_mode, chosen_times};
 use super::{FileSystem, Ino};
 use crate::model::{Action, Error, ErrorKind, FileType, Kind, Result, Rights, Special, Version};
 use crate::provider::{ChmodEffect, LabelSupport, VISIBILITY};
-use crate::state::{LocalAttributes, LocalTimes, Standing};
+use crate::state::{ChildAttributes, LocalAttributes, LocalTimes, Standing};
 
 /// The attributes of a node, in the kernel's terms but in our own type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -427,6 +427,18 @@ impl FileSystem {
         self.table.with(ino, |node| node.local.get_or_insert(local).clone())
     }
 
+    /// What was read of a whole directory is known of one entry, unless something was kept since.
+    pub(super) fn take_kept(&self, ino: Ino, kept: &ChildAttributes, name: &str) -> Result<()> {
+        self.table.with(ino, |node| {
+            if node.local.is_none() && self.state.are_current(kept) {
+                node.local = Some(LocalAttributes {
+                    special: None,
+                    ..kept.of(name)
+                });
+            }
+        })
+    }
+
     /// Keeps what is known of a new file or directory: its number, and the mode that it was asked to have where that
     /// isn't what would be shown anyway. A failure costs that and nothing else.
     pub(super) fn note_new(&self, ino: Ino, mode: u32, umask: u32) {
@@ -463,6 +475,16 @@ impl FileSystem {
     /// # Errors
     /// The disk's.
     pub fn give_to(&self, child: Child, parent: Ino, caller: Caller) -> Result<Child> {
+        let ino = child.attributes.ino;
+        self.give(child, parent, caller).inspect_err(|_| {
+            // It is there all the same.
+            if let Ok(Some((parent, name))) = self.place(ino) {
+                self.forget_names(vec![(parent, name.as_str().into())]);
+            }
+        })
+    }
+
+    fn give(&self, child: Child, parent: Ino, caller: Caller) -> Result<Child> {
         if self.owners == Owners::Mounter {
             return Ok(child);
         }

@@ -110,8 +110,7 @@ impl FileSystem {
                 None => whole.filter(|whole| serves(whole, node, access)).map(Arc::new),
             };
             node.backing.clone_from(&backing);
-            node.opens += 1;
-            node.writers += u64::from(access.writes());
+            node.opened(access.writes());
             Some(backing)
         })?;
         entered.ok_or_else(|| self.superseded(ino))
@@ -121,7 +120,7 @@ impl FileSystem {
         self.table.supersede(ino);
         Error::new(
             ErrorKind::Changed,
-            "the file has another version than the one that is being read",
+            "somebody reads the file as it was; opened again, it is as it is now",
         )
     }
 }

@@ -3,10 +3,10 @@
 use bytes::BytesMut;
 use futures_util::StreamExt;
 use sha2::{Digest, Sha256};
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::inode::{LocalContent, Node, Presence};
-use super::{FileSystem, Ino};
+use super::{FileSystem, Ino, RenameMode};
 use crate::model::{Entry, Error, ErrorKind, Kind, Name, ObjectKey, Result, Version};
 use crate::outbox::{Staged, conflict};
 use crate::provider::hex;
@@ -35,12 +35,22 @@ impl FileSystem {
         let Some((parent, name)) = self.place(ino)? else {
             return Ok(Resolved::Theirs);
         };
+        let resolved = self.resolve_in_turn(ino, (parent, name), clash).await?;
+        self.table.with(ino, |node| node.clash = None)?;
+        Ok(resolved)
+    }
+
+    async fn resolve_in_turn(&self, ino: Ino, (parent, name): (Ino, Name), clash: Error) -> Result<Resolved> {
         let Some(content) = self.table.with(ino, |node| node.content.clone())? else {
             return Ok(Resolved::Theirs);
         };
         if clash.kind() == ErrorKind::Changed && content.replaces.is_none() {
-            // It has its own name already; what it is a change of can be read no more.
-            return Err(clash);
+            // It has its own name already. Without what it is a change of it stays; else it got the name while this waited.
+            return if content.staged.is_whole() {
+                Ok(Resolved::Ours)
+            } else {
+                Err(clash)
+            };
         }
         let parent_key = self.entry(parent).await?.key;
         match self.provider.lookup(&parent_key, &name).await {
@@ -91,7 +101,7 @@ impl FileSystem {
         if !content.staged.may_be_stored() {
             return Ok(());
         }
-        content.staged.remember_inherited().await?;
+        content.staged.remember_unanswered().await?;
         let parent_key = self.entry(parent).await?.key;
         if let Ok(theirs) = self.provider.lookup(&parent_key, &name).await
             && theirs.kind == Kind::File
@@ -115,7 +125,9 @@ impl FileSystem {
         let parent_key = self.entry(parent).await?.key;
         match self.provider.lookup(&parent_key, name).await {
             Ok(there) if replaces.is_some_and(|known| known.version == there.version) => Ok(false),
-            Ok(there) if there.kind == Kind::File => Ok(!self.holds(&there, staged).await?),
+            Ok(there) if there.kind == Kind::File => {
+                Ok(!self.holds(&there, staged).await? && !self.was_sent(&there, staged).await?)
+            }
             Ok(_) => Ok(true),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
             Err(error) => Err(error),
@@ -126,12 +138,79 @@ impl FileSystem {
     async fn step_aside(&self, ino: Ino, parent: Ino, name: &Name, clash: Error) -> Result<()> {
         let aside = self.conflict_name(parent, name, &clash).await?;
         self.relocated(ino, parent, &aside)?;
+        self.is_beside(ino, (parent, name), &[(parent, &aside)]);
+        fail_point!("conflict.renamed");
+        warn!(file = %name, kept_as = %aside, "somebody else changed this file too; both versions are kept");
         self.make_new(ino)?;
         self.enter_again(ino).await;
-        self.doubt(&[parent]);
-        warn!(file = %name, kept_as = %aside, "somebody else changed this file too; both versions are kept");
-        self.forget_names(vec![(parent, name.as_str().into()), (parent, aside.as_str().into())]);
+        fail_point!("conflict.entered");
         Ok(())
+    }
+
+    /// Gives a file the name of a conflict, beside the one that it was to replace.
+    ///
+    /// # Errors
+    /// `clash` when there is no such name, and as `rename`.
+    pub(super) async fn rename_aside(&self, from: &(Ino, Name), to: &(Ino, Name), clash: Error) -> Result<()> {
+        let aside = self.conflict_name(to.0, &to.1, &clash).await?;
+        warn!(file = %to.1, kept_as = %aside, "somebody else changed this file too; both versions are kept");
+        let source = self.find(from.0, &from.1).await?;
+        let target = (to.0, aside);
+        self.rename_once(from, &target, RenameMode::KeepExisting).await?;
+        let others = [(target.0, &target.1), (from.0, &from.1)];
+        self.is_beside(source.ino(), (to.0, &to.1), &others);
+        Ok(())
+    }
+
+    /// Remembers that the provider refused what is here, so that nobody is shown it as if it were the newest.
+    pub(super) fn note_clash(&self, ino: Ino, error: &Error) {
+        if is_clash(error) {
+            let _ = self.table.with(ino, |node| node.clash = Some(error.clone()));
+        }
+    }
+
+    /// Before a file is opened: resolves a conflict that is known of.
+    ///
+    /// # Errors
+    /// `Changed` when the file that was meant has another name since. Without an answer it stays as it is.
+    pub(super) async fn settle_clash(&self, ino: Ino) -> Result<()> {
+        let Some(clash) = self.table.with(ino, |node| node.clash.clone())? else {
+            return Ok(());
+        };
+        if self.provider_is_away() {
+            return Ok(());
+        }
+        let place = self.place(ino)?;
+        if let Err(error) = self.resolve(ino, clash).await {
+            debug!(ino = ino.0, %error, "a conflict is not resolved yet");
+            self.means_away(&error);
+        }
+        if self.place(ino)? == place {
+            return Ok(());
+        }
+        let message = "somebody else was faster, and the version of this host has another name now";
+        Err(Error::new(ErrorKind::Changed, message))
+    }
+
+    /// As `send`; if somebody else was faster, the name stands for that version when this returns.
+    ///
+    /// # Errors
+    /// As `Provider::upload`; the content stays staged.
+    pub(super) async fn send_or_step_aside(&self, ino: Ino) -> Result<()> {
+        let place = self.place(ino)?;
+        let refused = match self.send(ino).await {
+            Err(error) if is_clash(&error) => error,
+            outcome => return outcome,
+        };
+        if let Err(error) = self.resolve(ino, refused.clone()).await {
+            debug!(ino = ino.0, %error, "a conflict is not resolved yet");
+            return Err(refused);
+        }
+        if self.place(ino)? != place {
+            return Err(refused);
+        }
+        // It is what an attempt has stored whose answer was lost; or the name is free again.
+        self.send(ino).await
     }
 
     /// A free name that says whose version a file is.
@@ -171,8 +250,13 @@ impl FileSystem {
         if content.replaces.as_ref().map(|replaced| &replaced.version) == Some(&theirs.version) {
             return Ok(true);
         }
-        content.staged.remember_inherited().await?;
-        if !content.staged.may_have_stored(theirs.size) {
+        self.was_sent(theirs, &content.staged).await
+    }
+
+    /// Whether the provider's file is what an earlier attempt stored whose answer was lost.
+    async fn was_sent(&self, theirs: &Entry, staged: &Staged) -> Result<bool> {
+        staged.remember_unanswered().await?;
+        if !staged.may_have_stored(theirs.size) {
             return Ok(false);
         }
         let mut stream = self.provider.read(&theirs.object(), 0..theirs.size).await?;
@@ -180,11 +264,11 @@ impl FileSystem {
         while let Some(chunk) = stream.next().await {
             hasher.update(&chunk?);
         }
-        Ok(content.staged.has_sent(&hex(&hasher.finalize())))
+        Ok(staged.has_sent(&hex(&hasher.finalize())))
     }
 
     /// Whether the provider's file has the very bytes that are staged.
-    async fn holds(&self, theirs: &Entry, staged: &Staged) -> Result<bool> {
+    pub(super) async fn holds(&self, theirs: &Entry, staged: &Staged) -> Result<bool> {
         if theirs.size != staged.len() || !staged.is_whole() {
             return Ok(false);
         }
@@ -201,6 +285,11 @@ impl FileSystem {
         }
         Ok(same && offset == theirs.size)
     }
+}
+
+/// Whether somebody else has the name or has changed the file.
+fn is_clash(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Changed | ErrorKind::AlreadyExists)
 }
 
 /// Whether it is the same version at another place.

@@ -11,6 +11,7 @@ use super::listing::Listing;
 use super::reference::Reference;
 use super::{FileSystem, Found, Ino};
 use crate::model::{Action, Entry, Error, ErrorKind, FileType, Kind, Name, Result};
+use crate::state::ChildAttributes;
 
 /// One line of `readdir`.
 #[derive(Clone, Debug)]
@@ -78,16 +79,32 @@ impl FileSystem {
         }
     }
 
+    /// What this host keeps of all that is in a directory, to be shown with its entries. Where it isn't known, each one is
+    /// asked for.
+    pub fn kept_inside(&self, directory: Ino) -> Option<ChildAttributes> {
+        let path = self.table.path(directory)?;
+        self.state.attributes_in(&self.namespace(), &path).ok()
+    }
+
     /// The attributes of a listed entry, for `readdirplus`, with a reference unless it is `.` or `..`.
     ///
     /// # Errors
     /// `Changed` when the directory is gone.
-    pub fn listed_attributes(&self, directory: Ino, listed: &DirEntry) -> Result<(Found, Option<Reference>)> {
+    pub fn listed_attributes(
+        &self,
+        directory: Ino,
+        listed: &DirEntry,
+        kept: Option<&ChildAttributes>,
+    ) -> Result<(Found, Option<Reference>)> {
         let reference = match &listed.origin {
             Origin::Dots => return Ok((self.known_attributes(listed.ino)?, None)),
             Origin::Provider(answer) => {
                 let (entry, answer) = &**answer;
-                self.table.attach(directory, entry.clone(), Some(listed.ino), *answer)?
+                let reference = self.table.attach(directory, entry.clone(), Some(listed.ino), *answer)?;
+                if let Some(kept) = kept {
+                    self.take_kept(reference.ino(), kept, &listed.name)?;
+                }
+                reference
             }
             Origin::Local => self.local_child(directory, &Name::new(&*listed.name)?)?,
         };
@@ -179,26 +196,27 @@ impl FileSystem {
         };
         let answer = question.answered();
         let kept = self.kept_numbers(ino, &entries);
-        let listing = Arc::new(self.table.reconcile(ino, entries, &kept, answer));
-        if let Some(known) = &known
-            && self.differs(ino, known, &listing)
-        {
-            self.names_changed_elsewhere(ino);
-        }
-        let counts = self.table.with(ino, |node| {
+        let mut listing = self.table.reconcile(ino, entries, &kept, answer);
+        let (listing, is_untouched) = self.table.with(ino, |node| {
+            let is_untouched = node.changes == answer.changes;
+            let is_whole = node.add_changes(&mut listing);
+            let listing = Arc::new(listing);
             node.subdirectories = Some(listing.subdirectories());
-            // A change made here while the provider was listing may be missing from its answer.
-            let counts = node.changes == answer.changes;
-            if counts {
+            if is_whole {
                 let mut kept = Arc::clone(&listing);
                 if !node.may_rely_on(answer) {
                     Arc::make_mut(&mut kept).expire();
                 }
                 node.listing = Some(kept);
             }
-            counts
+            (listing, is_untouched)
         })?;
-        if counts {
+        if let Some(known) = &known
+            && self.differs(ino, known, &listing)
+        {
+            self.names_changed_elsewhere(ino);
+        }
+        if is_untouched {
             self.keep_listing(ino, key, &listing, known.as_deref());
             self.forget_orphans(ino, &listing);
         }

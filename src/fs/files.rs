@@ -10,10 +10,10 @@ use tracing::warn;
 
 use super::backing::HandleReads;
 use super::handle::{FileHandle, Handle, HandleId, Reading};
-use super::inode::{LocalContent, Placement, Presence};
-use super::{Child, CloseMeans, FileSystem, Ino};
+use super::inode::{LocalContent, Node, Placement, Presence, entry_of_this_host};
+use super::{Child, FileSystem, Ino};
 use crate::fetch::Source;
-use crate::model::{Action, Entry, Error, ErrorKind, Kind, ObjectKey, Result, Version};
+use crate::model::{Action, Entry, Error, ErrorKind, Kind, Name, Result};
 use crate::outbox::{self, Sending, Staged};
 use crate::provider::Target;
 use crate::state::Phase;
@@ -49,6 +49,7 @@ impl FileSystem {
     /// `Provider::stat`.
     pub async fn open(&self, ino: Ino, access: Access, truncate: bool) -> Result<Opened> {
         // The kernel knew its name: told that this is outdated, it asks what the name stands for now.
+        self.settle_clash(ino).await?;
         let entry = self.fresh_entry(ino).await.map_err(replaced_if_gone)?;
         if entry.is_directory() {
             return Err(Error::new(
@@ -67,6 +68,7 @@ impl FileSystem {
         if access.writes() || truncate {
             self.require(&entry, Action::Write)?;
         }
+        let is_shown = access.reads() && !truncate;
         let access = match access {
             // What it emptied is to be sent when it is closed.
             Access::Read if truncate => Access::ReadWrite,
@@ -78,7 +80,10 @@ impl FileSystem {
         let whole = self.whole_file(&entry, access).await;
         let (reading, backing) = (self.current_version(ino)?, self.enter(ino, access, whole)?);
         let reads = match backing {
-            Some(backing) => HandleReads::Itself(backing),
+            Some(backing) => {
+                self.file_is_read(ino);
+                HandleReads::Itself(backing)
+            }
             None => self.table.with(ino, |node| {
                 let keep = node.is_ours() || node.kernel_version.as_ref() == Some(&node.entry.version);
                 node.kernel_version = Some(node.entry.version.clone());
@@ -89,6 +94,9 @@ impl FileSystem {
                 }
             })?,
         };
+        if is_shown {
+            self.table.is_read(ino, reading.lineage);
+        }
         Ok(self.new_handle(ino, access, reading, reads))
     }
 
@@ -118,26 +126,22 @@ impl FileSystem {
         umask: u32,
     ) -> Result<(Child, Opened)> {
         let (name, directory) = self.may_create(parent, name, Kind::File).await?;
+        let making = self.making(parent, &name);
         let staged = Arc::new(Staged::new_file(self.spool.new_file()?));
-        let entry = Entry {
-            key: ObjectKey::new(""),
-            name,
-            kind: Kind::File,
-            size: 0,
-            modified: SystemTime::now(),
-            version: Version::new(""),
-            rights: directory.rights,
-            labels: Default::default(),
-            posix: Default::default(),
-        };
+        let entry = entry_of_this_host(name, directory.rights, SystemTime::now());
         let reference = self.table.attach_unsent(parent, entry, None, Arc::clone(&staged))?;
         self.written(reference.ino(), &staged);
         let reading = self.current_version(reference.ino())?;
         self.table.opened(reference.ino(), access.writes())?;
+        if access.reads() {
+            self.table.is_read(reference.ino(), reading.lineage);
+        }
         let opened = self.new_handle(reference.ino(), access, reading, HandleReads::Anew);
         self.note_new(reference.ino(), mode, umask);
         self.names_changed(parent);
-        Ok((self.as_child(reference)?, opened))
+        let child = self.as_child(reference)?;
+        making.succeeded();
+        Ok((child, opened))
     }
 
     /// An empty file made and sent at once (`mknod`).
@@ -145,6 +149,7 @@ impl FileSystem {
     /// # Errors
     /// As `create` and `Provider::upload`.
     pub async fn make_file(&self, parent: Ino, name: &OsStr, mode: u32, umask: u32) -> Result<Child> {
+        let making = self.making(parent, &Name::from_os(name)?);
         let (child, opened) = self.create(parent, name, Access::Write, mode, umask).await?;
         let sent = self.flush(opened.handle).await;
         if sent.is_err() {
@@ -154,7 +159,9 @@ impl FileSystem {
         }
         self.close(opened.handle);
         sent?;
-        self.as_child(child.reference)
+        let child = self.as_child(child.reference)?;
+        making.succeeded();
+        Ok(child)
     }
 
     /// Up to `len` bytes from `offset`, fewer only at the end of the file.
@@ -232,15 +239,11 @@ impl FileSystem {
     /// The provider has the file afterwards.
     ///
     /// # Errors
-    /// As `Provider::upload`; the content stays staged, and is sent in the background if that can go well.
+    /// As `Provider::upload`; the content stays staged and in the journal, and is sent in the background if that can go well.
     pub async fn fsync(&self, handle: HandleId) -> Result<()> {
         let handle = self.handles.get(handle)?;
         let ino = handle.file()?.ino;
-        let sent = self.send(ino).await;
-        if sent.is_err() && self.settings.close == CloseMeans::Journaled {
-            self.settle_change(ino).await?;
-        }
-        sent
+        self.send_and_keep_trying(ino).await
     }
 
     /// The last descriptor of a handle is gone. Gives the file if it holds a change that nobody sends any more: what a
@@ -290,8 +293,12 @@ impl FileSystem {
         loop {
             let staged = self.stage(ino, base).await?;
             by.map_or(Ok(()), |file| self.may_build_on(file))?;
+            self.remember_unanswered(ino, &staged).await?;
             let staged = match base {
-                Base::Nothing => self.set_aside_closed(ino, staged).await?,
+                Base::Nothing => {
+                    self.table.with(ino, Node::begins_anew)?;
+                    self.set_aside_closed(ino, staged).await?
+                }
                 Base::Content => staged,
             };
             self.require_room(ino, size).await?;
@@ -363,7 +370,7 @@ impl FileSystem {
         if staged.phase() != Phase::Closed || !self.is_content(ino, &staged)? {
             return Ok(staged);
         }
-        staged.remember_inherited().await?;
+        staged.remember_unanswered().await?;
         let fresh = Arc::new(Staged::superseding(self.spool.new_file()?, staged));
         self.table.with(ino, |node| {
             if let Some(content) = &mut node.content {
@@ -429,6 +436,11 @@ impl FileSystem {
 
     /// As `send`, for callers that have the node's turn.
     pub(super) async fn send_staged(&self, ino: Ino) -> Result<()> {
+        let sent = self.send_to_provider(ino).await;
+        sent.inspect_err(|error| self.note_clash(ino, error))
+    }
+
+    async fn send_to_provider(&self, ino: Ino) -> Result<()> {
         let (content, removed) = self
             .table
             .with(ino, |node| (node.content.clone(), node.placement == Placement::Removed))?;
@@ -461,7 +473,9 @@ impl FileSystem {
             beside = self.wanted_attributes(ino)?;
             Ok(beside.clone())
         };
-        let Some((entry, sending)) = outbox::upload(&*self.provider, &content.staged, target, look).await? else {
+        let Some((entry, sending)) =
+            outbox::upload(&*self.provider, &content.staged, target, look, self.enter_again(ino)).await?
+        else {
             return Ok(());
         };
         if entry.size != sending.content().len() {
@@ -491,14 +505,18 @@ impl FileSystem {
 
     /// The provider has what is being sent, as this entry. At once: nothing may come between that and what is known of it.
     pub(super) fn stored(&self, ino: Ino, entry: Entry, staged: &Staged, sending: &Sending<'_>) -> Result<()> {
-        let version = entry.version.clone();
+        let (version, size) = (entry.version.clone(), entry.size);
+        let mut replaced = 0;
         self.with_listed(ino, |node| {
+            replaced = node.content.as_ref().map_or(0, LocalContent::replaced_bytes);
             // Not before: what the provider has meanwhile would be somebody else's.
             sending.done();
             node.kernel_version = Some(version.clone());
             node.last_error = None;
+            node.clash = None;
             node.confirm_content(entry);
         })?;
+        self.provider_grew(size as i64 - replaced as i64);
         self.strike(staged);
         fail_point!("upload.struck");
         self.times_follow(ino, &version);

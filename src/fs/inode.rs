@@ -3,15 +3,17 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
 use super::backing::Backing;
+use super::beliefs::{Belief, Parked};
 use super::listing::Listing;
+use super::missing::ToldMissing;
 use super::turn::Turn;
-use crate::model::{Entry, Name, ToldAttributes, Version};
+use crate::model::{Entry, Error, Kind, Name, ObjectKey, Rights, ToldAttributes, Version};
 use crate::outbox::Staged;
 use crate::state::LocalAttributes;
 
@@ -21,6 +23,21 @@ const MOST_CHANGED: usize = 10_000;
 /// An inode number as the kernel knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Ino(pub u64);
+
+/// An entry of which the provider knows nothing: a file before it is sent, or a node that only this host has.
+pub fn entry_of_this_host(name: Name, rights: Rights, modified: SystemTime) -> Entry {
+    Entry {
+        key: ObjectKey::new(""),
+        name,
+        kind: Kind::File,
+        size: 0,
+        modified,
+        version: Version::new(""),
+        rights,
+        labels: Default::default(),
+        posix: Default::default(),
+    }
+}
 
 /// The bit that the numbers have which follow from names.
 const DERIVED: u64 = 1 << 62;
@@ -132,6 +149,13 @@ pub struct LocalContent {
     pub replaces: Option<Entry>,
 }
 
+impl LocalContent {
+    /// What it takes the place of at the provider, in bytes.
+    pub fn replaced_bytes(&self) -> u64 {
+        self.replaces.as_ref().map_or(0, |entry| entry.size)
+    }
+}
+
 /// How many names were not found in a directory lately.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Misses {
@@ -200,6 +224,18 @@ pub struct Node {
     pub sweep: Sweep,
     /// Attributes were set that the provider is to have, and its content needn't be sent.
     pub attributes_wait: bool,
+    /// Why the provider refused what was changed here, as long as that is to be resolved.
+    pub clash: Option<Error>,
+    /// Whether a program opened it to read it.
+    pub(super) was_read: bool,
+    /// What a program was shown that may have been outdated then.
+    pub(super) belief: Option<Belief>,
+    /// The name that it gave up to somebody else's version, as long as the kernel may have it under that.
+    pub(super) aside_from: Option<(Ino, Name)>,
+    /// The same as `belief` of names in a directory that have no node now.
+    pub(super) believed: HashMap<Name, Parked>,
+    /// Names that are not in a directory by what the kernel was told.
+    pub(super) missing: Option<ToldMissing>,
     /// Counts what this mount changed in a directory.
     pub changes: u64,
     /// The names with the count and what they stand for since, as long as an answer from before may come or be read.
@@ -241,6 +277,12 @@ impl Node {
             last_error: None,
             sweep: Sweep::default(),
             attributes_wait: false,
+            clash: None,
+            was_read: false,
+            belief: None,
+            aside_from: None,
+            believed: HashMap::new(),
+            missing: None,
             changes: 0,
             changed: HashMap::new(),
             keys_since: 0,
@@ -265,6 +307,7 @@ impl Node {
         if self.presence == Presence::AtProvider && self.entry.kind == entry.kind && counts {
             if self.entry.version != entry.version && self.sent.as_ref() != Some(&entry.version) {
                 self.lineage = Lineage::begin();
+                self.belief = self.belief.filter(|belief| !belief.may_be_ours(entry));
             }
             self.take_over(entry.clone(), answer.asked, answer.came);
             if !self.may_rely_on(answer) {
@@ -282,7 +325,10 @@ impl Node {
     pub fn confirm_content(&mut self, entry: Entry) {
         self.sent = Some(entry.version.clone());
         if let Some(content) = &mut self.content {
-            content.replaces = Some(entry.clone());
+            if content.replaces.replace(entry.clone()).is_none() {
+                // There was nothing under its name that somebody could have meant.
+                self.belief = None;
+            }
             self.lineage = content.lineage;
         }
         self.confirm(entry);
@@ -294,11 +340,14 @@ impl Node {
     }
 
     /// As `confirm`, after this mount changed something else than the content: if that made another version, its bytes
-    /// are the former one's.
-    pub fn confirm_same_content(&mut self, entry: Entry) {
+    /// are those that it had before, of this lineage.
+    pub fn confirm_same_content(&mut self, entry: Entry, lineage: Lineage) {
         if let Some(content) = &mut self.content {
             content.replaces = Some(entry.clone());
         }
+        // Somebody may have found the new version before the answer came, and opened it.
+        let found = std::mem::replace(&mut self.lineage, lineage);
+        self.belief = self.belief.map(|belief| belief.renamed(found, lineage));
         if self.entry.version != entry.version {
             if self.kernel_version.as_ref() == Some(&self.entry.version) {
                 self.kernel_version = Some(entry.version.clone());
@@ -310,8 +359,9 @@ impl Node {
 
     fn take_over(&mut self, mut entry: Entry, learned: Instant, checked: Instant) {
         let outdated = |content: &LocalContent| {
-            let replaces = content.replaces.as_ref().map(|replaced| &replaced.version);
-            replaces != Some(&entry.version)
+            // What is a change of nothing doesn't depend on what the provider has.
+            let replaces = content.replaces.as_ref();
+            replaces.is_some_and(|replaced| replaced.version != entry.version)
         };
         if !self.is_dirty() && self.content.as_ref().is_some_and(outdated) {
             // It holds nothing that the provider lacks, and the provider has something newer.
@@ -321,6 +371,9 @@ impl Node {
         if entry.posix == ToldAttributes::Untold && self.entry.version == entry.version {
             entry.posix = self.entry.posix.clone();
         }
+        // What was shown turns out to have been the latest.
+        let lineage = self.lineage;
+        self.belief = self.belief.filter(|belief| !belief.is_confirmed(lineage, learned));
         self.entry = entry;
         self.presence = Presence::AtProvider;
         self.freshness = Freshness::Checked(checked);
@@ -338,6 +391,7 @@ impl Node {
     /// What a name in this directory stands for by what this mount did.
     pub(super) fn change(&mut self, name: &Name, child: Option<(Ino, Entry)>) {
         self.changes += 1;
+        self.believed.remove(name);
         if self.questions > 0 || self.opens > 0 {
             self.changed.insert(name.clone(), (self.changes, child.clone()));
             if self.changed.len() > MOST_CHANGED {
@@ -353,6 +407,25 @@ impl Node {
             // It has what this mount did.
             listing.answer.changes = self.changes;
         }
+    }
+
+    /// What this mount did since this directory was listed may be missing from the answer, and is added; gives whether all
+    /// of it is known.
+    pub(super) fn add_changes(&self, listing: &mut Listing) -> bool {
+        let listed_at = listing.answer.changes;
+        for (name, (count, since)) in &self.changed {
+            if *count > listed_at {
+                match since {
+                    Some(child) => drop(listing.children.insert(name.clone(), child.clone())),
+                    None => drop(listing.children.remove(name)),
+                }
+            }
+        }
+        let is_whole = listed_at >= self.keys_since;
+        if is_whole {
+            listing.answer.changes = self.changes;
+        }
+        is_whole
     }
 
     /// An answer about a child in the light of what this mount did since it asked; `None` when it took the name away.
@@ -384,7 +457,19 @@ impl Node {
         if matches!(self.freshness, Freshness::Checked(_) | Freshness::Remembered) {
             self.freshness = Freshness::Expired;
         }
+        self.doubt_missing();
         self.doubted = Some(Instant::now());
+    }
+
+    /// One handle more.
+    pub(super) fn opened(&mut self, writes: bool) {
+        self.opens += 1;
+        self.writers += u64::from(writes);
+    }
+
+    /// Whether attributes are to be sent by themselves.
+    pub(super) fn has_attributes_to_send(&self) -> bool {
+        self.attributes_wait && !self.is_removed() && !self.is_dirty()
     }
 
     /// Whether the provider lacks something of its content.

@@ -19,6 +19,7 @@ use tracing::warn;
 
 use super::inode::{Answer, Freshness, Node, Presence, Told};
 use super::listing::Listing;
+use super::lookup::Sought;
 use super::reference::Reference;
 use super::{FileSystem, Ino};
 use crate::model::{Entry, Error, Kind, Name, ObjectKey, Result};
@@ -278,7 +279,7 @@ impl FileSystem {
         for (name, (ino, entry)) in &known.children {
             match listed.children.get(name) {
                 Some((number, now)) if number == ino && now.kind == entry.kind => {
-                    if shows_otherwise(entry, now) {
+                    if now != entry {
                         changed.push((*ino, now.version != entry.version));
                     }
                 }
@@ -314,7 +315,7 @@ impl FileSystem {
         parent: Ino,
         name: &Name,
         known: &mut Option<Reference>,
-    ) -> Result<Option<Reference>> {
+    ) -> Result<Option<Sought>> {
         let Some(remembered) = self.remembered(parent) else {
             // Unless the answer came just now.
             return match self.fresh_listing(parent) {
@@ -325,7 +326,8 @@ impl FileSystem {
         let child = remembered.children.get(name);
         let attach = |number: Ino, entry: &Entry| {
             let entry = entry.clone();
-            self.table.attach(parent, entry, Some(number), remembered.answer)
+            let reference = self.table.attach(parent, entry, Some(number), remembered.answer);
+            reference.map(Sought::There)
         };
         if let Some((number, entry)) = child.filter(|(_, entry)| entry.is_directory() || self.provider_is_away()) {
             self.ask_behind(parent);
@@ -534,13 +536,4 @@ impl FileSystem {
             Err(_) => warn!("what directories hold is not kept for the next mount: writing it was interrupted"),
         }
     }
-}
-
-/// Whether an entry is shown otherwise than as it was remembered. What is kept beside a file's content is not remembered.
-fn shows_otherwise(remembered: &Entry, now: &Entry) -> bool {
-    let rest = Entry {
-        posix: remembered.posix.clone(),
-        ..now.clone()
-    };
-    rest != *remembered || now.posix.told().is_some()
 }

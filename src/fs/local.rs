@@ -10,10 +10,10 @@ use std::time::SystemTime;
 use tracing::warn;
 
 use super::attributes::Keep;
-use super::inode::Presence;
+use super::inode::{Presence, entry_of_this_host};
 use super::reference::Reference;
 use super::{Child, FileSystem, Ino};
-use crate::model::{Action, Entry, Error, ErrorKind, FileType, Kind, Name, ObjectKey, Result, Special, Version};
+use crate::model::{Action, Entry, Error, ErrorKind, FileType, Kind, Name, Result, Special, Version};
 use crate::state::{LocalAttributes, LocalTimes};
 
 /// The longest target of a symbolic link, in bytes (`PATH_MAX` with its end).
@@ -30,6 +30,7 @@ impl FileSystem {
             return Err(Error::new(ErrorKind::NameTooLong, message));
         }
         let (name, directory) = self.may_create(parent, name, Kind::File).await?;
+        let making = self.making(parent, &name);
         self.must_be_free(parent, &name).await?;
         let now = SystemTime::now();
         let local = LocalAttributes {
@@ -46,7 +47,9 @@ impl FileSystem {
         };
         let reference = self.attach_named(parent, &directory, name, local)?;
         self.names_changed(parent);
-        self.as_child(reference)
+        let child = self.as_child(reference)?;
+        making.succeeded();
+        Ok(child)
     }
 
     /// Another name for a node that only this host has.
@@ -60,6 +63,7 @@ impl FileSystem {
             return Err(Error::new(ErrorKind::NotPermitted, message));
         }
         let (name, directory) = self.may_create(parent, name, Kind::File).await?;
+        let making = self.making(parent, &name);
         self.must_be_free(parent, &name).await?;
         let local = LocalAttributes {
             ino: Some(ino.0),
@@ -70,7 +74,9 @@ impl FileSystem {
         // The other names have the new time too.
         self.keep_local_attributes(ino, local, Keep::Now)?;
         self.names_changed(parent);
-        self.as_child(reference)
+        let child = self.as_child(reference)?;
+        making.succeeded();
+        Ok(child)
     }
 
     /// # Errors
@@ -106,12 +112,15 @@ impl FileSystem {
         let Some(path) = self.table.path(directory) else {
             return HashMap::new();
         };
-        let namespace = self.namespace();
-        let kept = |entry: &Entry| {
-            let local = self.kept_at(&namespace, &below(&path, &entry.name));
-            Some((entry.name.clone(), Ino(local.ino?)))
+        let kept = match self.state.attributes_in(&self.namespace(), &path) {
+            Ok(kept) => kept,
+            Err(error) => {
+                warn!(path, %error, "what is kept of files on this host is not known");
+                return HashMap::new();
+            }
         };
-        listed.iter().filter_map(kept).collect()
+        let number = |entry: &Entry| Some((entry.name.clone(), Ino(kept.of(entry.name.as_str()).ino?)));
+        listed.iter().filter_map(number).collect()
     }
 
     /// A node that only this host has, by what is kept of it.
@@ -225,15 +234,5 @@ fn below(directory: &str, name: &Name) -> String {
 }
 
 fn entry(directory: &Entry, name: Name) -> Entry {
-    Entry {
-        key: ObjectKey::new(""),
-        name,
-        kind: Kind::File,
-        size: 0,
-        modified: SystemTime::UNIX_EPOCH,
-        version: Version::new(""),
-        rights: directory.rights,
-        labels: Default::default(),
-        posix: Default::default(),
-    }
+    entry_of_this_host(name, directory.rights, SystemTime::UNIX_EPOCH)
 }

@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
-use super::inode::Sweep;
+use super::inode::{LocalContent, Sweep};
 use super::listing::Listing;
 use super::{FileSystem, Ino, KernelCaches};
 use crate::cache::ContentId;
@@ -25,6 +25,8 @@ const KERNEL: Duration = Duration::from_secs(1);
 const USAGE_AGE: Duration = Duration::from_secs(60);
 /// What the provider said of its room is asked for again before somebody is refused by it, once it is so old.
 const ROOM_AGE: Duration = Duration::from_secs(5);
+/// So many bytes are staged or sent before the provider is asked for its room unless somebody else wants to know it: 16 MiB.
+const WORTH_ASKING: u64 = 16 << 20;
 /// What `df` shows as size when the provider tells no limit: 1 PiB, as other cloud file systems do.
 const UNLIMITED: u64 = 1 << 50;
 /// `df` counts in these, in bytes.
@@ -66,6 +68,32 @@ pub struct Statistics {
 pub struct UsageCache {
     usage: Option<Usage>,
     asked: Option<Instant>,
+    /// How many bytes more the provider has by what this mount has stored.
+    stored: i64,
+    /// The same when the provider was asked for what it told.
+    stored_when_asked: i64,
+}
+
+impl UsageCache {
+    /// The provider told what it had when so much was stored.
+    fn told(&mut self, usage: Usage, stored: i64) {
+        self.usage = Some(usage);
+        self.stored_when_asked = stored;
+    }
+
+    /// Notes that the provider is being asked, and gives what `told` needs.
+    fn ask(&mut self) -> i64 {
+        self.asked = Some(Instant::now());
+        self.stored
+    }
+
+    fn stored_since(&self) -> i64 {
+        self.stored - self.stored_when_asked
+    }
+
+    fn is_older_than(&self, age: Duration) -> bool {
+        self.asked.is_none_or(|asked| asked.elapsed() >= age)
+    }
 }
 
 impl FileSystem {
@@ -79,7 +107,7 @@ impl FileSystem {
         let root = self.provider.probe().await?;
         self.provider_answered();
         self.forget_all_kept();
-        let known = self.table.expire_all();
+        let (known, free) = self.table.expire_all();
         self.retry_pending();
         self.table.with(Ino::ROOT, |node| {
             if node.entry.key != root.key {
@@ -97,7 +125,8 @@ impl FileSystem {
                 .unwrap_or(false)
         };
         let files = known.iter().filter(|ino| file(ino));
-        let names: Vec<_> = files.filter_map(|ino| self.place(*ino).ok().flatten()).collect();
+        let names = files.filter_map(|ino| self.place(*ino).ok().flatten());
+        let names: Vec<_> = names.chain(free).collect();
         let told = self.tell_kernel(move |kernel| {
             known.into_iter().for_each(|ino| kernel.forget_attributes(ino));
             names
@@ -140,7 +169,10 @@ impl FileSystem {
             if listing.children.contains_key(&name) || self.table.child(directory, &name).is_some() {
                 continue;
             }
-            if let Some(path) = self.path_below(directory, &name) {
+            if let Some(path) = self
+                .path_below(directory, &name)
+                .filter(|path| !self.left_over.has(path))
+            {
                 debug!(path, "what is kept of it is forgotten: it is gone");
                 self.state.forget_gone(&namespace, &path)?;
             }
@@ -168,7 +200,8 @@ impl FileSystem {
                 error: error.map(|error| error.to_string()),
             })
         };
-        self.table.dirty().into_iter().filter_map(describe).collect()
+        let changed = self.table.dirty().into_iter().filter_map(describe);
+        changed.chain(self.left_over.pending()).collect()
     }
 
     /// Content that somebody has open or is reading: emptying a cache must leave it.
@@ -182,7 +215,7 @@ impl FileSystem {
     /// The first failure; the rest was tried all the same.
     pub async fn drain(&self) -> Result<()> {
         self.retry_pending();
-        let mut outcome = Ok(());
+        let mut outcome = self.take_over_again().await;
         for ino in self.table.dirty() {
             if !self.is_wanted(ino) {
                 continue;
@@ -308,20 +341,24 @@ impl FileSystem {
         Some(runtime.spawn_blocking(move || what(&*kernel)))
     }
 
-    /// Refuses what cannot fit at the provider, whatever else is uploaded or not: better `write` says so than `pending`.
+    /// Refuses what cannot fit at the provider beside what is staged and what was sent since the provider told its room:
+    /// better `write` says so than `pending`.
     ///
     /// # Errors
     /// `Quota`.
     pub(super) async fn require_room(&self, ino: Ino, len: u64) -> Result<()> {
+        let stored = u64::try_from(self.usage.lock().stored_since()).unwrap_or_default();
+        if self.spool.used().saturating_add(stored) >= WORTH_ASKING {
+            self.ask_for_usage();
+        }
         if self.has_room(ino, len)? {
             return Ok(());
         }
-        let known = self.usage.lock().asked.is_some_and(|asked| asked.elapsed() < ROOM_AGE);
-        if !known {
+        if self.usage.lock().is_older_than(ROOM_AGE) {
             // Somebody may have made room.
-            self.usage.lock().asked = Some(Instant::now());
+            let stored = self.usage.lock().ask();
             match self.provider.usage().await {
-                Ok(usage) => self.usage.lock().usage = Some(usage),
+                Ok(usage) => self.usage.lock().told(usage, stored),
                 Err(_) => return Ok(()),
             }
             if self.has_room(ino, len)? {
@@ -335,38 +372,64 @@ impl FileSystem {
     }
 
     fn has_room(&self, ino: Ino, len: u64) -> Result<bool> {
-        let Some(Usage {
-            used,
-            total: Some(total),
-        }) = self.usage.lock().usage
-        else {
-            return Ok(true);
+        let free = {
+            let cache = self.usage.lock();
+            let Some(Usage {
+                used,
+                total: Some(total),
+            }) = cache.usage
+            else {
+                return Ok(true);
+            };
+            total.saturating_sub(used.saturating_add_signed(cache.stored_since()))
         };
-        let replaced = self.table.with(ino, |node| {
-            let replaces = node.content.as_ref().and_then(|content| content.replaces.as_ref());
-            replaces.map_or(0, |entry| entry.size)
-        })?;
-        Ok(len <= total.saturating_sub(used).saturating_add(replaced))
+        // As if nothing of what is staged replaced anything.
+        if self.spool.used().saturating_add(len) <= free {
+            return Ok(true);
+        }
+        let content = self.table.with(ino, |node| node.content.clone())?;
+        if content.as_ref().is_some_and(|content| len <= content.staged.len()) {
+            return Ok(true);
+        }
+        // What the provider will have more, in bytes.
+        let grows = |len: u64, content: &LocalContent| i128::from(len) - i128::from(content.replaced_bytes());
+        let this = content.map_or(i128::from(len), |content| grows(len, &content));
+        let others = self.table.dirty().into_iter().filter(|other| *other != ino);
+        let others = others.map(|other| {
+            let content = self.table.with(other, |node| node.content.clone()).ok().flatten();
+            content.map_or(0, |content| grows(content.staged.len(), &content))
+        });
+        Ok(this + others.sum::<i128>() <= i128::from(free))
+    }
+
+    /// This mount has stored so many bytes more, or fewer.
+    pub(super) fn provider_grew(&self, bytes: i64) {
+        self.usage.lock().stored += bytes;
+    }
+
+    /// Has the provider asked how full it is, behind the caller's back, if that was not done lately.
+    fn ask_for_usage(&self) {
+        let stored = {
+            let mut cache = self.usage.lock();
+            if !cache.is_older_than(USAGE_AGE) {
+                return;
+            }
+            cache.ask()
+        };
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let (provider, cache) = (Arc::clone(&self.provider), Arc::clone(&self.usage));
+            runtime.spawn(async move {
+                if let Some(usage) = Self::provider_usage(provider).await {
+                    cache.lock().told(usage, stored);
+                }
+            });
+        }
     }
 
     /// What `df` shows, from memory; the provider is asked behind its back now and then.
     pub fn statistics(&self) -> Statistics {
-        let (usage, ask) = {
-            let mut cache = self.usage.lock();
-            let ask = cache.asked.is_none_or(|asked| asked.elapsed() >= USAGE_AGE);
-            if ask {
-                cache.asked = Some(Instant::now());
-            }
-            (cache.usage, ask)
-        };
-        if ask && let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            let (provider, cache) = (Arc::clone(&self.provider), Arc::clone(&self.usage));
-            runtime.spawn(async move {
-                if let Some(usage) = Self::provider_usage(provider).await {
-                    cache.lock().usage = Some(usage);
-                }
-            });
-        }
+        let usage = self.usage.lock().usage;
+        self.ask_for_usage();
         let used = usage.map_or(0, |usage| usage.used);
         let total = usage.and_then(|usage| usage.total).unwrap_or(UNLIMITED).max(used);
         let max_name = self.provider.capabilities().max_name_chars.unwrap_or(255).min(255) as u32;

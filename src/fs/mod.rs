@@ -6,6 +6,7 @@
 mod ahead;
 mod attributes;
 mod backing;
+mod beliefs;
 mod conflicts;
 mod course;
 mod directory;
@@ -15,15 +16,19 @@ mod files;
 mod handle;
 mod inode;
 mod kept;
+mod left_over;
 mod listing;
 mod local;
+mod lookup;
 mod maintenance;
+mod missing;
 mod namespace;
 mod nodes;
 mod outgoing;
 mod partial;
 mod reference;
 mod resume;
+mod sequence;
 mod shared;
 mod table;
 mod turn;
@@ -38,6 +43,7 @@ pub use handle::HandleId;
 pub use inode::Ino;
 pub use kept::Viewer;
 pub use maintenance::{PendingFile, Problem, Statistics};
+pub use missing::Looked;
 pub use namespace::RenameMode;
 pub use outgoing::CloseMeans;
 pub use partial::Allocation;
@@ -65,6 +71,7 @@ use ahead::Walks;
 use handle::Handles;
 use inode::{Freshness, Node, Placement, Presence};
 use kept::Kept;
+use left_over::LeftOver;
 use maintenance::UsageCache;
 use reference::Question;
 use table::Table;
@@ -130,6 +137,7 @@ pub struct FileSystem {
     away_since: Mutex<Option<Instant>>,
     walks: Walks,
     kept: Option<Kept>,
+    left_over: LeftOver,
 }
 
 impl FileSystem {
@@ -166,6 +174,7 @@ impl FileSystem {
             away_since: Mutex::default(),
             walks,
             kept: None,
+            left_over: LeftOver::default(),
         }
     }
 
@@ -175,7 +184,9 @@ impl FileSystem {
 
     /// Tells whom to notify of changes; only the first call counts.
     pub fn connect_kernel(&self, kernel: Arc<dyn KernelCaches>) {
-        let _ = self.kernel.set(kernel);
+        if self.kernel.set(Arc::clone(&kernel)).is_ok() {
+            self.tell_of_names(kernel);
+        }
     }
 
     pub fn provider(&self) -> &Arc<dyn Provider> {
@@ -275,6 +286,19 @@ impl FileSystem {
         {
             return Ok(entry);
         }
+        if let Some((parent, _)) = self.place(ino)? {
+            if self.list_if_read_through(parent).await {
+                let ttl = self.settings.attr_ttl;
+                let listed = |node: &mut Node| node.freshness.is_within(ttl).then(|| node.entry.clone());
+                if let Some(entry) = self.table.with(ino, listed)? {
+                    return Ok(entry);
+                }
+            }
+            // Who did not answer that is not asked again: one deadline is for all questions of a call.
+            if self.provider_is_away() {
+                return Ok(entry);
+            }
+        }
         let question = self.table.question(ino)?;
         let asked = match self.provider.stat(&entry).await {
             // Where a replaced file gets another key, its name tells more than its key.
@@ -309,10 +333,7 @@ impl FileSystem {
 
     /// Whether an error says nothing of the object, only that nobody answers us now; that is remembered for a while.
     fn means_away(&self, error: &Error) -> bool {
-        let away = matches!(
-            error.kind(),
-            ErrorKind::NeedsLogin | ErrorKind::Unreachable | ErrorKind::TimedOut | ErrorKind::RateLimited { .. }
-        );
+        let away = is_no_answer(error);
         if away {
             self.no_answer();
         }
@@ -369,4 +390,12 @@ impl FileSystem {
     async fn provider_usage(provider: Arc<dyn Provider>) -> Option<Usage> {
         provider.usage().await.ok()
     }
+}
+
+/// Whether an error says nothing of what was asked about, only that nobody answers us now.
+fn is_no_answer(error: &Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::NeedsLogin | ErrorKind::Unreachable | ErrorKind::TimedOut | ErrorKind::RateLimited { .. }
+    )
 }

@@ -1,4 +1,4 @@
-//! Names: looking up, making directories, removing, renaming.
+//! Names: making directories, removing, renaming.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -15,9 +15,6 @@ use crate::model::{Action, Entry, Error, ErrorKind, Kind, Name, Result, Version}
 use crate::outbox::{Staged, Step};
 use crate::provider::Place;
 
-/// After so many names that were not there, a directory is listed.
-const MANY_MISSES: u32 = 3;
-
 /// What `renameat2` was asked to mind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RenameMode {
@@ -27,19 +24,11 @@ pub enum RenameMode {
 }
 
 impl FileSystem {
-    /// The child of a directory.
-    ///
-    /// # Errors
-    /// `NotFound`, and as `Provider::lookup`.
-    pub async fn lookup(&self, parent: Ino, name: &OsStr) -> Result<Child> {
-        let reference = self.find(parent, &Name::from_os(name)?).await?;
-        self.as_child(reference)
-    }
-
     /// # Errors
     /// `AlreadyExists`, `Denied`, `ReadOnly`, and as `Provider::create_directory`.
     pub async fn make_directory(&self, parent: Ino, name: &OsStr, mode: u32, umask: u32) -> Result<Child> {
         let (name, parent_entry) = self.may_create(parent, name, Kind::Directory).await?;
+        let making = self.making(parent, &name);
         let made = self.provider.create_directory(&parent_entry.key, &name).await;
         let entry = made.inspect_err(|_| self.doubt(&[parent]))?;
         self.kept_is_of_another(&entry.key);
@@ -58,7 +47,9 @@ impl FileSystem {
         self.note_new(reference.ino(), mode, umask);
         self.count_directories(parent, 1);
         self.names_changed(parent);
-        self.as_child(reference)
+        let child = self.as_child(reference)?;
+        making.succeeded();
+        Ok(child)
     }
 
     /// # Errors
@@ -78,49 +69,67 @@ impl FileSystem {
     /// `Denied` and `ReadOnly`, and as `Provider::rename`.
     pub async fn rename(&self, from: (Ino, &OsStr), to: (Ino, &OsStr), mode: RenameMode) -> Result<()> {
         let (from, to) = ((from.0, Name::from_os(from.1)?), (to.0, Name::from_os(to.1)?));
-        match self.rename_once(&from, &to, mode).await {
+        let making = self.making(to.0, &to.1);
+        self.rename_or_look_again(&from, &to, mode).await?;
+        making.succeeded();
+        Ok(())
+    }
+
+    async fn rename_or_look_again(&self, from: &(Ino, Name), to: &(Ino, Name), mode: RenameMode) -> Result<()> {
+        match self.rename_once(from, to, mode).await {
             // What is to be replaced is not what it was thought to be: look again, once.
             Err(error) if error.kind() == ErrorKind::AlreadyExists && mode == RenameMode::Replace => {
                 let child = self.table.child(to.0, &to.1);
-                let thought = child.as_ref().and_then(|child| self.foreign_version(child.ino()));
-                self.doubt(&[to.0]);
-                self.doubt(child.as_ref().map(|child| child.ino()).as_slice());
-                let there = match self.find(to.0, &to.1).await {
-                    Ok(there) => self.foreign_version(there.ino()),
-                    Err(_) => None,
-                };
-                if there.is_some() && there != thought {
-                    // Nobody here has seen what somebody else has stored there: both are kept.
-                    return self.rename_aside(&from, &to, error).await;
+                let thought = child.as_ref().and_then(|child| self.version_there(child.ino()));
+                if let Some(child) = &child {
+                    // It may have been put aside by this.
+                    let _ = self.settle_clash(child.ino()).await;
+                    self.doubt(&[child.ino()]);
                 }
-                self.rename_once(&from, &to, mode).await
+                self.doubt(&[to.0]);
+                let there = self.find(to.0, &to.1).await;
+                if self
+                    .is_foreign((to.0, &to.1), there.as_ref().ok(), thought.as_ref())
+                    .await
+                {
+                    // Nobody here has seen what somebody else has stored there: both are kept.
+                    return self.rename_aside(from, to, error).await;
+                }
+                self.rename_once(from, to, mode).await
             }
             outcome => outcome,
         }
     }
 
-    /// The version of a file that somebody else made, as far as it is known.
-    fn foreign_version(&self, ino: Ino) -> Option<Version> {
+    /// The version of a file that the provider has, as far as it is known.
+    fn version_there(&self, ino: Ino) -> Option<Version> {
         let of = |node: &mut Node| {
-            let is_own = node.sent.as_ref() == Some(&node.entry.version);
-            let known = node.presence == Presence::AtProvider && !node.entry.is_directory() && !is_own;
-            known.then(|| node.entry.version.clone())
+            let is_there = node.presence == Presence::AtProvider && !node.entry.is_directory();
+            is_there.then(|| node.entry.version.clone())
         };
         self.table.with(ino, of).ok().flatten()
     }
 
-    /// Gives a file the name of a conflict, beside the one that it was to replace.
-    async fn rename_aside(&self, from: &(Ino, Name), to: &(Ino, Name), clash: Error) -> Result<()> {
-        let aside = self.conflict_name(to.0, &to.1, &clash).await?;
-        warn!(file = %to.1, kept_as = %aside, "somebody else changed this file too; both versions are kept");
-        let target = (to.0, aside);
-        self.rename_once(from, &target, RenameMode::KeepExisting).await?;
-        self.forget_names(vec![
-            (to.0, to.1.as_str().into()),
-            (target.0, target.1.as_str().into()),
-            (from.0, from.1.as_str().into()),
-        ]);
-        Ok(())
+    /// Whether a name stands for a version of somebody else's that nobody here has opened, or for another one than was
+    /// thought.
+    async fn is_foreign(
+        &self,
+        (parent, name): (Ino, &Name),
+        there: Option<&Reference>,
+        thought: Option<&Version>,
+    ) -> bool {
+        let _turn = match there {
+            // What is being sent is this mount's own afterwards.
+            Some(there) => self.turn(there.ino()).await.ok(),
+            None => None,
+        };
+        let is_own = |there: &Reference| {
+            let sent = self.table.with(there.ino(), |node| node.sent.clone());
+            sent.is_ok_and(|sent| sent == self.version_there(there.ino()))
+        };
+        let foreign = there.filter(|there| !is_own(there));
+        let version = foreign.and_then(|there| self.version_there(there.ino()));
+        self.table.is_unread(parent, name) || version.is_some_and(|version| Some(&version) != thought)
     }
 
     /// What was changed here of a file that is removed, or that a rename pushes out: nobody wants it any more. What the
@@ -130,7 +139,7 @@ impl FileSystem {
         content.map(|content| content.staged)
     }
 
-    async fn rename_once(&self, from: &(Ino, Name), to: &(Ino, Name), mode: RenameMode) -> Result<()> {
+    pub(super) async fn rename_once(&self, from: &(Ino, Name), to: &(Ino, Name), mode: RenameMode) -> Result<()> {
         let (old_name, new_name) = (&from.1, &to.1);
         let source = self.find(from.0, old_name).await?;
         let ino = source.ino();
@@ -185,12 +194,12 @@ impl FileSystem {
                 Some(over) => {
                     // Else its change would be found beside what took its place, should this process end in the middle.
                     let _ = self.send_staged_if_closed(over).await;
-                    let replaced = self.table.with(over, |node| (node.presence, node.entry.clone()))?;
-                    (replaced.0 == Presence::AtProvider).then_some(replaced.1)
+                    self.table.replaceable(over)?
                 }
                 None => None,
             };
             let entry = self.entry(ino).await?;
+            let lineage = self.table.with(ino, |node| node.lineage)?;
             let source = Place {
                 parent: self.entry(from.0).await?.key,
                 name: old_name.clone(),
@@ -222,9 +231,10 @@ impl FileSystem {
             } else {
                 self.provider.rename(&entry, &source, &target, replaced.as_ref()).await
             };
-            let renamed = renamed.inspect_err(|_| {
+            let renamed = renamed.inspect_err(|error| {
                 self.doubt(&[ino, from.0, to.0]);
                 self.doubt(over_ino.as_slice());
+                self.table.may_stand_for((to.0, new_name), entry.size, error);
             })?;
             fail_point!("rename.stored");
             let replaced = self.staged_of(over_ino);
@@ -233,7 +243,7 @@ impl FileSystem {
             let version = renamed.version.clone();
             self.table.with(ino, |node| {
                 node.sent = Some(version.clone());
-                node.confirm_same_content(renamed);
+                node.confirm_same_content(renamed, lineage);
             })?;
             // Whoever asked may rely on it when this returns.
             self.enter_moved(ino, replaced, moved).await?;
@@ -292,96 +302,6 @@ impl FileSystem {
     pub(super) async fn turn(&self, ino: Ino) -> Result<OwnedMutexGuard<()>> {
         let turn = self.table.with(ino, |node| node.turn.clone())?;
         Ok(turn.take().await)
-    }
-
-    /// A child as known or as the provider says.
-    pub(super) async fn find(&self, parent: Ino, name: &Name) -> Result<Reference> {
-        let mut known = self.table.child(parent, name);
-        let fresh = |node: &mut Node| node.is_ours() || node.freshness.is_within(self.settings.attr_ttl);
-        if let Some(reference) = known.take_if(|known| {
-            let fresh = self.table.with(known.ino(), fresh);
-            fresh.unwrap_or(false) || self.provider_is_away()
-        }) {
-            return Ok(reference);
-        }
-        let kept = self.kept(parent, name);
-        if kept.special.is_some() {
-            return self.attach_kept(parent, name.clone(), kept);
-        }
-        // From here on what this mount changes is remembered, so that an older listing or answer doesn't win over it.
-        let question = self.table.question(parent)?;
-        if let Some(listing) = self.fresh_listing(parent) {
-            return self.listed(parent, name, &listing, known);
-        }
-        if let Some(found) = self.find_remembered(parent, name, &mut known).await? {
-            return Ok(found);
-        }
-        let directory = self.entry(parent).await?;
-        if !directory.is_directory() {
-            return Err(Error::new(
-                ErrorKind::NotADirectory,
-                format!("{} is a file", directory.name),
-            ));
-        }
-        match self.provider.lookup(&directory.key, name).await {
-            Ok(entry) => {
-                let number = kept.ino.map(Ino);
-                self.table.attach(parent, entry, number, question.answered())
-            }
-            Err(error) => {
-                if error.kind() == ErrorKind::NotFound {
-                    self.missed(parent).await;
-                }
-                if let Some(known) = known {
-                    if self.means_away(&error) {
-                        return Ok(known);
-                    }
-                    self.lost(known.ino(), error.clone(), &question);
-                    return Err(error);
-                }
-                // What was not there when it was last listed can be made: it is sent when somebody answers. One who answers
-                // "not now" will say so soon enough.
-                let later = matches!(error.kind(), ErrorKind::RateLimited { .. });
-                if !later && self.means_away(&error) && self.was_absent(parent, name) {
-                    return Err(Error::not_found(name));
-                }
-                Err(error)
-            }
-        }
-    }
-
-    /// A name was looked for that isn't there. Whoever makes many files looks for each one first: the directory's listing
-    /// answers that, in one request.
-    async fn missed(&self, directory: Ino) {
-        if self.settings.attr_ttl.is_zero() {
-            return;
-        }
-        let many = self
-            .table
-            .with(directory, |node| node.misses.add(self.settings.attr_ttl) >= MANY_MISSES);
-        if many.unwrap_or(false) {
-            // Without the listing each name is asked for, as before.
-            let _ = self.listing(directory).await;
-        }
-    }
-
-    /// What a listing says of a name.
-    pub(super) fn listed(
-        &self,
-        parent: Ino,
-        name: &Name,
-        listing: &Listing,
-        known: Option<Reference>,
-    ) -> Result<Reference> {
-        match listing.children.get(name) {
-            Some((number, entry)) => self.table.attach(parent, entry.clone(), Some(*number), listing.answer),
-            None => {
-                if let Some(known) = known {
-                    self.table.gone(known.ino(), listing.answer);
-                }
-                Err(Error::not_found(name))
-            }
-        }
     }
 
     /// Checks that a child of this kind may be made; gives its name and the directory.
@@ -502,14 +422,10 @@ impl FileSystem {
     /// In the journal, it takes its name in the same moment in which what it replaces goes.
     async fn rename_unsent(&self, ino: Ino, parent: Ino, name: &Name, over: Option<Ino>) -> Result<()> {
         let (replaced, sent) = match over {
-            Some(over) => self.table.with(over, |node| {
-                let replaced = match (node.presence, &node.content) {
-                    (Presence::Unsent | Presence::Local, _) => None,
-                    (Presence::AtProvider, Some(content)) => content.replaces.clone(),
-                    (Presence::AtProvider, None) => Some(node.entry.clone()),
-                };
-                (replaced, node.sent.clone())
-            })?,
+            Some(over) => (
+                self.table.replaceable(over)?,
+                self.table.with(over, |node| node.sent.clone())?,
+            ),
             None => (None, None),
         };
         let replaced_content = self.staged_of(over);

@@ -4,6 +4,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::Instant;
 
 use super::inode::{Answer, Freshness, Ino, Node, Placement, Presence};
@@ -13,6 +14,8 @@ pub(super) struct Nodes {
     pub(super) nodes: HashMap<Ino, Node>,
     /// Derived numbers whose node went or got another name: whatever takes the name next is something else.
     pub(super) retired: HashSet<Ino>,
+    /// Where names go that the kernel is to forget; `None` before there is a kernel.
+    pub(super) news: Option<UnboundedSender<(Ino, Name)>>,
 }
 
 pub(super) fn stale() -> Error {
@@ -53,6 +56,7 @@ impl Nodes {
 
     pub(super) fn add_name(&mut self, ino: Ino, placement: &Placement, parent: Ino, name: Name) -> Result<()> {
         let directory = self.nodes.get_mut(&parent).ok_or_else(stale)?;
+        directory.name_appears(&name);
         directory.children.insert(name.clone(), ino);
         if let Some(node) = self.nodes.get_mut(&ino) {
             match placement {
@@ -95,6 +99,7 @@ impl Nodes {
         let Some(ino) = self.child(parent, name) else { return };
         let Some(node) = self.nodes.get_mut(&ino) else { return };
         if node.other_names.is_empty() {
+            node.belief = None;
             self.retire(ino);
             return self.remove(ino);
         }
@@ -149,7 +154,9 @@ impl Nodes {
 
     pub(super) fn insert(&mut self, ino: Ino, parent: Ino, mut node: Node) -> Result<()> {
         let name = node.entry.name.clone();
+        self.take_belief(parent, &name, &mut node);
         let directory = self.nodes.get_mut(&parent).ok_or_else(stale)?;
+        directory.name_appears(&name);
         directory.children.insert(name.clone(), ino);
         node.placement = Placement::Child { parent, name };
         self.nodes.insert(ino, node);
@@ -170,6 +177,7 @@ impl Nodes {
         let Some(node) = self.nodes.get_mut(&ino) else { return };
         let mut names = std::mem::take(&mut node.other_names);
         if let Placement::Child { parent, name } = std::mem::replace(&mut node.placement, Placement::Removed) {
+            self.leave_belief(ino, parent, &name);
             names.push((parent, name));
         }
         for (parent, name) in names {
@@ -206,6 +214,7 @@ impl Nodes {
         while let Some(directory) = directories.pop() {
             if let Some(node) = self.nodes.get_mut(&directory) {
                 node.listing = None;
+                node.doubt_missing();
                 // Whoever is listing it now gets the old keys.
                 node.changes += 1;
                 node.keys_since = node.changes;
@@ -214,6 +223,7 @@ impl Nodes {
                 if let Some(node) = self.nodes.get_mut(&child) {
                     node.freshness = Freshness::KeyLost;
                     node.learned = Instant::now();
+                    node.was_moved();
                     if node.entry.is_directory() {
                         directories.push(child);
                     }

@@ -11,9 +11,10 @@ use tracing::warn;
 
 use super::conflicts::Resolved;
 use super::inode::{LocalContent, Node, Placement, Presence};
+use super::left_over::LEFT_OVER;
 use super::{FileSystem, Ino};
 use crate::model::{Error, ErrorKind, Progress, Result};
-use crate::outbox::{Attempt, Begun, Journal, Sender, Staged, Step, base, boot};
+use crate::outbox::{Attempt, Begun, Journal, Queue, Sender, Staged, Step, base, boot};
 use crate::state::{Durability, JournalRow, Phase};
 
 /// What `close` waits for.
@@ -28,6 +29,18 @@ pub enum CloseMeans {
 /// How long a file that was flushed, and that somebody still has open for writing, waits for its end: `echo x > f`
 /// flushes once before it writes.
 const STILL_OPEN: Duration = Duration::from_secs(1);
+
+/// Has a file sent in the background when it is dropped.
+struct Later<'a> {
+    queue: &'a Queue,
+    ino: Ino,
+}
+
+impl Drop for Later<'_> {
+    fn drop(&mut self) {
+        self.queue.add(self.ino.0, STILL_OPEN);
+    }
+}
 
 impl FileSystem {
     /// Sends in the background from now on, for as long as this file system lives.
@@ -72,13 +85,32 @@ impl FileSystem {
         {
             self.queue.add(ino.0, Duration::ZERO);
         }
+        if self.left_over() > 0 {
+            self.queue.add(LEFT_OVER, Duration::ZERO);
+        }
         self.queue.hurry();
     }
 
-    /// How many files are to be sent, or what was set beside them; those that somebody is writing are not yet.
+    /// How many files are to be sent, or what was set beside them, with those of former daemons that are still to be taken
+    /// over; those that somebody is writing are not yet.
     pub fn waiting(&self) -> usize {
         let wanted = self.table.dirty().into_iter().filter(|ino| self.is_wanted(*ino));
-        wanted.count() + self.table.with_waiting_attributes().len()
+        wanted.count() + self.table.with_waiting_attributes().len() + self.left_over()
+    }
+
+    /// What `fsync` of a directory promises: names outlive a power cut. Those that the provider has were there when the
+    /// call that made them returned; those of files that aren't sent, of links and of fifos are on this host's disk when this
+    /// returns, with the content that was closed under them.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub async fn sync_names(&self) -> Result<()> {
+        if self.settings.read_only {
+            return Ok(());
+        }
+        // Nobody who has handed in less than all of a change is overtaken.
+        drop(self.journaling.lock());
+        self.journal.sync().await
     }
 
     /// The one writer of this mount's journal.
@@ -155,7 +187,7 @@ impl FileSystem {
         }
         match self.settings.close {
             CloseMeans::Sent => {
-                let sent = self.send(ino).await;
+                let sent = self.send_or_step_aside(ino).await;
                 if let Err(error) = &sent {
                     self.enter_closed(ino, Some(error)).await?;
                     self.queue.add(ino.0, STILL_OPEN);
@@ -179,6 +211,31 @@ impl FileSystem {
                 }
             },
         }
+    }
+
+    /// What `fsync` promises. Whoever gives up waiting, or is told of an error, leaves it in the journal as closed, and to
+    /// the background.
+    pub(super) async fn send_and_keep_trying(&self, ino: Ino) -> Result<()> {
+        if !self.table.with(ino, |node| node.is_dirty())? {
+            return Ok(());
+        }
+        if let Err(error) = self.enter_closed(ino, None).await {
+            warn!(ino = ino.0, %error, "a change is not in the journal; it is sent at once");
+        }
+        let later = Later {
+            queue: &self.queue,
+            ino,
+        };
+        let sent = self.send_or_step_aside(ino).await;
+        match &sent {
+            Ok(()) => std::mem::forget(later),
+            Err(error) => {
+                if let Err(error) = self.enter_closed(ino, Some(error)).await {
+                    warn!(ino = ino.0, %error, "the journal does not know why a file waits");
+                }
+            }
+        }
+        sent
     }
 
     /// The journal has what is here as closed when this returns.
@@ -230,7 +287,7 @@ impl FileSystem {
             return Ok(None);
         }
         let (file, changes) = (Arc::clone(content.staged.backing()), content.staged.changes());
-        let row = JournalRow {
+        let row = Box::new(JournalRow {
             spool: file.spool.clone(),
             file: file.name.clone(),
             namespace: self.namespace(),
@@ -245,7 +302,9 @@ impl FileSystem {
             },
             base: content.replaces.as_ref().map(base::write).transpose()?,
             error: error.map(|error| error.message().to_owned()),
-        };
+            postponed: None,
+            unanswered: content.staged.unanswered(),
+        });
         Ok(Some(Step::Enter { file, row, changes }))
     }
 
@@ -306,6 +365,18 @@ impl FileSystem {
         }
     }
 
+    /// Before a changed file is changed further: what was sent of it without an answer is in the journal, so that the next
+    /// daemon doesn't take it for somebody else's.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub(super) async fn remember_unanswered(&self, ino: Ino, staged: &Staged) -> Result<()> {
+        if staged.remember_unanswered().await? {
+            self.enter_again(ino).await;
+        }
+        Ok(())
+    }
+
     /// Journals what was done and cannot be taken back.
     pub(super) async fn commit_or_warn(&self, steps: Vec<Step>) {
         if let Err(error) = self.journal.commit(steps).await {
@@ -362,6 +433,9 @@ impl FileSystem {
 #[async_trait]
 impl Sender for FileSystem {
     async fn attempt(&self, number: u64) -> Attempt {
+        if number == LEFT_OVER {
+            return Progress::default().scope(self.attempt_left_over()).await;
+        }
         let ino = Ino(number);
         if !self.is_wanted(ino) {
             return if self.attributes_wait(ino) {

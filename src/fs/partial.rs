@@ -234,6 +234,7 @@ impl FileSystem {
         loop {
             let staged = self.stage_content(file.ino).await?;
             self.may_build_on(file)?;
+            self.remember_unanswered(file.ino, &staged).await?;
             if !change(Arc::clone(&staged)).await? {
                 return Ok(false);
             }

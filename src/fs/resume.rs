@@ -5,12 +5,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tracing::{info, warn};
+use tracing::warn;
 
-use super::inode::{Lineage, LocalContent};
+use super::inode::{Lineage, LocalContent, Node, entry_of_this_host};
 use super::reference::Reference;
 use super::{FileSystem, Ino};
-use crate::model::{Entry, Error, ErrorKind, Kind, Name, ObjectKey, Result, Version};
+use crate::model::{Entry, Error, ErrorKind, Kind, Name, Result};
 use crate::outbox::{Staged, Step, base, boot, save_copy};
 use crate::state::{Durability, JournalRow, JournalStep, Phase};
 
@@ -25,13 +25,35 @@ pub struct Resumed {
     pub gone: usize,
 }
 
-/// What becomes of a row.
+/// What became of a row.
+pub(super) enum Outcome {
+    Shown,
+    /// It cannot be shown where it was; there is a copy.
+    Saved,
+    /// Its content isn't there any more.
+    Gone,
+    /// The provider has it, or the journal doesn't name it any more.
+    NothingLeft,
+    /// Another daemon has it.
+    Living,
+}
+
+/// What becomes of what is staged.
 enum TakenOver {
     Shown,
     /// It cannot be shown and sent where it was, for this reason.
     Homeless(String),
-    /// Its content isn't there any more.
     Gone,
+    /// The provider has these very bytes there.
+    Stored,
+}
+
+/// A closed file and where it is to be shown.
+struct Left<'a> {
+    row: &'a JournalRow,
+    directory: Ino,
+    name: Name,
+    staged: Arc<Staged>,
 }
 
 /// Whether an error means that there is no such place.
@@ -43,63 +65,61 @@ fn is_nowhere(error: &Error) -> bool {
 }
 
 /// The directories on the way to what was taken over so far, kept until everything hangs below them.
-type Directories = HashMap<String, Reference>;
+pub(super) type Directories = HashMap<String, Reference>;
 
 impl FileSystem {
-    /// Takes over what daemons of this remote left when they ended: closed files are shown and sent, others are saved
-    /// below `unsent`.
+    /// Takes one file over, and saves it below `unsent` if it can't be shown.
     ///
     /// # Errors
-    /// The state's and the local disk's; what cannot be taken over now stays for the next mount.
-    pub async fn resume(&self, unsent: &Path) -> Result<Resumed> {
-        let mut resumed = Resumed::default();
-        let mut directories = Directories::new();
-        for row in self.state.journaled(Some(&self.namespace()))? {
-            match self.spool.adopt(&row.spool) {
-                Ok(true) => {}
-                // Its daemon lives.
-                Ok(false) => continue,
-                Err(error) if error.kind() == ErrorKind::NotFound => {
-                    self.forget_row(&row, &mut resumed)?;
-                    continue;
-                }
-                Err(error) => {
-                    warn!(path = row.path, %error, "a staged file is not taken over");
-                    continue;
-                }
-            }
-            match self.take_over(&row, &mut directories).await {
-                Ok(TakenOver::Shown) => resumed.files += 1,
-                Ok(TakenOver::Gone) => self.forget_row(&row, &mut resumed)?,
-                Ok(TakenOver::Homeless(why)) => match self.save_row(&row, unsent).await {
-                    Ok(()) => {
-                        warn!(path = row.path, folder = %unsent.display(), why, "a staged file was saved");
-                        resumed.saved += 1;
-                    }
-                    Err(error) => warn!(path = row.path, why, %error, "a staged file is neither sent nor saved"),
-                },
-                Err(error) => warn!(path = row.path, %error, "a staged file waits for the next mount"),
-            }
+    /// The provider's and the local disk's: it may go well later.
+    pub(super) async fn take_over(
+        &self,
+        row: &JournalRow,
+        unsent: &Path,
+        directories: &mut Directories,
+    ) -> Result<Outcome> {
+        match self.spool.adopt(&row.spool) {
+            Ok(true) => {}
+            Ok(false) => return Ok(Outcome::Living),
+            Err(error) if error.kind() == ErrorKind::NotFound => return self.forget_row(row),
+            Err(error) => return Err(error),
         }
-        if resumed != Resumed::default() {
-            info!(
-                files = resumed.files,
-                saved = resumed.saved,
-                gone = resumed.gone,
-                "took over what was left"
-            );
+        fail_point!("resume.adopted");
+        // No directory gets another name between the look at the path and the end.
+        let names = self.renaming.read().await;
+        let now = self.state.journaled_file(&row.spool, &row.file)?;
+        let Some(row) = &now else {
+            return Ok(Outcome::NothingLeft);
+        };
+        let taken_over = self.show_or_tell(row, directories).await?;
+        drop(names);
+        match taken_over {
+            TakenOver::Shown => {
+                if row.postponed.is_some() {
+                    self.postpone(row, None);
+                }
+                Ok(Outcome::Shown)
+            }
+            TakenOver::Gone => self.forget_row(row),
+            TakenOver::Stored => Ok(Outcome::NothingLeft),
+            TakenOver::Homeless(why) => match self.save_row(row, unsent).await {
+                Ok(()) => {
+                    warn!(path = row.path, folder = %unsent.display(), why, "a staged file was saved");
+                    Ok(Outcome::Saved)
+                }
+                Err(error) => Err(error.context(why)),
+            },
         }
-        Ok(resumed)
     }
 
     /// After a power cut the journal may name what was sent and removed before.
-    fn forget_row(&self, row: &JournalRow, resumed: &mut Resumed) -> Result<()> {
+    fn forget_row(&self, row: &JournalRow) -> Result<Outcome> {
         warn!(
             path = row.path,
             "a staged file is gone from the local disk; if it was not sent before, its last change is lost"
         );
-        resumed.gone += 1;
-        self.strike_row(row)
+        self.strike_row(row)?;
+        Ok(Outcome::Gone)
     }
 
     fn strike_row(&self, row: &JournalRow) -> Result<()> {
@@ -109,9 +129,7 @@ impl FileSystem {
         }])
     }
 
-    /// # Errors
-    /// The provider's and the local disk's: it may go well later.
-    async fn take_over(&self, row: &JournalRow, directories: &mut Directories) -> Result<TakenOver> {
+    async fn show_or_tell(&self, row: &JournalRow, directories: &mut Directories) -> Result<TakenOver> {
         if row.phase == Phase::Writing {
             return Ok(TakenOver::Homeless(
                 "it was being written when keymount ended".to_owned(),
@@ -140,7 +158,7 @@ impl FileSystem {
             Err(error) if is_nowhere(&error) => return damaged(error),
             outcome => outcome?,
         };
-        let staged = Arc::new(Staged::left_behind(backing, &row.durability)?);
+        let staged = Arc::new(Staged::left_behind(backing, &row.durability, row.unanswered.clone())?);
         let gave_way = row.perhaps.as_deref() == Some("");
         if gave_way
             && self
@@ -149,56 +167,144 @@ impl FileSystem {
         {
             return Ok(TakenOver::Homeless("another file was renamed over it".to_owned()));
         }
-        let number = self.kept(directory, &name).ino.map(Ino);
-        let reference = match replaces {
-            None => {
-                let entry = Entry {
-                    key: ObjectKey::new(""),
-                    name,
-                    kind: Kind::File,
-                    size: 0,
-                    modified: SystemTime::now(),
-                    version: Version::new(""),
-                    rights: self.entry(directory).await?.rights,
-                    labels: Default::default(),
-                    posix: Default::default(),
-                };
-                match self.table.attach_unsent(directory, entry, number, Arc::clone(&staged)) {
-                    Err(error) if error.kind() == ErrorKind::AlreadyExists => return damaged(error),
-                    outcome => outcome?,
-                }
-            }
-            Some(mut replaced) => {
-                replaced.name = name;
-                let now = self.table.question(directory)?.answered();
-                let reference = self.table.attach(directory, replaced.clone(), number, now)?;
-                let content = LocalContent {
-                    staged: Arc::clone(&staged),
-                    lineage: Lineage::begin(),
-                    replaces: Some(replaced),
-                };
-                let taken = self.table.with(reference.ino(), |node| {
-                    let taken = node.is_dirty();
-                    if !taken {
-                        node.content = Some(content);
-                    }
-                    taken
-                })?;
-                if taken {
-                    return Ok(TakenOver::Homeless(
-                        "there is another change of the same file".to_owned(),
-                    ));
-                }
-                reference
-            }
+        let file = Left {
+            row,
+            directory,
+            name,
+            staged,
         };
-        let ino = reference.ino();
+        match self.show(&file, replaces).await? {
+            Some(shown) => self.is_shown(&file, shown.ino()),
+            None if gave_way || self.was_left_too(&file) => Ok(TakenOver::Homeless(
+                "there is another change of the same file".to_owned(),
+            )),
+            None => self.show_beside(&file).await,
+        }
+    }
+
+    /// Shows it where it was; `None` when this mount has something else there that counts, or that is in use.
+    async fn show(&self, file: &Left<'_>, replaces: Option<Entry>) -> Result<Option<Reference>> {
+        let Left {
+            directory,
+            name,
+            staged,
+            ..
+        } = file;
+        let kept = self.kept(*directory, name);
+        let number = kept.ino.map(Ino);
+        let known = self.table.child(*directory, name);
+        let Some(mut replaced) = replaces else {
+            if known.is_some() || kept.special.is_some() {
+                return Ok(None);
+            }
+            let entry = self.unsent_entry(*directory, name.clone()).await?;
+            return match self.table.attach_unsent(*directory, entry, number, Arc::clone(staged)) {
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(None),
+                outcome => outcome.map(Some),
+            };
+        };
+        replaced.name = name.clone();
+        let is_taken = |node: &mut Node| {
+            let is_in_use = node.writers > 0 || (node.opens > 0 && node.entry.version != replaced.version);
+            node.is_ours() || is_in_use || node.entry.is_directory()
+        };
+        let _turn = match &known {
+            // A directory's turn is not to be waited for here: who renames it waits for us.
+            Some(known) if self.table.with(known.ino(), is_taken)? => return Ok(None),
+            None if kept.special.is_some() => return Ok(None),
+            // Nobody sends it or begins a change of it meanwhile.
+            Some(known) => Some(self.turn(known.ino()).await?),
+            None => None,
+        };
+        if let Some(known) = &known
+            && self.table.with(known.ino(), is_taken)?
+        {
+            return Ok(None);
+        }
+        let now = self.table.question(*directory)?.answered();
+        let reference = self.table.attach(*directory, replaced.clone(), number, now)?;
+        let content = LocalContent {
+            staged: Arc::clone(staged),
+            lineage: Lineage::begin(),
+            replaces: Some(replaced.clone()),
+        };
+        let shown = self.table.with(reference.ino(), |node| {
+            let shown = !is_taken(node);
+            if shown {
+                node.content = Some(content);
+            }
+            shown
+        })?;
+        if shown && known.is_some() {
+            self.forget_pages(reference.ino());
+        }
+        Ok(shown.then_some(reference))
+    }
+
+    /// Whether its name has something that was left, too: one of the two was to replace the other.
+    fn was_left_too(&self, file: &Left<'_>) -> bool {
+        let known = self.table.child(file.directory, &file.name);
+        let staged = self.staged_of(known.map(|known| known.ino()));
+        staged.is_some_and(|staged| staged.is_dirty() && staged.backing().spool != self.spool.own())
+    }
+
+    /// Shows it under the name of a conflict, beside what has its name.
+    async fn show_beside(&self, file: &Left<'_>) -> Result<TakenOver> {
+        let Left {
+            directory,
+            name,
+            staged,
+            ..
+        } = file;
+        let key = self.entry(*directory).await?.key;
+        match self.provider.lookup(&key, name).await {
+            Ok(there) if there.kind == Kind::File && self.holds(&there, staged).await? => {
+                self.strike(staged);
+                return Ok(TakenOver::Stored);
+            }
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let clash = Error::new(ErrorKind::AlreadyExists, format!("{name} was changed again"));
+        let beside = async {
+            let aside = self.conflict_name(*directory, name, &clash).await?;
+            let entry = self.unsent_entry(*directory, aside.clone()).await?;
+            let shown = self.table.attach_unsent(*directory, entry, None, Arc::clone(staged))?;
+            Ok::<_, Error>((aside, shown))
+        };
+        match beside.await {
+            Ok((aside, shown)) => {
+                warn!(file = %name, kept_as = %aside, "there is another change of this file; both are kept");
+                let outcome = self.is_shown(file, shown.ino());
+                self.enter_again(shown.ino()).await;
+                outcome
+            }
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                Ok(TakenOver::Homeless(error.message().to_owned()))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn unsent_entry(&self, directory: Ino, name: Name) -> Result<Entry> {
+        let rights = self.entry(directory).await?.rights;
+        Ok(entry_of_this_host(name, rights, SystemTime::now()))
+    }
+
+    /// It hangs in the tree, and is sent.
+    fn is_shown(&self, file: &Left<'_>, ino: Ino) -> Result<TakenOver> {
+        let Left { row, staged, .. } = file;
         // What was set on it is in the state database.
         self.table.with(ino, |node| node.local = None)?;
+        fail_point!("resume.shown");
         if row.durability != Durability::Flushed {
             // So that it is brought to the disk as what is closed now.
             let file = Arc::clone(staged.backing());
-            let (row, changes) = (row.clone(), staged.changes());
+            let row = Box::new(JournalRow {
+                postponed: None,
+                ..(*row).clone()
+            });
+            let changes = staged.changes();
             self.journal.post(vec![Step::Enter { file, row, changes }]);
         }
         self.queue.add(ino.0, Duration::ZERO);
@@ -237,9 +343,10 @@ impl FileSystem {
             Err(error) if error.kind() == ErrorKind::NotFound => return self.strike_row(row),
             outcome => outcome?,
         };
-        let staged = Staged::left_behind(backing, &row.durability)?;
+        let staged = Staged::left_behind(backing, &row.durability, row.unanswered.clone())?;
         self.complete_left_behind(&staged).await?;
         save_copy(&staged.file(), staged.len(), &unsent.join(&row.path))?;
+        fail_point!("resume.saved");
         self.journal.post(vec![Step::Strike(Arc::clone(staged.backing()))]);
         Ok(())
     }

@@ -130,8 +130,9 @@ impl FileSystem {
 
     /// Whether attributes of a file are to be sent by themselves.
     pub(super) fn attributes_wait(&self, ino: Ino) -> bool {
-        let waits = |node: &mut Node| node.attributes_wait && node.placement != Placement::Removed && !node.is_dirty();
-        self.table.with(ino, waits).unwrap_or(false)
+        self.table
+            .with(ino, |node| node.has_attributes_to_send())
+            .unwrap_or(false)
     }
 
     /// One attempt in the background.
@@ -170,11 +171,13 @@ impl FileSystem {
             self.attributes_follow(ino, &wanted);
             return Ok(());
         }
+        let lineage = self.table.with(ino, |node| node.lineage)?;
         match self.provider.set_attributes(&entry, &wanted).await {
             Ok(changed) => {
                 let version = changed.version.clone();
                 let is_other = version != entry.version;
-                self.table.with(ino, |node| node.confirm_same_content(changed))?;
+                self.table
+                    .with(ino, |node| node.confirm_same_content(changed, lineage))?;
                 if is_other {
                     self.times_follow(ino, &version);
                 }
@@ -182,7 +185,10 @@ impl FileSystem {
                 self.list_node(ino);
                 Ok(())
             }
-            Err(error) => Err(self.attributes_stay(ino, error)),
+            Err(error) => {
+                self.may_be_changed(ino, entry.size, &error);
+                Err(self.attributes_stay(ino, error))
+            }
         }
     }
 

@@ -21,7 +21,7 @@ use crate::outbox::Staged;
 use crate::state::LocalAttributes;
 
 pub struct Table {
-    inner: Mutex<Nodes>,
+    pub(super) inner: Mutex<Nodes>,
 }
 
 /// Something that may have changed at the provider.
@@ -42,6 +42,7 @@ impl Table {
             inner: Mutex::new(Nodes {
                 nodes: HashMap::from([(Ino::ROOT, root)]),
                 retired: HashSet::new(),
+                news: None,
             }),
         }
     }
@@ -116,16 +117,22 @@ impl Table {
         answer: Answer,
     ) -> Result<Reference> {
         let mut inner = self.inner.lock();
-        if let Some(ino) = inner.child(parent, &entry.name)
-            && inner.is_current(ino, &entry, answer)
-        {
-            return Ok(self.reference(&mut inner, ino));
-        }
         let directory = inner.nodes.get(&parent).ok_or_else(stale)?;
         let name = entry.name.clone();
-        let entry = directory
-            .corrected(entry, answer)
-            .ok_or_else(|| Error::not_found(&name))?;
+        // What was sent since it was asked had no version then, or another one.
+        let corrected = directory.corrected(entry, answer);
+        if let Some(ino) = inner.child(parent, &name) {
+            let is_current = match &corrected {
+                Some(entry) => inner.is_current(ino, entry, answer),
+                // It took the name after this mount had taken that from another.
+                None => true,
+            };
+            if is_current {
+                return Ok(self.reference(&mut inner, ino));
+            }
+        }
+        let entry = corrected.ok_or_else(|| Error::not_found(&name))?;
+        let directory = inner.nodes.get(&parent).ok_or_else(stale)?;
         let freshness = if answer.changes < directory.keys_since {
             Freshness::KeyLost
         } else if directory.may_rely_on(answer) {
@@ -242,10 +249,7 @@ impl Table {
     /// # Errors
     /// `Changed` for a number that is not in the table.
     pub fn opened(&self, ino: Ino, writes: bool) -> Result<()> {
-        self.with(ino, |node| {
-            node.opens += 1;
-            node.writers += u64::from(writes);
-        })
+        self.with(ino, |node| node.opened(writes))
     }
 
     /// One handle fewer; with the last one, content that the provider has goes.
@@ -275,6 +279,9 @@ impl Table {
         let mut inner = self.inner.lock();
         inner.depart(ino);
         inner.retire(ino);
+        if let Some(node) = inner.nodes.get_mut(&ino) {
+            node.belief = None;
+        }
         inner.remove(ino);
     }
 
@@ -310,14 +317,20 @@ impl Table {
         if let Some(directory) = inner.nodes.get_mut(&parent) {
             directory.change(name, None);
         }
-        if inner.child(parent, name).is_some_and(|old| old != ino) {
+        let mut was_read = false;
+        if let Some(old) = inner.child(parent, name).filter(|old| *old != ino) {
+            was_read = inner.nodes.get(&old).is_some_and(|old| old.was_read);
             inner.drop_name(parent, name);
         }
         inner.retire(ino);
+        // What was shown goes with it.
+        let belief = inner.nodes.get_mut(&ino).and_then(|node| node.belief.take());
         inner.unhook(ino);
         let moved = inner.nodes.remove(&ino).ok_or_else(stale).and_then(|mut node| {
             node.entry.name = name.clone();
             node.learned = Instant::now();
+            node.was_read |= was_read;
+            node.belief = belief;
             inner.insert(ino, parent, node)
         });
         if let Some(node) = inner.nodes.get_mut(&parent) {
@@ -358,8 +371,7 @@ impl Table {
     /// Files of which attributes are to be sent by themselves.
     pub fn with_waiting_attributes(&self) -> Vec<Ino> {
         let inner = self.inner.lock();
-        let waits = |node: &Node| node.attributes_wait && node.placement != Placement::Removed && !node.is_dirty();
-        let waiting = inner.nodes.iter().filter(|(_, node)| waits(node));
+        let waiting = inner.nodes.iter().filter(|(_, node)| node.has_attributes_to_send());
         waiting.map(|(ino, _)| *ino).collect()
     }
 
@@ -405,6 +417,9 @@ impl Table {
                 inner.remove(ino);
             }
         }
+        if let Some(directory) = inner.nodes.get_mut(&directory) {
+            directory.names_appear(&children);
+        }
         Listing::new(children, answer)
     }
 
@@ -418,16 +433,9 @@ impl Table {
         // The one that is kept was changed along.
         let newest = node.listing.as_ref();
         let newest = newest.filter(|kept| kept.answer.came >= listing.answer.came);
-        let newest = newest.unwrap_or(listing);
-        let mut children = newest.children.clone();
-        for (name, (count, since)) in &node.changed {
-            if *count > newest.answer.changes {
-                match since {
-                    Some(child) => drop(children.insert(name.clone(), child.clone())),
-                    None => drop(children.remove(name)),
-                }
-            }
-        }
+        let mut newest = Listing::clone(newest.unwrap_or(listing));
+        node.add_changes(&mut newest);
+        let mut children = newest.children;
         for ino in inner.children_of(directory) {
             let Some(child) = inner.nodes.get(&ino) else { continue };
             if child.presence == Presence::Unsent {
@@ -450,11 +458,13 @@ impl Table {
             .collect()
     }
 
-    /// Marks everything as to be asked for again; gives the numbers that the kernel may hold attributes of.
-    pub fn expire_all(&self) -> Vec<Ino> {
+    /// Marks everything as to be asked for again; gives the numbers that the kernel may hold attributes of, and names that
+    /// it may believe to be free.
+    pub fn expire_all(&self) -> (Vec<Ino>, Vec<(Ino, Name)>) {
         let mut inner = self.inner.lock();
+        let free = inner.nodes.values_mut().flat_map(Node::take_missing).collect();
         inner.nodes.values_mut().for_each(Node::expire);
-        inner.nodes.keys().copied().collect()
+        (inner.nodes.keys().copied().collect(), free)
     }
 
     /// What a former mount knew of a directory doesn't count any more.
@@ -472,7 +482,7 @@ impl Table {
         }
     }
 
-    /// Directories that are relied on without asking, because they were listed or something in them was looked at within
+    /// Directories that are relied on without asking, because they were listed or something in them was looked for within
     /// the TTL; the latest first, and no more than so many.
     pub fn relied_on(&self, ttl: Duration, most: usize) -> Vec<ObjectKey> {
         let inner = self.inner.lock();
@@ -484,6 +494,9 @@ impl Table {
         for (ino, node) in &inner.nodes {
             if let Some(listing) = node.listing.as_ref().filter(|listing| listing.is_within(ttl)) {
                 used(*ino, listing.answer.came);
+            }
+            if let Some(at) = node.told_missing(ttl) {
+                used(*ino, at);
             }
             if let (Freshness::Checked(at), Placement::Child { parent, .. }) = (node.freshness, &node.placement)
                 && at.elapsed() < ttl
@@ -503,8 +516,8 @@ impl Table {
     }
 
     /// Marks directories and what is in them as to be asked for again, or everything without any directory named. Gives
-    /// what the kernel may hold of it.
-    pub fn expire_within(&self, directories: Option<&HashSet<&ObjectKey>>) -> Vec<Outdated> {
+    /// what the kernel may hold of it, and names that it may believe to be free.
+    pub fn expire_within(&self, directories: Option<&HashSet<&ObjectKey>>) -> (Vec<Outdated>, Vec<(Ino, Name)>) {
         let mut inner = self.inner.lock();
         let meant =
             |node: &Node| directories.is_none_or(|keys| node.entry.is_directory() && keys.contains(&node.entry.key));
@@ -514,7 +527,7 @@ impl Table {
             .filter(|(_, node)| meant(node))
             .map(|(ino, _)| *ino)
             .collect();
-        let mut outdated = Vec::new();
+        let (mut outdated, mut free) = (Vec::new(), Vec::new());
         for (ino, node) in &mut inner.nodes {
             let place = match &node.placement {
                 Placement::Child { parent, name } => Some((*parent, name.clone())),
@@ -524,6 +537,7 @@ impl Table {
             if !inside && !directories.contains(ino) {
                 continue;
             }
+            free.extend(node.take_missing());
             node.expire();
             outdated.push(Outdated {
                 ino: *ino,
@@ -531,7 +545,7 @@ impl Table {
                 place,
             });
         }
-        outdated
+        (outdated, free)
     }
 
     /// How many nodes there are; the root is always one.
@@ -697,6 +711,29 @@ mod tests {
             table.with(file.ino(), |node| node.freshness).unwrap(),
             Freshness::KeyLost
         );
+    }
+
+    /// Who reads a directory has what is in it from one moment, and asks for it one by one, some of it twice.
+    #[test]
+    fn what_was_listed_before_it_was_sent_has_the_version_that_was_sent() {
+        let table = table();
+        table.opened(Ino::ROOT, false).unwrap();
+        let before = table.question(Ino::ROOT).unwrap();
+        let unsent = Entry {
+            version: Version::new(""),
+            ..entry("f", Kind::File)
+        };
+        let sent = attach(&table, Ino::ROOT, "f", Kind::File);
+        table
+            .with_listed(sent.ino(), |node| node.confirm(entry("f", Kind::File)))
+            .unwrap();
+        drop(sent);
+        let listed = || table.attach(Ino::ROOT, unsent.clone(), None, before.answered());
+        let (first, second) = (listed().unwrap(), listed().unwrap());
+        assert_eq!(first.ino(), second.ino());
+        let version = table.with(first.ino(), |node| node.entry.version.clone()).unwrap();
+        assert_eq!(version, Version::new("1"));
+        table.closed(Ino::ROOT, false);
     }
 
     #[test]

@@ -89,7 +89,7 @@ impl FileSystem {
                 .for_each(|directory| self.kept_is_of_another(directory)),
             None => self.forget_all_kept(),
         }
-        let outdated = self.table.expire_within(within.as_ref());
+        let (outdated, free) = self.table.expire_within(within.as_ref());
         debug!(
             directories = changes.len(),
             entries = outdated.len(),
@@ -102,6 +102,9 @@ impl FileSystem {
                 if let (Kind::File, Some((parent, name))) = (kind, place) {
                     kernel.forget_name(parent, name.as_str().as_ref());
                 }
+            }
+            for (parent, name) in free {
+                kernel.forget_name(parent, name.as_str().as_ref());
             }
         });
     }

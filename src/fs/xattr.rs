@@ -1,6 +1,6 @@
 //! Extended attributes: `user.keymount.*` says what keymount knows, other `user.*` names are the provider's labels, or are
-//! kept beside the content (`shared`), on this host where the provider has no place for them. Who may see an entry, `user.keymount.visibility`, is the
-//! one of keymount's that can be set, with those of `extras`.
+//! kept beside the content (`shared`), on this host where the provider has no place for them. Who may see an entry,
+//! `user.keymount.visibility`, is the one of keymount's that can be set, with those of `extras`.
 
 use std::ffi::OsStr;
 
@@ -228,10 +228,15 @@ impl FileSystem {
         // Labels belong to what is stored, so a new file is stored first.
         self.send_staged(ino).await?;
         let entry = self.entry(ino).await?;
+        let lineage = self.table.with(ino, |node| node.lineage)?;
         let changed = self.provider.set_labels(&entry, &changes).await;
-        let changed = changed.inspect_err(|_| self.doubt(&[ino]))?;
+        let changed = changed.inspect_err(|error| {
+            self.doubt(&[ino]);
+            self.may_be_changed(ino, entry.size, error);
+        })?;
         let version = changed.version.clone();
-        self.table.with(ino, |node| node.confirm_same_content(changed))?;
+        self.table
+            .with(ino, |node| node.confirm_same_content(changed, lineage))?;
         self.times_follow(ino, &version);
         self.list_node(ino);
         Ok(())

@@ -18,8 +18,8 @@ use fuser::{
 
 use super::bridge::Bridge;
 use super::translate::{
-    access, attr_reply, caller, empty_reply, entry_reply, file_attr, file_type, handle, ino, is_users, open_flags,
-    open_reply, special, time, xattr_reply,
+    access, attr_reply, caller, empty_reply, entry_reply, file_attr, file_type, handle, ino, is_users, look_reply,
+    open_flags, open_reply, special, time, xattr_reply,
 };
 use crate::fs::{Allocation, AttributeChange, Length, RenameMode, Seek, SetMode, Statistics};
 use crate::model::{Error, ErrorKind, Special};
@@ -66,9 +66,8 @@ impl Filesystem for Adapter {
 
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let (fs, name) = (self.bridge.fs.clone(), name.to_owned());
-        let work = async move { fs.lookup(ino(parent), &name).await };
-        self.bridge
-            .answer_at_once("lookup", ino(parent), work, entry_reply(reply));
+        let work = async move { fs.look(ino(parent), &name).await };
+        self.bridge.answer("lookup", ino(parent), work, look_reply(reply));
     }
 
     fn forget(&self, _: &Request, number: INodeNo, lookups: u64) {
@@ -78,8 +77,7 @@ impl Filesystem for Adapter {
     fn getattr(&self, _: &Request, number: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
         let fs = self.bridge.fs.clone();
         let work = async move { fs.attributes(ino(number)).await };
-        self.bridge
-            .answer_at_once("getattr", ino(number), work, attr_reply(reply));
+        self.bridge.answer("getattr", ino(number), work, attr_reply(reply));
     }
 
     fn setattr(
@@ -135,6 +133,7 @@ impl Filesystem for Adapter {
         reply: ReplyEntry,
     ) {
         let (fs, name, caller) = (self.bridge.fs.clone(), name.to_owned(), caller(request));
+        let names = vec![(ino(parent), name.clone())];
         let work = async move {
             let child = match special(mode, device)? {
                 Some(special) => fs.make_special(ino(parent), &name, special, mode & !umask).await?,
@@ -142,32 +141,39 @@ impl Filesystem for Adapter {
             };
             fs.give_to(child, ino(parent), caller)
         };
-        self.bridge.change("mknod", ino(parent), work, entry_reply(reply));
+        self.bridge
+            .change_names("mknod", ino(parent), names, work, entry_reply(reply));
     }
 
     fn symlink(&self, request: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
         let (fs, name, caller) = (self.bridge.fs.clone(), name.to_owned(), caller(request));
+        let names = vec![(ino(parent), name.clone())];
         let special = Special::Symlink(target.as_os_str().as_bytes().into());
         let work = async move {
             let child = fs.make_special(ino(parent), &name, special, 0o777).await?;
             fs.give_to(child, ino(parent), caller)
         };
-        self.bridge.change("symlink", ino(parent), work, entry_reply(reply));
+        self.bridge
+            .change_names("symlink", ino(parent), names, work, entry_reply(reply));
     }
 
     fn link(&self, _: &Request, number: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let (fs, name) = (self.bridge.fs.clone(), name.to_owned());
+        let names = vec![(ino(parent), name.clone())];
         let work = async move { fs.link(ino(number), ino(parent), &name).await };
-        self.bridge.change("link", ino(parent), work, entry_reply(reply));
+        self.bridge
+            .change_names("link", ino(parent), names, work, entry_reply(reply));
     }
 
     fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
         let (fs, name, caller) = (self.bridge.fs.clone(), name.to_owned(), caller(request));
+        let names = vec![(ino(parent), name.clone())];
         let work = async move {
             let child = fs.make_directory(ino(parent), &name, mode, umask).await?;
             fs.give_to(child, ino(parent), caller)
         };
-        self.bridge.change("mkdir", ino(parent), work, entry_reply(reply));
+        self.bridge
+            .change_names("mkdir", ino(parent), names, work, entry_reply(reply));
     }
 
     fn unlink(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
@@ -223,7 +229,7 @@ impl Filesystem for Adapter {
         let truncate = flags.0 & libc::O_TRUNC != 0;
         let work = async move { fs.open(ino(number), access(flags), truncate).await };
         let answer = open_reply(self.bridge.fs.clone(), ino(number), reply);
-        self.bridge.answer_at_once("open", ino(number), work, answer);
+        self.bridge.answer("open", ino(number), work, answer);
     }
 
     fn create(
@@ -245,7 +251,7 @@ impl Filesystem for Adapter {
             Ok((child, opened))
         };
         self.bridge
-            .answer_at_once("create", ino(parent), work, move |outcome| match outcome {
+            .answer("create", ino(parent), work, move |outcome| match outcome {
                 Ok((child, opened)) => {
                     let found = child.keep();
                     let attr = file_attr(&found.attributes);
@@ -275,7 +281,7 @@ impl Filesystem for Adapter {
         let fs = self.bridge.fs.clone();
         let work = async move { fs.read(handle(fh), offset, size as usize).await };
         self.bridge
-            .answer_at_once("read", ino(number), work, move |outcome| match outcome {
+            .answer("read", ino(number), work, move |outcome| match outcome {
                 Ok(bytes) => reply.data(&bytes),
                 Err(errno) => reply.error(errno),
             });
@@ -299,7 +305,7 @@ impl Filesystem for Adapter {
         let offset = (flags.0 & libc::O_APPEND == 0).then_some(offset);
         let work = async move { fs.write(handle(fh), offset, bytes).await };
         self.bridge
-            .answer_at_once("write", ino(number), work, move |outcome| match outcome {
+            .answer("write", ino(number), work, move |outcome| match outcome {
                 Ok(()) => reply.written(written),
                 Err(errno) => reply.error(errno),
             });
@@ -340,7 +346,7 @@ impl Filesystem for Adapter {
         let fs = self.bridge.fs.clone();
         let work = async move { fs.open_directory(ino(number)).await };
         self.bridge
-            .answer_at_once("opendir", ino(number), work, move |outcome| match outcome {
+            .answer("opendir", ino(number), work, move |outcome| match outcome {
                 Ok(opened) => reply.opened(FileHandle(opened.0), FopenFlags::empty()),
                 Err(errno) => reply.error(errno),
             });
@@ -379,9 +385,11 @@ impl Filesystem for Adapter {
                 Ok(entries) => entries,
                 Err(errno) => return reply.error(errno),
             };
-            for (index, entry) in entries.iter().enumerate().skip(offset as usize) {
+            let mut rest = entries.iter().enumerate().skip(offset as usize).peekable();
+            let kept = rest.peek().and_then(|_| fs.kept_inside(ino(number)));
+            for (index, entry) in rest {
                 // A child that vanished since is left out; the buffer keeps what is already in it.
-                let Ok((found, reference)) = fs.listed_attributes(ino(number), entry) else {
+                let Ok((found, reference)) = fs.listed_attributes(ino(number), entry, kept.as_ref()) else {
                     continue;
                 };
                 let attr = file_attr(&found.attributes);
@@ -402,9 +410,10 @@ impl Filesystem for Adapter {
         reply.ok();
     }
 
-    fn fsyncdir(&self, _: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
-        // Names are at the provider when the call that made them returned.
-        reply.ok();
+    fn fsyncdir(&self, _: &Request, number: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
+        let fs = self.bridge.fs.clone();
+        let work = async move { fs.sync_names().await };
+        self.bridge.answer("fsyncdir", ino(number), work, empty_reply(reply));
     }
 
     fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
@@ -445,12 +454,12 @@ impl Filesystem for Adapter {
 
     fn getxattr(&self, _: &Request, number: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
         if !is_users(name) {
-            return reply.error(Errno::ENODATA);
+            return reply.error(Errno::EOPNOTSUPP);
         }
         let (fs, name) = (self.bridge.fs.clone(), name.to_owned());
         let work = async move { fs.get_xattr(ino(number), &name).await };
         self.bridge
-            .answer_at_once("getxattr", ino(number), work, xattr_reply(size, reply));
+            .answer("getxattr", ino(number), work, xattr_reply(size, reply));
     }
 
     fn listxattr(&self, _: &Request, number: INodeNo, size: u32, reply: ReplyXattr) {

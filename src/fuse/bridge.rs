@@ -32,24 +32,9 @@ impl Bridge {
     }
 
     /// Runs `work` that changes nothing at the provider and answers with what came of it. At the deadline it is dropped.
+    ///
+    /// As far as it gets without waiting, the thread that read the request does it, and no other one has to be woken.
     pub fn answer<T, W>(
-        &self,
-        operation: &'static str,
-        ino: Ino,
-        work: W,
-        answer: impl FnOnce(Result<T, Errno>) + Send + 'static,
-    ) where
-        T: Send + 'static,
-        W: Future<Output = Result<T>> + Send + 'static,
-    {
-        let progress = Progress::default();
-        let work = guarded(progress.clone(), work);
-        self.spawn(operation, ino, progress, work, answer);
-    }
-
-    /// As `answer`, for work that seldom waits: as far as it gets without waiting, the thread that read the request does
-    /// it, and no other one has to be woken.
-    pub fn answer_at_once<T, W>(
         &self,
         operation: &'static str,
         ino: Ino,
@@ -111,8 +96,8 @@ impl Bridge {
         self.change_names(operation, ino, Vec::new(), work, answer);
     }
 
-    /// As `change`, for work that takes these names away. The kernel, which acts on the answer alone, is to ask for them
-    /// again when the outcome is another than the answer, or isn't known.
+    /// As `change`, for work that makes these names or takes them away. The kernel, which acts on the answer alone, is to
+    /// ask for them again when the outcome is another than the answer, or isn't known.
     pub fn change_names<T, W>(
         &self,
         operation: &'static str,
@@ -126,9 +111,10 @@ impl Bridge {
     {
         let (fs, deadline) = (Arc::clone(&self.fs), self.deadline);
         let progress = Progress::default();
-        // As far as it gets without waiting, on this thread, as `answer_at_once` does.
+        // As far as it gets without waiting, on this thread, as `answer` does.
         let mut work = Box::pin(guarded(progress.clone(), work));
         let at_once = self.poll(&mut work);
+        let of = Arc::clone(&fs);
         let finish = move |outcome: Result<T>| {
             report(&fs, operation, ino, &outcome);
             let unknown = outcome.as_ref().err().is_some_and(|error| {
@@ -151,6 +137,10 @@ impl Bridge {
                 outcome = work.as_mut() => (outcome, true),
                 error = standstill(&progress, deadline) => (Err(error), false),
             };
+            if !over {
+                // As soon as it is answered: what comes of it is not known before the end.
+                of.forget_names(names.clone());
+            }
             let (fs, unknown) = finish(outcome);
             if !over {
                 tokio::select! {

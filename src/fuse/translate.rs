@@ -2,18 +2,37 @@
 
 use std::ffi::OsStr;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use fuser::{
     Errno, FileAttr, FileHandle, FileType, FopenFlags, Generation, INodeNo, OpenAccMode, OpenFlags, ReplyAttr,
     ReplyEmpty, ReplyEntry, ReplyOpen, ReplyXattr, Request, TimeOrNow,
 };
 
-use crate::fs::{Access, Attributes, Caller, Child, FileSystem, Found, HandleId, HandleReads, Ino, Opened};
+use crate::fs::{Access, Attributes, Caller, Child, FileSystem, Found, HandleId, HandleReads, Ino, Looked, Opened};
 use crate::model::{self, Error, ErrorKind, Result, Special};
 
 /// What `stat` shows as the preferred size of reads and writes, in bytes: the largest WRITE that the kernel sends.
 const BLOCK_SIZE: u32 = 1 << 20;
+
+/// What the kernel takes for nothing: only its number counts (`fuse_lookup_name` in `fs/fuse/dir.c`).
+const NOTHING: FileAttr = FileAttr {
+    ino: INodeNo(0),
+    size: 0,
+    blocks: 0,
+    atime: SystemTime::UNIX_EPOCH,
+    mtime: SystemTime::UNIX_EPOCH,
+    ctime: SystemTime::UNIX_EPOCH,
+    crtime: SystemTime::UNIX_EPOCH,
+    kind: FileType::RegularFile,
+    perm: 0,
+    nlink: 0,
+    uid: 0,
+    gid: 0,
+    rdev: 0,
+    blksize: 0,
+    flags: 0,
+};
 
 pub(super) fn ino(number: INodeNo) -> Ino {
     Ino(number.0)
@@ -122,6 +141,14 @@ pub(super) fn entry_reply(reply: ReplyEntry) -> impl FnOnce(Result<Child, Errno>
             let found = child.keep();
             reply.entry(&found.ttl, &file_attr(&found.attributes), Generation(0));
         }
+        Err(errno) => reply.error(errno),
+    }
+}
+
+pub(super) fn look_reply(reply: ReplyEntry) -> impl FnOnce(Result<Looked, Errno>) + Send + 'static {
+    move |outcome| match outcome {
+        Ok(Looked::There(child)) => entry_reply(reply)(Ok(child)),
+        Ok(Looked::Missing { stays }) => reply.entry_with_ttls(&Duration::ZERO, &stays, &NOTHING, Generation(0)),
         Err(errno) => reply.error(errno),
     }
 }

@@ -24,8 +24,8 @@ mod armed {
     /// `name:visit`, counted from 1.
     pub const VARIABLE: &str = "KEYMOUNT_FAIL_POINT";
 
-    /// All of them, in the order of a file's way to the provider.
-    pub const NAMES: [&str; 18] = [
+    /// All of them: those of a file's way to the provider in their order, then those of parts, conflicts and taking over.
+    pub const NAMES: [&str; 28] = [
         "spool.created",
         "staged.written",
         "staged.truncated",
@@ -44,6 +44,16 @@ mod armed {
         "rename.stored",
         "unlink.begun",
         "unlink.stored",
+        "map.begun",
+        "map.told",
+        "map.synced",
+        "map.filled",
+        "map.adopted",
+        "conflict.renamed",
+        "conflict.entered",
+        "resume.adopted",
+        "resume.shown",
+        "resume.saved",
     ];
 
     struct Armed {

@@ -35,7 +35,7 @@ impl Staged {
     /// `TooLarge` beyond `limit` bytes, `NoSpace` and others of the local disk.
     pub async fn allocate(&self, range: Range<u64>, length: Length, limit: Option<u64>) -> Result<bool> {
         checked_end(range.end, 0, limit)?;
-        self.remember_inherited().await?;
+        self.remember_unanswered().await?;
         self.backing.reserve(range.end)?;
         let gate = self.holder.wait(Arc::clone(&self.gate).write_owned()).await;
         let shared = Arc::clone(&self.shared);
@@ -69,7 +69,7 @@ impl Staged {
     /// # Errors
     /// `TooLarge` beyond `limit` bytes, `NoSpace` and others of the local disk.
     pub async fn clear(&self, range: Range<u64>, length: Length, limit: Option<u64>) -> Result<()> {
-        self.remember_inherited().await?;
+        self.remember_unanswered().await?;
         let gate = self.holder.wait(Arc::clone(&self.gate).write_owned()).await;
         let len = self.len();
         if length == Length::Grows {

@@ -33,7 +33,7 @@ pub enum Step {
     /// Enters a file, or replaces what is known of it. `changes` says which state of its content the row is about.
     Enter {
         file: Arc<SpoolFile>,
-        row: JournalRow,
+        row: Box<JournalRow>,
         changes: u64,
     },
     /// The provider has it, or nobody wants it any more.
@@ -169,7 +169,28 @@ impl Journal {
     /// Brings what was closed to the disk now. For those who may block.
     pub fn flush(&self) {
         self.finish();
-        self.shared.flush();
+        self.shared.flush_or_warn();
+    }
+
+    /// What was closed, and every change of names that was made before, outlives a power cut when this returns.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub async fn sync(&self) -> Result<()> {
+        let shared = Arc::clone(&self.shared);
+        let synced = tokio::task::spawn_blocking(move || {
+            shared.write_waiting();
+            shared.flush()?;
+            shared.syncs.fetch_add(1, Ordering::Relaxed);
+            shared.commits.fetch_add(1, Ordering::Relaxed);
+            shared.state.sync()
+        });
+        let interrupted = |_| {
+            Err(Error::internal(
+                "names were not brought to the disk: keymount is ending",
+            ))
+        };
+        synced.await.unwrap_or_else(interrupted)
     }
 
     fn hand_in(&self, steps: Vec<Step>, done: Option<oneshot::Sender<Result<()>>>, writer: Writer) {
@@ -285,7 +306,7 @@ impl Shared {
                     if let Err(error) = label::write(file.file(), row) {
                         debug!(path = row.path, %error, "a staged file cannot say what it is");
                     }
-                    JournalStep::Enter(row.clone())
+                    JournalStep::Enter(JournalRow::clone(row))
                 }
                 Step::Strike(file) => {
                     // While the journal names it, it needs no label; afterwards none may bring it back.
@@ -357,12 +378,18 @@ impl Shared {
         runtime.spawn(async move {
             tokio::time::sleep(FLUSH_AFTER).await;
             if let Some(shared) = shared.upgrade() {
-                tokio::task::spawn_blocking(move || shared.flush());
+                tokio::task::spawn_blocking(move || shared.flush_or_warn());
             }
         });
     }
 
-    fn flush(&self) {
+    fn flush_or_warn(&self) {
+        if let Err(error) = self.flush() {
+            warn!(%error, "what was closed is not on the disk yet");
+        }
+    }
+
+    fn flush(&self) -> Result<()> {
         self.flush_planned.store(false, Ordering::Release);
         if let Err(error) = self.state.keep_attributes() {
             warn!(%error, "modes and times of files are not kept yet");
@@ -372,18 +399,15 @@ impl Shared {
         }
         let waiting = self.writing.lock().clone();
         if waiting.is_empty() {
-            return;
+            return Ok(());
         }
-        let synced = if waiting.len() > FEW {
+        if waiting.len() > FEW {
             self.syncs.fetch_add(1, Ordering::Relaxed);
-            self.spool.sync_all()
+            self.spool.sync_all()?;
         } else {
             self.syncs.fetch_add(waiting.len() as u64 + 1, Ordering::Relaxed);
-            let files = waiting.values().try_for_each(|(file, _)| file.file().sync_all());
-            files.and_then(|()| self.spool.sync_folders())
-        };
-        if let Err(error) = synced {
-            return warn!(%error, "what was closed is not on the disk yet");
+            waiting.values().try_for_each(|(file, _)| file.file().sync_all())?;
+            self.spool.sync_folders()?;
         }
         fail_point!("flush.synced");
         let mut unflushed = self.writing.lock();
@@ -396,16 +420,13 @@ impl Shared {
         let keys: Vec<(String, String)> = flushed.iter().map(|(key, _)| key.clone()).collect();
         self.syncs.fetch_add(1, Ordering::Relaxed);
         self.commits.fetch_add(1, Ordering::Relaxed);
-        match self.state.journal_flushed(&keys) {
-            Ok(()) => {
-                for (key, (file, changes)) in flushed {
-                    file.flushed(changes);
-                    let _ = label::flushed(file.file());
-                    unflushed.remove(&key);
-                }
-            }
-            Err(error) => warn!(%error, "the journal does not say what the disk has"),
+        self.state.journal_flushed(&keys)?;
+        for (key, (file, changes)) in flushed {
+            file.flushed(changes);
+            let _ = label::flushed(file.file());
+            unflushed.remove(&key);
         }
+        Ok(())
     }
 }
 

@@ -7,7 +7,7 @@ use rustix::fs::{XattrFlags, fgetxattr, fremovexattr, fsetxattr};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use crate::state::{Durability, JournalRow, Phase};
+use crate::state::{Durability, JournalRow, Phase, SentContent};
 
 const ATTRIBUTE: &str = "user.keymount.staged";
 /// The kernel takes no larger attribute (xattr(7)), in bytes.
@@ -22,6 +22,8 @@ struct Label {
     closed: bool,
     boot: Option<String>,
     base: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    unanswered: Vec<SentContent>,
 }
 
 /// # Errors
@@ -38,6 +40,7 @@ pub fn write(file: &File, row: &JournalRow) -> io::Result<()> {
             Durability::SinceBoot(boot) => Some(boot.clone()),
         },
         base: row.base.clone(),
+        unanswered: row.unanswered.clone(),
     };
     let text = serde_json::to_vec(&label)?;
     Ok(fsetxattr(file, ATTRIBUTE, &text, XattrFlags::empty())?)
@@ -59,7 +62,14 @@ pub fn read(file: &File, spool: &str, name: &str) -> Option<JournalRow> {
         durability: label.boot.map_or(Durability::Flushed, Durability::SinceBoot),
         base: label.base,
         error: None,
+        postponed: None,
+        unanswered: label.unanswered,
     })
+}
+
+/// Whether a file can have a label; on a disk that keeps none it cannot.
+pub fn can_be(file: &File) -> bool {
+    !matches!(fgetxattr(file, ATTRIBUTE, &mut [0u8; 0][..]), Err(Errno::OPNOTSUPP))
 }
 
 /// The disk has what is in it.

@@ -79,6 +79,7 @@ impl Map {
         let next = path.with_extension("next");
         let map = Self::write(&next, base, &synced, missing)?;
         map.log.sync_data()?;
+        fail_point!("map.adopted");
         std::fs::rename(&next, path)?;
         Ok(map)
     }
@@ -163,6 +164,7 @@ impl Map {
             return self.append(&all).inspect_err(|_| self.missing = before);
         }
         self.append(&line)?;
+        fail_point!("map.told");
         self.missing.remove(range);
         Ok(())
     }

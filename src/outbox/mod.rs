@@ -16,6 +16,7 @@ mod room;
 mod saved;
 mod spool;
 mod staged;
+mod unanswered;
 
 pub use holes::{Length, Seek};
 pub use journal::{Begun, Journal, Step, boot};
@@ -31,7 +32,8 @@ use crate::model::{Entry, Error, ErrorKind, PosixAttributes, Result};
 use crate::provider::{Provider, Target};
 
 /// Sends what was staged since the last upload; `None` when there was nothing to send. `beside` says what the file is to
-/// have beside that state of its content.
+/// have beside that state of its content; `remember` is awaited when no answer came and that is news, before anybody
+/// writes on.
 ///
 /// Writers wait until the `Sending` is dropped: what is sent is one state of the file, not a mixture. Without `done` it
 /// counts as not sent.
@@ -43,6 +45,7 @@ pub async fn upload<'a>(
     staged: &'a Staged,
     target: Target,
     beside: impl FnOnce() -> Result<Option<PosixAttributes>>,
+    remember: impl Future<Output = ()>,
 ) -> Result<Option<(Entry, Sending<'a>)>> {
     let Some(sending) = staged.begin_upload().await else {
         return Ok(None);
@@ -55,14 +58,18 @@ pub async fn upload<'a>(
         None => sending.content().clone(),
     };
     fail_point!("upload.begun");
+    sending.begins();
     let entry = match provider.upload(&target, &content).await {
-        Ok(entry) => entry,
-        Err(error) => {
-            if may_have_effect(error.kind()) {
-                // Without its checksum it is only not recognised.
-                let _ = sending.attempted().await;
+        Err(error) if may_have_effect(error.kind()) => {
+            // Without its checksum it is only not recognised.
+            if let Ok(true) = sending.gets_no_answer().await {
+                remember.await;
             }
             return Err(error);
+        }
+        outcome => {
+            sending.is_answered();
+            outcome?
         }
     };
     fail_point!("upload.stored");
@@ -81,7 +88,7 @@ pub fn missing_bytes(staged: &Path) -> Result<u64> {
 }
 
 /// Whether the provider may have stored it although it failed.
-fn may_have_effect(kind: ErrorKind) -> bool {
+pub fn may_have_effect(kind: ErrorKind) -> bool {
     matches!(
         kind,
         ErrorKind::Unreachable

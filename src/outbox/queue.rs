@@ -11,8 +11,9 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// How many files are sent at the same time.
-const AT_ONCE: usize = 4;
+/// How many files are sent at the same time. Small ones wait for answers most of the time, and a service that can be asked
+/// for several together is asked once for all of them.
+const AT_ONCE: usize = 8;
 /// The pauses between attempts at one file: each twice the one before.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
@@ -287,16 +288,16 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn at_most_four_are_under_way_and_none_twice() {
+    async fn at_most_eight_are_under_way_and_none_twice() {
         let (queue, script) = start(Script {
             gate: Some(Semaphore::new(0)),
             ..Script::default()
         });
-        for number in 0..6 {
+        for number in 0..10 {
             queue.add(number, Duration::ZERO);
         }
         script.wait_for(AT_ONCE).await;
-        for number in 0..6 {
+        for number in 0..10 {
             queue.add(number, Duration::ZERO);
         }
         for _ in 0..20 {
@@ -304,9 +305,9 @@ mod tests {
         }
         assert_eq!(script.attempts.lock().len(), AT_ONCE);
         script.gate.as_ref().unwrap().add_permits(100);
-        script.wait_for(10).await;
+        script.wait_for(18).await;
         let of = |number| script.at(number).len();
-        assert_eq!((0..6).map(of).collect::<Vec<_>>(), [2, 2, 2, 2, 1, 1]);
+        assert_eq!((0..10).map(of).collect::<Vec<_>>(), [2, 2, 2, 2, 2, 2, 2, 2, 1, 1]);
     }
 
     #[tokio::test(start_paused = true)]

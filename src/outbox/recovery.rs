@@ -1,8 +1,10 @@
 //! What ended daemons left in the staging folder, compared with the journal.
 //!
 //! A staged file that says what it is and that the journal doesn't name is entered again: the journal was lost or torn.
-//! What the journal struck out says nothing any more, and goes.
+//! What the journal struck out says nothing any more, and goes. Where no file can say anything, what the journal doesn't
+//! name is copied first.
 
+use std::fs::File;
 use std::path::Path;
 
 use tracing::warn;
@@ -19,7 +21,7 @@ use crate::state::{JournalRow, JournalStep, Origin, Phase, StateDb};
 pub struct Recovered {
     /// Files that the journal names again.
     pub entered: usize,
-    /// Files that say nothing while the journal is new, and of which copies were saved.
+    /// Files that say nothing while the journal is new, or that cannot say anything, and of which copies were saved.
     pub saved: usize,
 }
 
@@ -28,6 +30,11 @@ pub struct Recovered {
 /// # Errors
 /// The state's. What cannot be looked at stays.
 pub fn recover(base: &Path, state: &StateDb, lost: &Path) -> Result<Recovered> {
+    recover_where(label::can_be, base, state, lost)
+}
+
+/// `labels` says whether a file could say what it is.
+fn recover_where(labels: fn(&File) -> bool, base: &Path, state: &StateDb, lost: &Path) -> Result<Recovered> {
     let mut recovered = Recovered::default();
     let Ok(folders) = std::fs::read_dir(base) else {
         return Ok(recovered);
@@ -45,7 +52,7 @@ pub fn recover(base: &Path, state: &StateDb, lost: &Path) -> Result<Recovered> {
             continue;
         };
         let rows: Vec<&JournalRow> = rows.iter().filter(|row| row.spool == spool).collect();
-        look_through(&folder, spool, &rows, state, lost, &mut recovered)?;
+        look_through(&folder, (spool, &rows), labels, state, lost, &mut recovered)?;
     }
     if recovered.entered > 0 {
         warn!(
@@ -58,8 +65,8 @@ pub fn recover(base: &Path, state: &StateDb, lost: &Path) -> Result<Recovered> {
 
 fn look_through(
     folder: &Folder,
-    spool: &str,
-    rows: &[&JournalRow],
+    (spool, rows): (&str, &[&JournalRow]),
+    labels: fn(&File) -> bool,
     state: &StateDb,
     lost: &Path,
     recovered: &mut Recovered,
@@ -83,13 +90,15 @@ fn look_through(
             }
             continue;
         }
+        // Where files cannot say what they are, the end of the journal may have been torn off, too.
+        let is_unknown = state.origin() == Origin::New || !labels(&content);
         match label {
             Some(row) => found.push(row),
-            None if state.origin() == Origin::New && missing_bytes(&file.path()).is_ok_and(|missing| missing > 0) => {
+            None if is_unknown && missing_bytes(&file.path()).is_ok_and(|missing| missing > 0) => {
                 warn!(file = %file.path().display(), "a part of an unknown file stays in the staging folder");
             }
-            None if state.origin() == Origin::New && content.metadata().is_ok_and(|data| data.len() > 0) => {
-                // Where files cannot say what they are, nobody knows whether this one was sent.
+            None if is_unknown && content.metadata().is_ok_and(|data| data.len() > 0) => {
+                // Nobody knows whether this one was sent.
                 let len = content.metadata()?.len();
                 match save_copy(&content, len, &lost.join(name)) {
                     Ok(copy) => {
@@ -136,6 +145,8 @@ mod tests {
             durability: Durability::Flushed,
             base: None,
             error: None,
+            postponed: None,
+            unanswered: Vec::new(),
         }
     }
 
@@ -148,7 +159,7 @@ mod tests {
             file.file().write_all_at(b"text", 0).unwrap();
             journal.post(vec![Step::Enter {
                 file: Arc::clone(file),
-                row: row(&file.spool, &file.name),
+                row: Box::new(row(&file.spool, &file.name)),
                 changes: 1,
             }]);
         }
@@ -178,6 +189,35 @@ mod tests {
         assert_eq!(names.len(), 2, "the lock and what the journal names");
         assert!(base.join(&spool).join(&file).exists() && base.join("somebody-elses").exists());
         assert!(living.new_file().is_ok());
+    }
+
+    /// A power cut may take the end of the journal; a closed file that no label tells of is content that somebody wrote.
+    #[test]
+    fn where_files_cannot_say_what_they_are_what_the_journal_does_not_name_is_saved() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = Arc::new(StateDb::in_memory().unwrap());
+        let (base, lost) = (folder.path().join("staging"), folder.path().join("lost"));
+        let (spool, file) = left(&base, &state);
+        let file = base.join(&spool).join(file);
+        label::remove(&open(&file).unwrap()).unwrap();
+        std::fs::write(base.join(&spool).join("empty"), "").unwrap();
+        let db = folder.path().join("state.db");
+        drop(StateDb::open(&db).unwrap());
+        // Found, not new, and without the end that named the file.
+        let found = StateDb::open(&db).unwrap();
+        let recovered = recover_where(|_| false, &base, &found, &lost).unwrap();
+        assert_eq!(recovered, Recovered { entered: 0, saved: 2 });
+        let copies = lost.read_dir().unwrap().flatten();
+        assert!(
+            copies
+                .map(|copy| std::fs::read(copy.path()).unwrap())
+                .all(|copy| copy == b"text")
+        );
+        assert!(!file.exists() && !base.join(&spool).join("empty").exists());
+        assert_eq!(
+            recover_where(|_| false, &base, &found, &lost).unwrap(),
+            Recovered::default()
+        );
     }
 
     #[test]

@@ -185,6 +185,12 @@ impl Spool {
         open(&self.path_of(spool)?.join(plain(name)?))
     }
 
+    /// How long a staged file is, in bytes; 0 for one that cannot be looked at.
+    pub fn len_of(&self, spool: &str, name: &str) -> u64 {
+        let metadata = self.look_at(spool, name).ok().and_then(|file| file.metadata().ok());
+        metadata.map_or(0, |metadata| metadata.len())
+    }
+
     /// Everything on the disk that holds this folder is written to it. One wait, however many files there are.
     pub(super) fn sync_all(&self) -> io::Result<()> {
         Ok(rustix::fs::syncfs(&File::open(&self.own.path)?)?)
@@ -193,6 +199,11 @@ impl Spool {
     /// The names of staged files are on the disk.
     pub(super) fn sync_folders(&self) -> io::Result<()> {
         File::open(&self.own.path)?.sync_all()
+    }
+
+    /// The folder that this one made.
+    pub fn own(&self) -> &str {
+        &self.own.name
     }
 
     /// The folders that are ours, by name.
@@ -287,6 +298,13 @@ pub fn map_of(staged: &Path) -> Option<PathBuf> {
 impl SpoolFile {
     pub fn file(&self) -> &Arc<File> {
         &self.file
+    }
+
+    /// The same with another file's content.
+    #[cfg(test)]
+    pub(super) fn over(mut self, file: File) -> Self {
+        self.file = Arc::new(file);
+        self
     }
 
     pub fn path(&self) -> &Path {

@@ -5,18 +5,19 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
+use tracing::warn;
 
 use super::map::Map;
 use super::spool::{SpoolFile, map_of};
+use super::unanswered::Unanswered;
 use crate::model::{Error, ErrorKind, Holder, ObjectId, Result};
 use crate::provider::Content;
-use crate::state::{Durability, Phase};
+use crate::state::{Durability, Phase, SentContent};
 
 /// A file's content as changed here.
 ///
@@ -26,10 +27,7 @@ pub struct Staged {
     pub(super) backing: Arc<SpoolFile>,
     /// What it takes the place of as soon as it is closed: content that was closed and not sent.
     supersedes: Mutex<Option<Arc<Staged>>>,
-    /// States of which nobody knows whether the provider has them.
-    attempts: Mutex<Vec<Attempted>>,
-    /// It is as a daemon that ended left it, and that may have sent it.
-    inherited: AtomicBool,
+    unanswered: Unanswered,
     /// Held shared by writers and exclusively while an upload reads.
     pub(super) gate: Arc<RwLock<()>>,
     /// Who has the gate for an upload.
@@ -39,17 +37,6 @@ pub struct Staged {
 /// So many bytes are copied into the kernel's memory in less time than another thread takes to begin: 16 KiB, some
 /// microseconds.
 const SMALL: usize = 16 << 10;
-/// How many attempts of unknown outcome are remembered.
-const MOST_ATTEMPTS: usize = 16;
-
-/// A state that was sent, and no answer came.
-#[derive(Clone, Debug)]
-struct Attempted {
-    changes: u64,
-    len: u64,
-    /// In lower-case hexadecimal.
-    sha256: String,
-}
 
 pub(super) struct Shared {
     pub(super) file: Arc<File>,
@@ -123,15 +110,16 @@ impl Staged {
         // All of it will be here before it is sent.
         backing.reserve(len)?;
         let map = Map::begin(&path, base)?;
+        fail_point!("map.begun");
         backing.file().set_len(len)?;
         Ok(Self::with(backing, len, modified, 0, Some(map)))
     }
 
-    /// What a daemon that ended left: closed, and to be sent.
+    /// What a daemon that ended left: closed, and to be sent. `unanswered` was sent of it before.
     ///
     /// # Errors
     /// `BadData` when nobody can tell what it lacks, and when the local disk fails.
-    pub fn left_behind(backing: SpoolFile, durability: &Durability) -> Result<Self> {
+    pub fn left_behind(backing: SpoolFile, durability: &Durability, unanswered: Vec<SentContent>) -> Result<Self> {
         let metadata = backing.file().metadata()?;
         let modified = metadata.modified()?;
         let map = map_of(backing.path());
@@ -139,56 +127,63 @@ impl Staged {
         if *durability == Durability::Flushed {
             backing.flushed(1);
         }
-        let staged = Self::with(backing, metadata.len(), modified, 1, map);
+        let staged = Self {
+            unanswered: Unanswered::new(unanswered),
+            ..Self::with(backing, metadata.len(), modified, 1, map)
+        };
         staged.journaled(staged.close());
         // What lacks something was not sent.
-        staged.inherited.store(staged.is_whole(), Ordering::Release);
+        if staged.is_whole() {
+            staged.unanswered.begin();
+        }
         Ok(staged)
     }
 
     /// Empty, in the place of content that was closed and not sent: that stays until this is closed.
     pub fn superseding(backing: SpoolFile, closed: Arc<Self>) -> Self {
-        // Being empty is a change already: nobody may let go of it.
-        let staged = Self::with(backing, 0, SystemTime::now(), 1, None);
-        // What was sent of that may be at the provider.
-        let mut attempts = closed.attempts.lock().clone();
-        attempts.iter_mut().for_each(|attempt| attempt.changes = 0);
-        *staged.attempts.lock() = attempts;
-        *staged.supersedes.lock() = Some(closed);
-        staged
+        Self {
+            // What was sent of that may be at the provider.
+            unanswered: Unanswered::new(closed.unanswered.contents()),
+            supersedes: Mutex::new(Some(closed)),
+            // Being empty is a change already: nobody may let go of it.
+            ..Self::with(backing, 0, SystemTime::now(), 1, None)
+        }
     }
 
-    /// Before it is changed, or looked for at the provider: what a daemon that ended left may be there.
+    /// Before it is changed, or looked for at the provider: what is here may be there already, because whoever sent it gave
+    /// up waiting or ended. Gives whether that is news.
     ///
     /// # Errors
     /// When the local disk fails.
-    pub async fn remember_inherited(&self) -> Result<()> {
-        if !self.inherited.load(Ordering::Acquire) {
-            return Ok(());
+    pub async fn remember_unanswered(&self) -> Result<bool> {
+        if !self.unanswered.is_now() {
+            return Ok(false);
         }
-        let sending = self.begin_upload().await;
-        if let Some(sending) = sending
-            && self.inherited.load(Ordering::Acquire)
-        {
-            sending.attempted().await?;
-            self.inherited.store(false, Ordering::Release);
+        // Whoever is sending it now comes to an end first.
+        match self.begin_upload().await {
+            Some(sending) if self.unanswered.is_now() => sending.gets_no_answer().await,
+            _ => Ok(false),
         }
-        Ok(())
+    }
+
+    /// What was sent of it without an answer, as far as that was remembered.
+    pub fn unanswered(&self) -> Vec<SentContent> {
+        self.unanswered.contents()
     }
 
     /// Whether the provider may have a state of it that it isn't known to have.
     pub fn may_be_stored(&self) -> bool {
-        self.inherited.load(Ordering::Acquire) || !self.attempts.lock().is_empty()
+        self.unanswered.is_any()
     }
 
-    /// Whether an attempt of unknown outcome may have stored so many bytes.
+    /// Whether something of this length was sent without an answer, in bytes.
     pub fn may_have_stored(&self, len: u64) -> bool {
-        self.attempts.lock().iter().any(|attempt| attempt.len == len)
+        self.unanswered.any(|content| content.len == len)
     }
 
-    /// Whether an attempt of unknown outcome sent a content with this SHA-256, in lower-case hexadecimal.
+    /// Whether a content with this SHA-256, in lower-case hexadecimal, was sent without an answer.
     pub fn has_sent(&self, sha256: &str) -> bool {
-        self.attempts.lock().iter().any(|attempt| attempt.sha256 == sha256)
+        self.unanswered.any(|content| content.sha256 == sha256)
     }
 
     fn with(backing: SpoolFile, len: u64, modified: SystemTime, changes: u64, map: Option<Map>) -> Self {
@@ -208,8 +203,7 @@ impl Staged {
             }),
             backing: Arc::new(backing),
             supersedes: Mutex::default(),
-            attempts: Mutex::default(),
-            inherited: AtomicBool::new(false),
+            unanswered: Unanswered::new(Vec::new()),
             gate: Arc::default(),
             holder: Holder::default(),
         }
@@ -358,6 +352,7 @@ impl Staged {
             for gap in gaps {
                 let piece = (gap.start - offset) as usize..(gap.end - offset) as usize;
                 shared.file.write_all_at(&bytes[piece], gap.start)?;
+                fail_point!("map.filled");
                 shared.state.lock().is_local(gap)?;
             }
             Ok(())
@@ -379,6 +374,7 @@ impl Staged {
         on_disk(move || {
             let _gate = gate;
             shared.file.sync_data()?;
+            fail_point!("map.synced");
             let mut state = shared.state.lock();
             state.map.as_mut().map_or(Ok(()), Map::is_synced)
         })
@@ -390,12 +386,8 @@ impl Staged {
     /// # Errors
     /// `TooLarge` beyond `limit` bytes, `NoSpace` and others of the local disk.
     pub async fn write(&self, offset: Option<u64>, bytes: Bytes, limit: Option<u64>) -> Result<u64> {
-        self.remember_inherited().await?;
-        let gate = match offset {
-            Some(_) => Gate::Shared(self.holder.wait(Arc::clone(&self.gate).read_owned()).await),
-            // Two appends must not choose the same end.
-            None => Gate::Exclusive(self.holder.wait(Arc::clone(&self.gate).write_owned()).await),
-        };
+        self.remember_unanswered().await?;
+        let gate = self.gate_to_write(offset, bytes.len() as u64).await;
         let offset = offset.unwrap_or_else(|| self.len());
         let end = checked_end(offset, bytes.len() as u64, limit)?;
         self.backing.reserve(end)?;
@@ -403,7 +395,10 @@ impl Staged {
         let is_small = bytes.len() <= SMALL;
         let work = move || {
             let _gate = gate;
-            shared.file.write_all_at(&bytes, offset)?;
+            if let Err(error) = shared.file.write_all_at(&bytes, offset) {
+                shared.forget_part_of_write(offset, end);
+                return Err(error.into());
+            }
             fail_point!("staged.written");
             let mut state = shared.state.lock();
             state.is_local(offset..end)?;
@@ -414,11 +409,25 @@ impl Staged {
         if is_small { work() } else { on_disk(work).await }
     }
 
+    /// Those who write within the file do so at the same time. Who makes it longer is alone: two appends must not choose the
+    /// same end, and what is behind the end after a failure is then nobody else's.
+    async fn gate_to_write(&self, offset: Option<u64>, len: u64) -> Gate {
+        let is_within = |offset: u64| offset.checked_add(len).is_some_and(|end| end <= self.len());
+        if let Some(offset) = offset.filter(|offset| is_within(*offset)) {
+            let gate = self.holder.wait(Arc::clone(&self.gate).read_owned()).await;
+            // It may have been cut off meanwhile.
+            if is_within(offset) {
+                return Gate::Shared(gate);
+            }
+        }
+        Gate::Exclusive(self.holder.wait(Arc::clone(&self.gate).write_owned()).await)
+    }
+
     /// # Errors
     /// `TooLarge` beyond `limit` bytes, and the local disk's.
     pub async fn truncate(&self, len: u64, limit: Option<u64>) -> Result<()> {
         checked_end(len, 0, limit)?;
-        self.remember_inherited().await?;
+        self.remember_unanswered().await?;
         let gate = self.holder.wait(Arc::clone(&self.gate).write_owned()).await;
         self.backing.reserve(len)?;
         let (shared, backing) = (Arc::clone(&self.shared), Arc::clone(&self.backing));
@@ -455,6 +464,22 @@ impl Staged {
     }
 }
 
+impl Shared {
+    /// After a write that failed, perhaps in the middle: nobody is to find its bytes behind the end when the file gets
+    /// longer, nor the next process, which takes the length from the disk. Within the file it may have changed some.
+    fn forget_part_of_write(&self, offset: u64, end: u64) {
+        let mut state = self.state.lock();
+        if offset < state.len {
+            state.changed();
+        }
+        if end > state.len
+            && let Err(error) = self.file.set_len(state.len)
+        {
+            warn!(%error, "a part of a write that failed stays behind the end of a staged file");
+        }
+    }
+}
+
 impl State {
     pub(super) fn changed(&mut self) {
         self.changes += 1;
@@ -484,26 +509,32 @@ impl Sending<'_> {
         &self.content
     }
 
-    /// It was sent, and nobody knows whether the provider has it.
+    /// From now on the provider may have it.
+    pub fn begins(&self) {
+        self.staged.unanswered.begin();
+    }
+
+    /// The provider has it, or has it not, and nobody has to ask.
+    pub fn is_answered(&self) {
+        self.staged.unanswered.end();
+    }
+
+    /// It was sent, and nobody knows whether the provider has it. Gives whether that is news.
     ///
     /// # Errors
     /// When the local disk fails.
-    pub async fn attempted(&self) -> Result<()> {
-        let known = |attempts: &Vec<Attempted>| attempts.iter().any(|attempt| attempt.changes == self.changes);
-        if known(&self.staged.attempts.lock()) {
-            return Ok(());
+    pub async fn gets_no_answer(&self) -> Result<bool> {
+        let unanswered = &self.staged.unanswered;
+        let is_news = !unanswered.has_state(self.changes);
+        if is_news {
+            let content = SentContent {
+                len: self.content.len(),
+                sha256: self.content.sha256().await?,
+            };
+            unanswered.add(self.changes, content);
         }
-        let sha256 = self.content.sha256().await?;
-        let mut attempts = self.staged.attempts.lock();
-        if attempts.len() == MOST_ATTEMPTS {
-            attempts.remove(0);
-        }
-        attempts.push(Attempted {
-            changes: self.changes,
-            len: self.content.len(),
-            sha256,
-        });
-        Ok(())
+        unanswered.end();
+        Ok(is_news)
     }
 
     /// The provider has it.
@@ -605,6 +636,40 @@ pub(super) mod tests {
         assert_eq!(&staged.read(2, 8).await.unwrap()[..], b"23");
     }
 
+    /// A file that takes so many bytes and refuses what is beyond, after it has taken what is not.
+    fn that_takes(len: u64) -> SpoolFile {
+        use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+        let file = File::from(memfd_create("full", MemfdFlags::ALLOW_SEALING).unwrap());
+        file.set_len(len).unwrap();
+        fcntl_add_seals(&file, SealFlags::GROW).unwrap();
+        backing().over(file)
+    }
+
+    #[tokio::test]
+    async fn what_a_write_left_that_failed_half_way_is_nowhere() {
+        const TAKES: usize = 1 << 16;
+        for at in [0, 100] {
+            let staged = Staged::copy(that_takes(TAKES as u64), at, SystemTime::UNIX_EPOCH);
+            let write = staged.write(Some(at), Bytes::from(vec![7; 2 * TAKES]), None);
+            assert!(write.await.is_err());
+            assert_eq!((staged.len(), staged.is_dirty()), (at, false));
+            assert_eq!(
+                staged.file().metadata().unwrap().len(),
+                at,
+                "the next process takes the length from the disk"
+            );
+        }
+        let staged = Staged::copy(that_takes(TAKES as u64), 100, SystemTime::UNIX_EPOCH);
+        assert!(
+            staged
+                .write(Some(50), Bytes::from(vec![7; 2 * TAKES]), None)
+                .await
+                .is_err()
+        );
+        assert_eq!(staged.len(), 100);
+        assert!(staged.is_dirty(), "what was written over may be another content now");
+    }
+
     #[tokio::test]
     async fn limits_hold_before_anything_is_written() {
         let staged = staged();
@@ -697,14 +762,26 @@ pub(super) mod tests {
         };
         let spool = Spool::open(folder.path()).unwrap();
         assert!(spool.adopt(&place.0).unwrap());
-        let staged = Staged::left_behind(spool.reopen(&place.0, &place.1).unwrap(), &Durability::Flushed).unwrap();
+        let staged = Staged::left_behind(
+            spool.reopen(&place.0, &place.1).unwrap(),
+            &Durability::Flushed,
+            Vec::new(),
+        )
+        .unwrap();
         assert_eq!((staged.len(), staged.base()), (93, Some(base(100))));
         assert_eq!(missing(&staged).await, [0..10, 14..90]);
         let path = staged.backing().path().to_owned();
         assert_eq!(crate::outbox::missing_bytes(&path).unwrap(), 86);
         std::fs::remove_file(map_of(&path).unwrap()).unwrap();
         assert!(crate::outbox::missing_bytes(&path).is_err());
-        assert!(Staged::left_behind(spool.reopen(&place.0, &place.1).unwrap(), &Durability::Flushed).is_err());
+        assert!(
+            Staged::left_behind(
+                spool.reopen(&place.0, &place.1).unwrap(),
+                &Durability::Flushed,
+                Vec::new()
+            )
+            .is_err()
+        );
         staged.backing().struck();
         staged.backing().forget_posted();
         drop((staged, spool));
@@ -724,7 +801,7 @@ pub(super) mod tests {
             name: crate::model::Name::new("a").unwrap(),
         };
         let provider = crate::provider::memory::Memory::default();
-        let refused = crate::outbox::upload(&provider, &it.staged, target, || Ok(None))
+        let refused = crate::outbox::upload(&provider, &it.staged, target, || Ok(None), async {})
             .await
             .err()
             .unwrap();

@@ -15,6 +15,10 @@ use crate::model::{Error, PosixAttributes, Result};
 /// Bytes read from disk at a time: large enough to keep a connection busy, small enough for many uploads at once.
 const CHUNK: u64 = 256 * 1024;
 
+/// What is this short, in bytes, is read again after it was stored where nothing else proves that the service has it: that
+/// takes hardly longer than a look at it.
+pub const READ_BACK: u64 = 1 << 20;
+
 /// A file's bytes, fixed for the time of the upload.
 #[derive(Clone, Debug)]
 pub struct Content {
@@ -61,6 +65,11 @@ impl Content {
 
     pub fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// Whether it is read again to prove that it is stored.
+    pub fn is_read_back(&self) -> bool {
+        self.len <= READ_BACK
     }
 
     /// All bytes from the start.

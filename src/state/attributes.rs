@@ -1,8 +1,11 @@
 //! Numbers, modes, owners and times of entries, and the nodes that no provider has a place for: symbolic links, fifos,
 //! sockets and device files.
 
+use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
+use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{StateDb, failed, from_epoch, since_epoch};
@@ -51,11 +54,52 @@ pub struct SpecialChild {
     pub attributes: LocalAttributes,
 }
 
+/// What is kept of all entries in a directory, as it was at one moment.
+#[derive(Clone, Debug)]
+pub struct ChildAttributes {
+    pub(super) by_name: HashMap<String, LocalAttributes>,
+    changes: u64,
+}
+
+impl ChildAttributes {
+    /// By the name without the directory; nothing is the default.
+    pub fn of(&self, name: &str) -> LocalAttributes {
+        self.by_name.get(name).cloned().unwrap_or_default()
+    }
+}
+
 const COLUMNS: &str = "mode, modified_s, modified_ns, accessed_s, accessed_ns, version, ino, uid, gid, changed_s,
     changed_ns, special, target, device, standing";
 
 /// An entry and all that is below it. What begins with `path/` lies between that and `path0`: `0` follows `/` in ASCII.
 pub(super) const BELOW: &str = "namespace = ?1 AND (path = ?2 OR (path > ?2 || '/' AND path < ?2 || '0'))";
+
+/// Where the rows of all that is in a directory lie, in the order of paths.
+pub(super) struct Inside {
+    pub prefix: String,
+    /// Before it. Every text comes before a blob.
+    pub end: Value,
+}
+
+impl Inside {
+    pub fn of(directory: &str) -> Self {
+        match directory {
+            "" => Self {
+                prefix: String::new(),
+                end: Value::Blob(Vec::new()),
+            },
+            _ => Self {
+                prefix: format!("{directory}/"),
+                end: Value::Text(format!("{directory}0")),
+            },
+        }
+    }
+
+    /// The first path that is neither this name's nor below it, and follows both.
+    pub fn past(&self, name: &str) -> String {
+        format!("{}{name}0", self.prefix)
+    }
+}
 
 impl StateDb {
     /// What is kept of the entry at this path; nothing is the default.
@@ -73,6 +117,48 @@ impl StateDb {
             ))
             .and_then(|mut select| select.query_row(params![namespace, path], read_row).optional());
         Ok(found.map_err(failed("read attributes"))?.unwrap_or_default())
+    }
+
+    /// The same for all entries in a directory, in one question.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn attributes_in(&self, namespace: &str, directory: &str) -> Result<ChildAttributes> {
+        let inside = Inside::of(directory);
+        let mut by_name = HashMap::new();
+        let connection = self.connection.lock();
+        let changes = self.changes.load(Ordering::SeqCst);
+        let looked = (|| {
+            let mut select = connection.prepare_cached(&format!(
+                "SELECT {COLUMNS}, path FROM attributes
+                 WHERE namespace = ?1 AND path >= ?2 AND path < ?3 ORDER BY path"
+            ))?;
+            let mut from = inside.prefix.clone();
+            'parts: loop {
+                let mut rows = select.query(params![namespace, from, inside.end])?;
+                while let Some(row) = rows.next()? {
+                    let path: String = row.get("path")?;
+                    let rest = path.get(inside.prefix.len()..).unwrap_or_default();
+                    if let Some((name, _)) = rest.split_once('/') {
+                        // What is below it is not looked at.
+                        from = inside.past(name);
+                        continue 'parts;
+                    }
+                    if !rest.is_empty() {
+                        by_name.insert(rest.to_owned(), read_row(row)?);
+                    }
+                }
+                return Ok(());
+            }
+        })();
+        looked.map_err(failed("read attributes"))?;
+        by_name.extend(self.later.inside(namespace, &inside.prefix));
+        Ok(ChildAttributes { by_name, changes })
+    }
+
+    /// Whether nothing was kept or forgotten of any entry since these were read.
+    pub fn are_current(&self, attributes: &ChildAttributes) -> bool {
+        attributes.changes == self.changes.load(Ordering::SeqCst)
     }
 
     /// Keeps what is known of an entry; the default forgets.

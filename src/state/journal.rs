@@ -3,7 +3,8 @@
 //! A row survives the daemon: what it names is sent by the next one. It says where content is and what it is for; the
 //! content itself is in the staging folder.
 
-use rusqlite::{Connection, Row, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
+use serde::{Deserialize, Serialize};
 
 use super::{StateDb, failed};
 use crate::model::Result;
@@ -47,6 +48,19 @@ pub struct JournalRow {
     pub base: Option<String>,
     /// Why it isn't sent, when a person must act.
     pub error: Option<String>,
+    /// Why it is neither shown nor sent by the daemon that found it: it could not be taken over yet.
+    pub postponed: Option<String>,
+    /// What was sent of it without an answer: if the provider has one of these, that is nobody else's version.
+    pub unanswered: Vec<SentContent>,
+}
+
+/// A content that was sent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SentContent {
+    /// In bytes.
+    pub len: u64,
+    /// In lower-case hexadecimal.
+    pub sha256: String,
 }
 
 /// One change of the journal.
@@ -56,6 +70,12 @@ pub enum JournalStep {
     Enter(JournalRow),
     /// The provider has it, or nobody wants it any more.
     Strike { spool: String, file: String },
+    /// Says why a file isn't taken over yet, or that nothing is in the way any more.
+    Postpone {
+        spool: String,
+        file: String,
+        why: Option<String>,
+    },
     /// As `Move`, but nobody knows yet whether it will happen, or whether it has.
     Intend {
         spools: Vec<String>,
@@ -70,7 +90,7 @@ pub enum JournalStep {
     },
 }
 
-const COLUMNS: &str = "spool, file, namespace, remote, path, perhaps, closed, boot, base, error";
+const COLUMNS: &str = "spool, file, namespace, remote, path, perhaps, closed, boot, base, error, postponed, unanswered";
 
 impl StateDb {
     /// Changes the journal: all steps or none, in their order. Afterwards the change outlives this process.
@@ -105,6 +125,24 @@ impl StateDb {
         done.map_err(failed("journal what the disk has"))
     }
 
+    /// Every change made so far outlives a power cut when this returns, what waits for a commit too: the journal, names
+    /// that only this host has, and attributes.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn sync(&self) -> Result<()> {
+        let mut connection = self.connection.lock();
+        let done = in_full(&mut connection, |connection| {
+            self.commit_with(connection, |transaction| {
+                // Whoever commits nothing waits for no disk, and what was committed before reaches it with this. The page
+                // is written though the number stays the same (https://www.sqlite.org/pragma.html#pragma_user_version).
+                let version: u32 = transaction.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+                transaction.pragma_update(None, "user_version", version)
+            })
+        });
+        done.map_err(failed("bring changes to the disk"))
+    }
+
     /// Every file of a mount's tree, or of all, in the order of their paths.
     ///
     /// # Errors
@@ -117,6 +155,18 @@ impl StateDb {
             ))
             .and_then(|mut select| select.query_map(params![namespace], read_row)?.collect());
         rows.map_err(failed("read the journal"))
+    }
+
+    /// What is known of one file now; `None` when it was struck.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn journaled_file(&self, spool: &str, file: &str) -> Result<Option<JournalRow>> {
+        let connection = self.connection.lock();
+        let row = connection
+            .prepare_cached(&format!("SELECT {COLUMNS} FROM journal WHERE spool = ?1 AND file = ?2"))
+            .and_then(|mut select| select.query_row(params![spool, file], read_row).optional());
+        row.map_err(failed("read the journal"))
     }
 
     /// What these spools hold for a path and for everything below it.
@@ -153,11 +203,12 @@ fn take(transaction: &Transaction<'_>, step: &JournalStep) -> rusqlite::Result<(
             transaction
                 // While a rename is on its way, only its end says where the file is.
                 .prepare_cached(&format!(
-                    "INSERT INTO journal ({COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
+                    "INSERT INTO journal ({COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)
                      ON CONFLICT (spool, file) DO UPDATE SET namespace = excluded.namespace, remote = excluded.remote,
                      perhaps = coalesce(excluded.perhaps, CASE WHEN path = excluded.path THEN perhaps END),
                      path = excluded.path, closed = excluded.closed, boot = excluded.boot, base = excluded.base,
-                     error = excluded.error"
+                     error = excluded.error, postponed = excluded.postponed,
+                     unanswered = excluded.unanswered"
                 ))?
                 .execute(params![
                     row.spool,
@@ -170,12 +221,19 @@ fn take(transaction: &Transaction<'_>, step: &JournalStep) -> rusqlite::Result<(
                     boot,
                     row.base,
                     row.error,
+                    row.postponed,
+                    written(&row.unanswered),
                 ])?;
         }
         JournalStep::Strike { spool, file } => {
             transaction
                 .prepare_cached("DELETE FROM journal WHERE spool = ?1 AND file = ?2")?
                 .execute(params![spool, file])?;
+        }
+        JournalStep::Postpone { spool, file, why } => {
+            transaction
+                .prepare_cached("UPDATE journal SET postponed = ?3 WHERE spool = ?1 AND file = ?2")?
+                .execute(params![spool, file, why])?;
         }
         JournalStep::Intend { spools, from, to } => {
             for spool in spools {
@@ -211,6 +269,15 @@ fn in_full<T>(
     done
 }
 
+fn written(contents: &[SentContent]) -> Option<String> {
+    serde_json::to_string(contents).ok().filter(|_| !contents.is_empty())
+}
+
+/// What is damaged is only not recognised.
+fn read_contents(text: &str) -> Vec<SentContent> {
+    serde_json::from_str(text).unwrap_or_default()
+}
+
 fn read_row(row: &Row<'_>) -> rusqlite::Result<JournalRow> {
     Ok(JournalRow {
         spool: row.get(0)?,
@@ -226,6 +293,12 @@ fn read_row(row: &Row<'_>) -> rusqlite::Result<JournalRow> {
         },
         base: row.get(8)?,
         error: row.get(9)?,
+        postponed: row.get(10)?,
+        unanswered: row
+            .get::<_, Option<String>>(11)?
+            .as_deref()
+            .map(read_contents)
+            .unwrap_or_default(),
     })
 }
 
@@ -245,6 +318,11 @@ mod tests {
             durability: Durability::SinceBoot("b".into()),
             base: None,
             error: None,
+            postponed: None,
+            unanswered: vec![SentContent {
+                len: 3,
+                sha256: "ab".into(),
+            }],
         }
     }
 

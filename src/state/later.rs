@@ -27,6 +27,17 @@ impl Later {
         }
         waiting.get(&(namespace.to_owned(), path.to_owned())).cloned()
     }
+
+    /// The same for all names that follow such a beginning and have nothing below them.
+    pub(super) fn inside(&self, namespace: &str, prefix: &str) -> Vec<(String, LocalAttributes)> {
+        let waiting = self.0.lock();
+        let inside = waiting.iter().filter_map(|((of, path), attributes)| {
+            let name = path.strip_prefix(prefix).filter(|_| of == namespace)?;
+            let is_child = !name.is_empty() && !name.contains('/');
+            is_child.then(|| (name.to_owned(), attributes.clone()))
+        });
+        inside.collect()
+    }
 }
 
 impl StateDb {
@@ -51,6 +62,7 @@ impl StateDb {
                 waiting.entry(place).or_insert(attributes);
             }
         }
+        self.changes.fetch_add(1, Ordering::SeqCst);
         self.commits.fetch_add(1, Ordering::Relaxed);
         outcome
     }
@@ -66,6 +78,7 @@ impl StateDb {
             waiting.insert((namespace.to_owned(), path.to_owned()), attributes.clone());
             waiting.len()
         };
+        self.changes.fetch_add(1, Ordering::SeqCst);
         if waiting < MOST { Ok(()) } else { self.keep_attributes() }
     }
 

@@ -41,6 +41,47 @@ struct Written {
     rights: String,
     #[serde(rename = "l", default, skip_serializing_if = "BTreeMap::is_empty")]
     labels: BTreeMap<String, String>,
+    #[serde(rename = "p", default, skip_serializing_if = "Beside::is_untold")]
+    beside: Beside,
+}
+
+/// What an answer said of the attributes beside the content.
+#[derive(Default, Serialize, Deserialize)]
+enum Beside {
+    #[default]
+    #[serde(rename = "u")]
+    Untold,
+    #[serde(rename = "n")]
+    None,
+    /// As providers have them.
+    #[serde(rename = "t")]
+    Told(String),
+}
+
+impl Beside {
+    fn is_untold(&self) -> bool {
+        matches!(self, Self::Untold)
+    }
+}
+
+impl From<&ToldAttributes> for Beside {
+    fn from(told: &ToldAttributes) -> Self {
+        match told {
+            ToldAttributes::None => Self::None,
+            ToldAttributes::Untold => Self::Untold,
+            ToldAttributes::Told(attributes) => Self::Told(attributes.write()),
+        }
+    }
+}
+
+impl From<Beside> for ToldAttributes {
+    fn from(beside: Beside) -> Self {
+        match beside {
+            Beside::None => Self::None,
+            Beside::Untold => Self::Untold,
+            Beside::Told(text) => Self::read(Some(&text)),
+        }
+    }
 }
 
 impl From<&Entry> for Written {
@@ -54,6 +95,7 @@ impl From<&Entry> for Written {
             version: entry.version.to_string(),
             rights: entry.rights.to_string(),
             labels: entry.labels.clone(),
+            beside: Beside::from(&entry.posix),
         }
     }
 }
@@ -69,7 +111,7 @@ impl Written {
             version: Version::new(self.version),
             rights: self.rights.parse::<Rights>().ok()?,
             labels: self.labels,
-            posix: ToldAttributes::Untold,
+            posix: self.beside.into(),
         })
     }
 }

@@ -14,8 +14,8 @@ mod tree;
 mod whole;
 mod xattrs;
 
-pub use attributes::{LocalAttributes, LocalTimes, SpecialChild, Standing};
-pub use journal::{Durability, JournalRow, JournalStep, Phase};
+pub use attributes::{ChildAttributes, LocalAttributes, LocalTimes, SpecialChild, Standing};
+pub use journal::{Durability, JournalRow, JournalStep, Phase, SentContent};
 pub use listings::{KeptListing, MOST_BYTES};
 pub use orphans::KeptNames;
 pub use tree::{PathIndex, Shared};
@@ -47,6 +47,8 @@ pub struct StateDb {
     place: Option<PathBuf>,
     /// Commits since what they wrote was last brought into the database proper.
     commits: AtomicU64,
+    /// Counts what may have changed attributes, so that who has read many of them notices.
+    changes: AtomicU64,
 }
 
 /// Where the content of a database comes from.
@@ -103,6 +105,7 @@ impl StateDb {
                 origin: Origin::New,
                 place: None,
                 commits: AtomicU64::new(0),
+                changes: AtomicU64::new(0),
             }),
             Err(_) => Err(Error::internal("the state database cannot be made in memory")),
         }
@@ -145,6 +148,7 @@ impl StateDb {
                 origin,
                 place: Some(path.to_owned()),
                 commits: AtomicU64::new(0),
+                changes: AtomicU64::new(0),
             }),
             Err(schema::Refused::Newer(version)) => {
                 let message = format!(

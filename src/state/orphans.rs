@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use rusqlite::{OptionalExtension, params};
 
-use super::attributes::BELOW;
+use super::attributes::{BELOW, Inside};
 use super::{StateDb, failed, since_epoch};
 use crate::model::Result;
 
@@ -31,36 +31,34 @@ impl StateDb {
         from: Option<&str>,
         most: usize,
     ) -> Result<KeptNames> {
-        let (prefix, end) = match directory {
-            "" => (String::new(), char::MAX.to_string()),
-            _ => (format!("{directory}/"), format!("{directory}0")),
-        };
+        let inside = Inside::of(directory);
         let (before, _) = since_epoch(before);
-        let mut from = from.unwrap_or(&prefix).to_owned();
+        let mut from = from.unwrap_or(&inside.prefix).to_owned();
         let mut kept = KeptNames::default();
         let connection = self.connection.lock();
         let looked = (|| {
             let mut select = connection.prepare_cached(
                 "SELECT path, coalesce(changed_s < ?4, 1) FROM attributes
-                 WHERE namespace = ?1 AND path > ?2 AND path < ?3 AND special IS NULL ORDER BY path LIMIT 1",
+                 WHERE namespace = ?1 AND path >= ?2 AND path < ?3 AND special IS NULL ORDER BY path LIMIT 1",
             )?;
             for _ in 0..most {
-                let row = select.query_row(params![namespace, from, end, before], |row| {
+                let row = select.query_row(params![namespace, from, inside.end, before], |row| {
                     Ok((row.get::<_, String>(0)?, row.get::<_, bool>(1)?))
                 });
                 let Some((path, is_old)) = row.optional()? else {
                     return Ok(None);
                 };
-                let rest = path.get(prefix.len()..).unwrap_or_default();
+                let rest = path.get(inside.prefix.len()..).unwrap_or_default();
                 let name = rest.split('/').next().unwrap_or_default().to_owned();
                 // One row of what is below it says enough.
                 let is_below = name.len() < rest.len();
                 from = if is_below {
-                    format!("{prefix}{name}/{}", char::MAX)
+                    inside.past(&name)
                 } else {
-                    path
+                    // The text that follows.
+                    format!("{path}\0")
                 };
-                if is_old && kept.names.last() != Some(&name) {
+                if is_old && !name.is_empty() && kept.names.last() != Some(&name) {
                     kept.names.push(name);
                 }
             }

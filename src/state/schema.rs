@@ -5,7 +5,7 @@ use std::time::Duration;
 use rusqlite::{Connection, ErrorCode};
 
 /// One step from each schema version to the next; `user_version` counts those that were done.
-const MIGRATIONS: [&str; 8] = [
+const MIGRATIONS: [&str; 10] = [
     "CREATE TABLE attributes (
     namespace TEXT NOT NULL,
     path TEXT NOT NULL,
@@ -93,6 +93,10 @@ CREATE INDEX listings_age ON listings (number, bytes)",
     // What the provider may have, too: 1 stands for what was set here and isn't there.
     "ALTER TABLE attributes ADD COLUMN standing INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE xattrs ADD COLUMN removed INTEGER NOT NULL DEFAULT 0",
+    // Why a daemon that found a row could not take it over yet.
+    "ALTER TABLE journal ADD COLUMN postponed TEXT",
+    // A JSON list of what was sent of a file without an answer.
+    "ALTER TABLE journal ADD COLUMN unanswered TEXT",
 ];
 
 /// In pages of 4 KiB: whoever commits waits for the disk only when `StateDb::tidy` didn't come in time.

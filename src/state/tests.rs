@@ -184,6 +184,43 @@ fn nodes_that_no_provider_has_move_with_their_directory_and_share_what_is_set() 
 }
 
 #[test]
+fn what_is_kept_in_a_directory_is_found_whatever_its_names_are() {
+    let db = StateDb::in_memory().unwrap();
+    let attributes = LocalAttributes {
+        mode: Some(0o600),
+        ..LocalAttributes::default()
+    };
+    let last = char::MAX;
+    let paths = ["", "a", "a.b", "a/b", "a0", "z"].map(str::to_owned).into_iter();
+    for path in paths.chain([format!("{last}x"), format!("a/{last}x"), format!("a/b/{last}x")]) {
+        db.set_attributes("n", &path, &attributes).unwrap();
+    }
+    db.set_attributes_later("n", "a/later", &attributes).unwrap();
+    for (directory, expected) in [
+        (
+            "",
+            vec![
+                "a".to_owned(),
+                "a.b".to_owned(),
+                "a0".to_owned(),
+                "z".to_owned(),
+                format!("{last}x"),
+            ],
+        ),
+        ("a", vec!["b".to_owned(), "later".to_owned(), format!("{last}x")]),
+        ("none", Vec::new()),
+    ] {
+        let found = db.attributes_in("n", directory).unwrap();
+        let mut names: Vec<_> = found.by_name.keys().cloned().collect();
+        names.sort();
+        assert_eq!(names, expected, "{directory}");
+        assert!(names.iter().all(|name| found.of(name) == attributes));
+        let kept = db.kept_names("n", directory, from_epoch(9_000, 0), None, 100).unwrap();
+        assert_eq!(kept.next, None, "{directory}");
+    }
+}
+
+#[test]
 fn what_is_kept_of_names_that_are_gone_is_found_and_forgotten() {
     let db = StateDb::in_memory().unwrap();
     let old = from_epoch(1_000, 0);
@@ -415,16 +452,22 @@ fn listed(name: &str) -> crate::model::Entry {
         version: Version::new("v1"),
         rights: "rd".parse::<Rights>().unwrap(),
         labels: [("a".to_owned(), "ä".to_owned())].into(),
-        // The provider is asked again before they are shown.
-        posix: crate::model::ToldAttributes::Untold,
+        posix: crate::model::ToldAttributes::default(),
     }
 }
 
 #[test]
 fn listings_come_back_as_they_were_and_to_whom_they_belong() {
-    use crate::model::ObjectKey;
+    use crate::model::{ObjectKey, PosixAttributes, ToldAttributes};
     let db = StateDb::in_memory().unwrap();
-    let entries = [listed("d"), listed("f")];
+    let mut entries = [listed("d"), listed("f"), listed("told"), listed("untold")];
+    let told = PosixAttributes {
+        mode: Some(0o741),
+        xattrs: [("a;=".to_owned(), vec![0, 255])].into(),
+        ..PosixAttributes::default()
+    };
+    entries[2].posix = told.into();
+    entries[3].posix = ToldAttributes::Untold;
     let directory = ObjectKey::new("here");
     let keep = |namespace: &str| {
         let listing = KeptListing {

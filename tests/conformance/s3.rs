@@ -38,9 +38,19 @@ impl<S: Send + Sync> Fixture for AtServer<S> {
 
 #[tokio::test]
 async fn at_moto() {
-    let server = Arc::new(S3Server::start(Software::Moto));
+    at_moto_as("s3, moto", Software::Moto).await;
+}
+
+/// Where conditions keep the mounts apart, as at Amazon S3.
+#[tokio::test]
+async fn at_moto_that_minds_every_condition() {
+    at_moto_as("s3, moto with conditions on copies", Software::MotoWithCopies).await;
+}
+
+async fn at_moto_as(what: &'static str, software: Software) {
+    let server = Arc::new(S3Server::start(software));
     server.make_bucket().await;
-    run("s3, moto", async || AtServer {
+    run(what, async || AtServer {
         provider: Arc::new(client(&server, &prefix(), key(given(SECRET_KEY)).await)),
         _server: Arc::clone(&server),
     })

@@ -29,15 +29,45 @@ use keymount::outbox::{Spool, recover};
 use keymount::provider::Provider;
 use keymount::state::StateDb;
 
-use script::{Step, Tree};
-use shelf::{Shelf, hash};
+use rustix::process::{Signal, getpid, kill_process};
+use script::{Contest, LEFT, Moment, Step, Tree};
+use shelf::{Shelf, store_by_another};
 
 /// Where the child works, which seed it plays, and whether its provider is away.
 const FOLDER: &str = "KEYMOUNT_CRASH_FOLDER";
 const SEED: &str = "KEYMOUNT_CRASH_SEED_OF_CHILD";
 const AWAY: &str = "KEYMOUNT_CRASH_AWAY";
+/// What the child is there for.
+const PART: &str = "KEYMOUNT_CRASH_PART";
 /// How many children live at the same time.
-const AT_ONCE: usize = 3;
+const AT_ONCE: usize = 4;
+
+/// What a child is there for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    /// To do what the seed says.
+    Play,
+    /// As `Play`, and to be killed at the end if it wasn't before.
+    PlayAndEnd,
+    /// To take over what another one left.
+    TakeOver,
+}
+
+impl Part {
+    const ALL: [(Self, &str); 3] = [
+        (Self::Play, "play"),
+        (Self::PlayAndEnd, "play-and-end"),
+        (Self::TakeOver, "take-over"),
+    ];
+
+    fn word(self) -> &'static str {
+        Self::ALL.iter().find(|(part, _)| *part == self).unwrap().1
+    }
+
+    fn of(word: &str) -> Self {
+        Self::ALL.iter().find(|(_, known)| *known == word).unwrap().0
+    }
+}
 
 /// Everything of one run.
 struct Bench {
@@ -167,11 +197,55 @@ impl Bench {
                 self.rename("d", "e").await?;
                 self.rename("e", "d").await
             }
+            Step::Contest(it) => self.contest(it).await,
+            Step::Leave(bytes) => {
+                let name = OsStr::new(LEFT);
+                let made = self.fs.create(Ino::ROOT, name, Access::Write, 0o644, 0o022).await?;
+                made.0.keep();
+                let bytes = Bytes::copy_from_slice(bytes);
+                self.fs.write(made.1.handle, Some(0), bytes).await?;
+                self.fs.journal().caught_up().await;
+                Ok(())
+            }
             Step::Drain if away => Ok(()),
             Step::Drain => self.fs.drain().await,
             Step::Flush => {
                 let fs = Arc::clone(&self.fs);
                 tokio::task::spawn_blocking(move || fs.journal().flush()).await.unwrap();
+                Ok(())
+            }
+        }
+    }
+
+    async fn contest(&self, it: &Contest) -> Result<()> {
+        let (directory, name) = self.at(it.path).await?;
+        let name = OsStr::new(&name);
+        let handle = if it.before.is_some() {
+            let ino = self.fs.lookup(directory, name).await?.keep().attributes.ino;
+            self.fs.open(ino, Access::Write, true).await?.handle
+        } else {
+            let made = self.fs.create(directory, name, Access::Write, 0o644, 0o022).await?;
+            made.0.keep();
+            made.1.handle
+        };
+        let bytes = Bytes::copy_from_slice(&it.mine);
+        self.fs.write(handle, Some(0), bytes).await?;
+        let theirs = || {
+            store_by_another(
+                &self.folder.join("shelf"),
+                it.path,
+                &it.theirs,
+                &aside(&self.folder, it),
+            )
+        };
+        match it.theirs_come {
+            Moment::BeforeClose => {
+                theirs();
+                self.close(handle).await
+            }
+            Moment::AfterClose => {
+                self.close(handle).await?;
+                theirs();
                 Ok(())
             }
         }
@@ -203,7 +277,7 @@ impl Bench {
                     continue;
                 }
                 let opened = self.fs.open(child, Access::Read, false).await.unwrap();
-                let bytes = self.fs.read(opened.handle, 0, 1 << 20).await.unwrap();
+                let bytes = self.fs.read(opened.handle, 0, 4 << 20).await.unwrap();
                 self.fs.close(opened.handle);
                 tree.insert(path, bytes.to_vec());
             }
@@ -215,6 +289,11 @@ impl Bench {
     async fn resume(&self) {
         self.fs.resume(&self.folder.join("unsent")).await.unwrap();
     }
+}
+
+/// Where somebody else's version lies until it is stored, and afterwards what it replaced.
+fn aside(folder: &Path, it: &Contest) -> PathBuf {
+    folder.join(format!("aside-{}", it.path.replace('/', "-")))
 }
 
 /// What the provider has, on the disk itself.
@@ -256,9 +335,8 @@ fn the_one_who_is_killed() {
             .open(folder.join("log"))
             .unwrap();
         let mut note = |word: &str| log.write_all(format!("{word}\n").as_bytes()).unwrap();
-        let done = std::fs::read_to_string(folder.join("log")).unwrap();
-        // The second child only takes over what the first one left.
-        if done.is_empty() {
+        let part = Part::of(&std::env::var(PART).unwrap());
+        if part != Part::TakeOver {
             for step in script::steps(seed) {
                 note("begun");
                 match it.take(&step, away).await {
@@ -271,6 +349,9 @@ fn the_one_who_is_killed() {
                 }
             }
         }
+        if part == Part::PlayAndEnd {
+            let _ = kill_process(getpid(), Signal::KILL);
+        }
         while !away && it.fs.waiting() > 0 {
             match it.fs.drain().await {
                 // It goes on with what was found there.
@@ -281,13 +362,14 @@ fn the_one_who_is_killed() {
     });
 }
 
-/// Plays a seed until the child is killed or done; gives whether it was killed.
-fn play(folder: &Path, seed: u64, at: &str, away: bool) -> bool {
+/// Has a child play its part until it is killed or done; gives whether it was killed.
+fn play(folder: &Path, seed: u64, part: Part, at: &str, away: bool) -> bool {
     let mut child = Command::new(std::env::current_exe().unwrap());
     child
         .args(["--exact", "the_one_who_is_killed", "--nocapture"])
         .env(FOLDER, folder)
         .env(SEED, seed.to_string())
+        .env(PART, part.word())
         .env(VARIABLE, at)
         .stdin(Stdio::null());
     if away {
@@ -304,42 +386,169 @@ fn play(folder: &Path, seed: u64, at: &str, away: bool) -> bool {
     killed
 }
 
-fn hashes(tree: &Tree) -> BTreeMap<&str, String> {
-    tree.iter()
-        .map(|(path, content)| (path.as_str(), hash(content)))
-        .collect()
-}
-
 fn shorts(tree: &Tree) -> BTreeMap<&str, String> {
     tree.iter()
         .map(|(path, content)| (path.as_str(), script::short(content)))
         .collect()
 }
 
-/// One run; gives where the child was killed.
+/// Where a run kills whom.
+struct Plan {
+    name: &'static str,
+    /// Which visit of the place, counted from 1.
+    visit: u32,
+    away: bool,
+    /// The one that is killed there takes over what another one left; else it plays the seed.
+    at_taking_over: bool,
+}
+
+impl Plan {
+    /// So that the place is passed, however fast this machine is.
+    fn of(seed: u64, rng: &mut Rng) -> Self {
+        let name = script::place(seed);
+        let at_taking_over = name.starts_with("resume.") || name == "map.adopted";
+        let visit = match name {
+            // These are passed at every step.
+            "staged.written" => 1..12,
+            _ if name.starts_with("journal.") => 1..12,
+            _ if at_taking_over || name.starts_with("unlink.") => 1..2,
+            _ => 1..3,
+        };
+        let away = match name {
+            // What is sent at once needs no flush, and nothing takes its place.
+            "flush.synced" | "staged.replaced" => true,
+            "upload.stored" | "upload.struck" | "map.begun" | "map.told" | "map.synced" | "map.filled" => false,
+            _ if name.starts_with("conflict.") => false,
+            // Whoever takes over finds all of it.
+            _ if at_taking_over => true,
+            _ => rng.u32(..3) == 0,
+        };
+        Self {
+            name,
+            visit: rng.u32(visit),
+            away,
+            at_taking_over,
+        }
+    }
+}
+
+/// What became of a file that was changed here and by somebody else.
+struct Contested {
+    it: Contest,
+    begun: bool,
+    /// Somebody else has stored theirs.
+    happened: bool,
+    /// Both must be there: `mine` was closed and not sent before somebody else replaced it.
+    both: bool,
+}
+
+impl Contested {
+    /// After the first child.
+    fn look(folder: &Path, it: Contest, (begun, done): (bool, bool)) -> Self {
+        let replaced = std::fs::read(aside(folder, &it)).ok();
+        let is_stored = stored(folder)
+            .iter()
+            .any(|(path, bytes)| it.has(path) == Some(Role::Itself) && *bytes == it.theirs);
+        let happened = done || is_stored || replaced.as_ref().is_some_and(|bytes| *bytes != it.theirs);
+        let closed = done || (happened && it.theirs_come == Moment::AfterClose);
+        let was_sent = replaced.as_ref() == Some(&it.mine);
+        Self {
+            begun,
+            happened,
+            both: closed && !was_sent,
+            it,
+        }
+    }
+
+    /// Checks what there is of it, before or after everything was sent.
+    fn check(&self, tree: &Tree, all_sent: bool) -> std::result::Result<(), String> {
+        let role = |wanted: Role| {
+            tree.iter()
+                .filter(move |(path, _)| self.it.has(path) == Some(wanted))
+                .map(|(_, bytes)| bytes)
+        };
+        let itself: Vec<&Vec<u8>> = role(Role::Itself).collect();
+        let beside: Vec<&Vec<u8>> = role(Role::Beside).collect();
+        let (mine, theirs) = (&self.it.mine, &self.it.theirs);
+        let fail = |what: &str| Err(format!("{}: {what}", self.it.path));
+        if !self.happened {
+            let may_be_mine = self.begun && self.it.theirs_come == Moment::AfterClose;
+            return match itself.first() {
+                _ if !beside.is_empty() => fail("kept twice"),
+                now if now.copied() == self.it.before.as_ref() => Ok(()),
+                Some(now) if may_be_mine && *now == mine => Ok(()),
+                _ => fail("neither as before nor as it was closed"),
+            };
+        }
+        match (itself.as_slice(), beside.as_slice()) {
+            ([now], []) if *now == theirs && !self.both => Ok(()),
+            ([now], [kept]) if *now == theirs && *kept == mine => Ok(()),
+            ([now], []) if *now == mine && !all_sent => Ok(()),
+            _ => fail("not both are there, once each"),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    Itself,
+    /// What has the name of a conflict.
+    Beside,
+}
+
+impl Contest {
+    /// Whether a path is this file's, wherever its directory is.
+    fn has(&self, path: &str) -> Option<Role> {
+        let path = path
+            .strip_prefix("e/")
+            .map_or(path.to_owned(), |rest| format!("d/{rest}"));
+        if path == self.path {
+            return Some(Role::Itself);
+        }
+        let (stem, extension) = self.path.split_once('.').unwrap_or((self.path, ""));
+        let rest = path.strip_prefix(stem)?.strip_suffix(extension)?;
+        rest.starts_with(" (conflict from ").then_some(Role::Beside)
+    }
+}
+
+/// All but the contested files.
+fn uncontested(tree: &Tree, contested: &[Contested]) -> Tree {
+    tree.iter()
+        .filter(|(path, _)| contested.iter().all(|one| one.it.has(path).is_none()))
+        .map(|(path, content)| (path.clone(), content.clone()))
+        .collect()
+}
+
+/// One run; gives where a child was killed.
 async fn run(seed: u64) -> Option<&'static str> {
     let folder = tempfile::Builder::new().prefix("crash-").tempdir().unwrap();
     let folder = folder.path();
-    for (path, content) in script::start() {
+    let contests = script::contests(seed);
+    let there_before = contests
+        .iter()
+        .filter_map(|it| Some((it.path.to_owned(), it.before.clone()?)));
+    for (path, content) in script::start(seed).into_iter().chain(there_before) {
         let path = folder.join("shelf").join(path);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, content).unwrap();
     }
     let mut rng = Rng::with_seed(seed ^ 0xc4a5);
-    let name = NAMES[seed as usize % NAMES.len()];
-    // Some places are passed at every step, some seldom.
-    let visit = if name.starts_with("journal.") || name.starts_with("staged.w") {
-        rng.u32(1..12)
+    let plan = Plan::of(seed, &mut rng);
+    let (name, away) = (plan.name, plan.away);
+    let planned = format!("{name}:{}", plan.visit);
+    let (part, at) = if !plan.at_taking_over {
+        (Part::Play, planned.clone())
+    } else if rng.bool() {
+        (Part::PlayAndEnd, "nowhere:1".to_owned())
     } else {
-        rng.u32(1..3)
+        let first = NAMES[rng.usize(..NAMES.len())];
+        (Part::PlayAndEnd, format!("{first}:{}", rng.u32(1..6)))
     };
-    let at = format!("{name}:{visit}");
-    let away = rng.u32(..3) == 0;
-    let killed = play(folder, seed, &at, away);
+    let mut killed = play(folder, seed, part, &at, away);
 
     let log = std::fs::read_to_string(folder.join("log")).unwrap_or_default();
     let steps = script::steps(seed);
-    let mut before = script::start();
+    let mut before = script::start(seed);
     let outcomes: Vec<&str> = log.lines().filter(|line| *line != "begun").collect();
     for (step, outcome) in steps.iter().zip(&outcomes) {
         if *outcome == "done" {
@@ -348,28 +557,50 @@ async fn run(seed: u64) -> Option<&'static str> {
     }
     let (begun, done) = (log.matches("begun").count(), outcomes.len());
     let mut after = before.clone();
-    let mut possible = vec![hashes_owned(&before)];
+    let mut possible = vec![before.clone()];
     if begun > done {
         let step = &steps[done];
         script::take(&mut after, step);
-        possible.push(hashes_owned(&after));
-        possible.extend(halfway(&before, step).iter().map(hashes_owned));
+        possible.push(after);
+        possible.extend(halfway(&before, step));
     }
-    let what = || format!("seed {seed} killed at {at} (away: {away}), after {done} of {steps:?}");
+    let contested: Vec<Contested> = contests
+        .into_iter()
+        .map(|it| {
+            let number = steps
+                .iter()
+                .position(|step| *step == Step::Contest(it.clone()))
+                .unwrap();
+            let is_done = outcomes.get(number).is_some_and(|outcome| *outcome == "done");
+            Contested::look(folder, it, (number < begun, is_done))
+        })
+        .collect();
+    let what = || format!("seed {seed} killed at {at} (away: {away}), after {done} of {steps:?}\nlog {log:?}");
+    let check_contested = |tree: &Tree, all_sent: bool| {
+        for one in &contested {
+            if let Err(error) = one.check(tree, all_sent) {
+                panic!("{error}\n{}\n{:?}", what(), shorts(tree));
+            }
+        }
+    };
 
     // Whoever takes over may be killed too.
-    if seed.is_multiple_of(4) {
+    if plan.at_taking_over {
+        killed = play(folder, seed, Part::TakeOver, &planned, false);
+    } else if seed.is_multiple_of(4) {
         let at = format!("{}:1", NAMES[rng.usize(..NAMES.len())]);
-        play(folder, seed, &at, away && rng.bool());
+        play(folder, seed, Part::TakeOver, &at, away && rng.bool());
     }
     let it = Bench::new(folder, false).await;
     it.resume().await;
     let shown = it.tree().await;
+    check_contested(&shown, false);
+    let rest = uncontested(&shown, &contested);
     assert!(
-        possible.contains(&hashes_owned(&shown)),
-        "{}\nthe mount has {:?}\nand should have {:?}\nlog {log:?}",
+        possible.contains(&rest),
+        "{}\nthe mount has {:?}\nand should have {:?}",
         what(),
-        shorts(&shown),
+        shorts(&rest),
         shorts(&before)
     );
     while it.fs.waiting() > 0 {
@@ -377,26 +608,33 @@ async fn run(seed: u64) -> Option<&'static str> {
         drained.unwrap_or_else(|error| panic!("{}\n{error:?}", what()));
     }
     let there = stored(folder);
-    assert_eq!(
-        hashes(&there),
-        hashes(&shown),
-        "{}\n{:?}\n{:?}",
-        what(),
-        shorts(&there),
-        shorts(&shown)
-    );
+    check_contested(&there, true);
+    let same = |tree: &Tree, expected: &Tree| {
+        assert!(
+            tree == expected,
+            "{}\n{:?}\n{:?}",
+            what(),
+            shorts(tree),
+            shorts(expected)
+        );
+    };
+    same(&uncontested(&there, &contested), &rest);
+    same(&it.tree().await, &there);
     drop(it);
     let it = Bench::new(folder, false).await;
     it.resume().await;
     assert!(it.fs.pending().is_empty(), "{}", what());
-    assert_eq!(hashes(&it.tree().await), hashes(&there), "{}", what());
+    same(&it.tree().await, &there);
+    if let (Some(Step::Leave(bytes)), Some(&"done")) = (steps.last(), outcomes.get(steps.len() - 1)) {
+        let saved = folder.join("unsent").read_dir().into_iter().flatten().flatten();
+        let mut saved = saved.map(|entry| std::fs::read(entry.path()).unwrap());
+        assert!(
+            saved.any(|copy| copy == *bytes),
+            "{}\nnobody saved what was left",
+            what()
+        );
+    }
     killed.then_some(name)
-}
-
-fn hashes_owned(tree: &Tree) -> BTreeMap<String, String> {
-    tree.iter()
-        .map(|(path, content)| (path.clone(), hash(content)))
-        .collect()
 }
 
 /// What may be there when a step of several calls was begun: each call is done or not.

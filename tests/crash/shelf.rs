@@ -17,6 +17,7 @@ use keymount::provider::{
     AttributeSupport, ByteStream, Capabilities, ChangeFeed, Content, Extras, LabelChanges, LabelSupport, NamedBy,
     Place, Provider, Reads, Target,
 };
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 use sha2::{Digest, Sha256};
 
 /// What an upload is called until it is whole; nobody sees it.
@@ -31,6 +32,28 @@ pub struct Shelf {
 
 pub fn hash(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// As long as it lives, nobody else replaces anything on the shelf, in this process or another one.
+fn alone(folder: &Path) -> fs::File {
+    let lock = fs::File::open(folder).unwrap();
+    lock.lock().unwrap();
+    lock
+}
+
+/// Somebody else stores a file, in one moment: `aside` has all of it before, and what it replaced afterwards.
+pub fn store_by_another(shelf: &Path, path: &str, bytes: &[u8], aside: &Path) {
+    let unfinished = aside.with_extension("unfinished");
+    fs::write(&unfinished, bytes).unwrap();
+    fs::rename(unfinished, aside).unwrap();
+    let _alone = alone(shelf);
+    let place = shelf.join(path);
+    let how = if place.exists() {
+        RenameFlags::EXCHANGE
+    } else {
+        RenameFlags::NOREPLACE
+    };
+    renameat_with(CWD, aside, CWD, place, how).unwrap();
 }
 
 impl Shelf {
@@ -178,6 +201,7 @@ impl Provider for Shelf {
         // Others get their turn, as while a real upload is on its way.
         tokio::task::yield_now().await;
         let key = Self::below(target.parent(), target.name());
+        let alone = alone(&self.folder);
         let stored = match target {
             Target::New { .. } => match fs::hard_link(&unfinished, self.folder.join(&key)) {
                 Err(error) if error.kind() == Io::AlreadyExists => {
@@ -189,12 +213,16 @@ impl Provider for Shelf {
                 .is_current(entry)
                 .and_then(|()| Ok(fs::rename(&unfinished, self.path(&entry.key))?)),
         };
+        // As it was stored, whatever follows it.
+        let stored = stored.and_then(|()| {
+            self.entry(match target {
+                Target::New { .. } => key,
+                Target::Replace { entry, .. } => entry.key.to_string(),
+            })
+        });
+        drop(alone);
         let _ = fs::remove_file(&unfinished);
-        stored?;
-        self.entry(match target {
-            Target::New { .. } => key,
-            Target::Replace { entry, .. } => entry.key.to_string(),
-        })
+        stored
     }
 
     async fn remove_file(&self, entry: &Entry) -> Result<()> {

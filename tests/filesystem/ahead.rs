@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use keymount::fs::Ino;
+use keymount::fs::{Access, HandleReads, Ino};
 use keymount::provider::faulty::{Fault, Gate, Operation, Times};
 use keymount::provider::memory::{Memory, Options};
 use keymount::provider::{Capabilities, LISTS_AHEAD};
@@ -56,9 +56,9 @@ async fn directories_listed_in_order_are_listed_ahead_and_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn eight_directories_are_listed_at_once_and_in_order() {
+async fn so_many_directories_are_listed_at_once_and_in_order() {
     let it = walked();
-    for number in 0..30 {
+    for number in 0..60 {
         it.store.make_directory(&format!("d{number:02}")).unwrap();
     }
     it.names(Ino::ROOT).await;
@@ -72,17 +72,17 @@ async fn eight_directories_are_listed_at_once_and_in_order() {
         gate.reached(1 + LISTS_AHEAD as u64).await;
         it.settle().await;
         let listed: Vec<String> = it.provider.listed().iter().map(ToString::to_string).collect();
-        let expected: Vec<String> = (1..10).map(|number| format!("d{number:02}")).collect();
-        assert_eq!(listed, expected, "the one that is asked for, and eight after it");
+        let expected: Vec<String> = (1..2 + LISTS_AHEAD).map(|number| format!("d{number:02}")).collect();
+        assert_eq!(listed, expected, "the one that is asked for, and those after it");
         gate.open();
     });
-    for number in 2..30 {
+    for number in 2..60 {
         it.names(it.ino(&format!("d{number:02}")).await).await;
     }
     let mut listed = it.provider.listed();
     listed.sort_unstable();
     listed.dedup();
-    assert_eq!((listed.len(), it.provider.calls(Operation::List)), (29, 29));
+    assert_eq!((listed.len(), it.provider.calls(Operation::List)), (59, 59));
 }
 
 /// Walks as `find` does and gives how many directories there are.
@@ -122,7 +122,7 @@ async fn a_walk_through_a_tree_waits_for_an_eighth_of_its_directories() {
         let round_trips = (began.elapsed().as_secs_f64() / ROUND_TRIP.as_secs_f64()).round() as usize;
         assert_eq!(it.provider.calls(Operation::List), directories as u64, "each once");
         // Two are listed before it is a walk; below, the first of each level is known late.
-        let most = directories / LISTS_AHEAD + 2 * deep + 3;
+        let most = directories / 8 + 2 * deep + 3;
         assert!(
             round_trips <= most,
             "{wide} wide, {deep} deep: {directories} directories took {round_trips}, not {most}"
@@ -228,4 +228,125 @@ async fn files_read_in_no_order_bring_nothing_ahead() {
         it.settle().await;
     }
     assert_eq!(it.provider.calls(Operation::Read), 7);
+}
+
+impl Fixture {
+    /// Reads a file unless the kernel does so by itself; whether it did.
+    async fn read_or_not(&self, name: &str) -> bool {
+        let opened = self.fs.open(self.ino(name).await, Access::Read, false).await.unwrap();
+        let by_the_kernel = matches!(opened.reads, HandleReads::Itself(_));
+        if !by_the_kernel {
+            self.fs.read(opened.handle, 0, 100).await.unwrap();
+        }
+        self.close(opened.handle).await;
+        by_the_kernel
+    }
+}
+
+/// The kernel doesn't say when it reads a file by itself: opening it must count.
+#[tokio::test]
+async fn small_files_that_the_kernel_reads_by_itself_are_fetched_ahead_and_once() {
+    let it = Fixture::read_only_with_ttl(MINUTE).read_by_the_kernel();
+    it.fs.start_fetching_ahead();
+    for number in 0..100 {
+        it.store
+            .put(&format!("f{number:02}"), format!("content {number}"))
+            .unwrap();
+    }
+    it.names(Ino::ROOT).await;
+    for number in 0..3 {
+        assert!(!it.read_or_not(&format!("f{number:02}")).await);
+    }
+    for number in 3..100 {
+        // It is on its way, and then on the disk.
+        it.asked(Operation::Read, number + 1).await;
+        while !it.read_or_not(&format!("f{number:02}")).await {
+            tokio::task::yield_now().await;
+        }
+    }
+    assert_eq!(it.provider.calls(Operation::Read), 100);
+    assert_eq!(it.provider.calls(Operation::List), 1);
+    assert_eq!(
+        it.provider.calls(Operation::Stat) + it.provider.calls(Operation::Lookup),
+        0
+    );
+}
+
+/// `cp -r` reads so.
+#[tokio::test]
+async fn small_files_read_in_the_order_of_their_numbers_are_fetched_ahead_too() {
+    let it = walked();
+    let mut numbers = Vec::new();
+    for number in 0..40 {
+        it.store.put(&format!("f{number:02}"), "x").unwrap();
+    }
+    for name in it.names(Ino::ROOT).await {
+        numbers.push((it.ino(&name).await, name));
+    }
+    numbers.sort_unstable();
+    for (_, name) in &numbers[..3] {
+        it.read(name).await;
+    }
+    it.asked(Operation::Read, 3 + 8).await;
+    for (_, name) in &numbers[3..] {
+        it.read(name).await;
+        it.settle().await;
+    }
+    assert_eq!(it.provider.calls(Operation::Read), 40);
+}
+
+#[tokio::test]
+async fn who_reads_through_one_directory_after_another_has_the_files_of_the_next_one_at_once() {
+    let it = walked();
+    for directory in ["a", "b"] {
+        for number in 0..8 {
+            it.store.put(&format!("{directory}/f{number}"), "x").unwrap();
+        }
+        it.names(it.ino(directory).await).await;
+    }
+    let read = async |directory: &str, number: u64| {
+        let ino = it.child(it.ino(directory).await, &format!("f{number}")).await;
+        let opened = it.fs.open(ino, Access::Read, false).await.unwrap();
+        it.fs.read(opened.handle, 0, 10).await.unwrap();
+        it.close(opened.handle).await;
+        it.settle().await;
+    };
+    for number in 0..8 {
+        read("a", number).await;
+    }
+    read("b", 0).await;
+    it.asked(Operation::Read, 16).await;
+}
+
+/// What is known of files counts for a minute here: then all are asked for in one request, as long as they are read in
+/// order.
+#[tokio::test(start_paused = true)]
+async fn a_long_walk_through_files_asks_for_their_directory_and_not_for_each() {
+    let it = walked();
+    for number in 0..60 {
+        it.store.put(&format!("f{number:02}"), "x").unwrap();
+    }
+    it.names(Ino::ROOT).await;
+    let known: Vec<_> = {
+        let mut known = Vec::new();
+        for number in 0..60 {
+            known.push(it.child(Ino::ROOT, &format!("f{number:02}")).await);
+        }
+        known
+    };
+    for (number, ino) in known.into_iter().enumerate() {
+        if number % 20 == 19 {
+            tokio::time::advance(MINUTE).await;
+        }
+        let opened = it.fs.open(ino, Access::Read, false).await.unwrap();
+        assert_eq!(it.fs.read(opened.handle, 0, 10).await.unwrap(), "x");
+        it.close(opened.handle).await;
+        it.settle().await;
+    }
+    assert_eq!(it.provider.calls(Operation::List), 4);
+    assert_eq!(
+        it.provider.calls(Operation::Stat) + it.provider.calls(Operation::Lookup),
+        0
+    );
+    assert_eq!(it.provider.calls(Operation::Read), 60);
 }

@@ -48,11 +48,7 @@ async fn both_arrive(it: &Fixture) {
 #[tokio::test(start_paused = true)]
 async fn a_file_that_is_being_written_stays_so_when_it_is_renamed_or_looked_at() {
     let it = Fixture::in_background();
-    let (_, opened) = it.fs.create(Ino::ROOT, os("a"), Access::Write, 0o644, 0).await.unwrap();
-    it.fs
-        .write(opened.handle, Some(0), Bytes::from_static(b"half of it"))
-        .await
-        .unwrap();
+    let _open = it.begin(Ino::ROOT, "a", 0o644, b"half of it").await;
     it.fs
         .rename((Ino::ROOT, os("a")), (Ino::ROOT, os("b")), RenameMode::Replace)
         .await
@@ -128,15 +124,7 @@ async fn a_refusal_while_taking_over_leaves_the_file_for_the_next_mount() {
     let it = Fixture::in_background();
     let folder = it.fs.make_directory(Ino::ROOT, os("d"), 0o755, 0).await.unwrap().keep();
     away(&it);
-    let (_, opened) = it
-        .fs
-        .create(folder.attributes.ino, os("a"), Access::Write, 0o644, 0)
-        .await
-        .unwrap();
-    it.fs
-        .write(opened.handle, Some(0), Bytes::from_static(b"text"))
-        .await
-        .unwrap();
+    let (_, opened) = it.begin(folder.attributes.ino, "a", 0o644, b"text").await;
     it.fs.flush(opened.handle).await.unwrap();
     let next = it.killed().unmounted();
     next.provider
@@ -214,6 +202,52 @@ async fn after_a_power_cut_only_what_the_disk_had_is_sent() {
     assert_eq!(it.names(Ino::ROOT).await, ["flushed"]);
     let saved = it.state_database().with_file_name("unsent").join("closed");
     assert_eq!(std::fs::read(saved).unwrap(), b"text");
+}
+
+/// `fsync` of a directory: names that only this host has outlive a power cut, and what was closed under them.
+#[tokio::test(start_paused = true)]
+async fn after_a_power_cut_names_are_as_when_their_directory_was_synced() {
+    let it = Fixture::in_background();
+    away(&it);
+    it.write("a.tmp", b"text").await;
+    it.write("gone", b"text").await;
+    it.fs
+        .rename((Ino::ROOT, os("a.tmp")), (Ino::ROOT, os("a")), RenameMode::Replace)
+        .await
+        .unwrap();
+    it.fs.unlink(Ino::ROOT, os("gone")).await.unwrap();
+    it.fs.sync_names().await.unwrap();
+    let (_, before) = it.fs.journal().costs();
+    it.fs
+        .rename((Ino::ROOT, os("a")), (Ino::ROOT, os("b")), RenameMode::Replace)
+        .await
+        .unwrap();
+    it.fs.sync_names().await.unwrap();
+    let (_, after) = it.fs.journal().costs();
+    assert!(after > before, "a name alone is waited for, too");
+    let wreck = it.killed();
+    database(&wreck)
+        .execute("UPDATE journal SET boot = 'another' WHERE boot IS NOT NULL", [])
+        .unwrap();
+    let (it, resumed) = wreck.mounted_again().await;
+    assert_eq!((resumed.files, resumed.saved), (1, 0));
+    it.sent().await;
+    assert_eq!(it.names(Ino::ROOT).await, ["b"]);
+    assert_eq!(text(&it, "b").as_deref(), Some("text"));
+}
+
+/// A disk that refuses is told.
+#[tokio::test(start_paused = true)]
+async fn who_syncs_a_directory_is_told_that_the_disk_refuses() {
+    let it = Fixture::in_background();
+    away(&it);
+    let (_, opened) = it.begin(Ino::ROOT, "a", 0o644, b"text").await;
+    let elsewhere = it.staging().with_file_name("elsewhere");
+    std::fs::rename(it.staging(), &elsewhere).unwrap();
+    it.fs.flush(opened.handle).await.unwrap();
+    assert!(it.fs.sync_names().await.is_err());
+    std::fs::rename(&elsewhere, it.staging()).unwrap();
+    it.fs.sync_names().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -364,9 +398,84 @@ async fn what_cannot_fit_at_the_provider_is_refused_when_it_is_written() {
     assert_eq!(write(opened.handle, 401).await.unwrap_err().kind(), ErrorKind::Quota);
     let ino = it.ino("old").await;
     let old = it.fs.open(ino, Access::Write, false).await.unwrap();
-    write(old.handle, 1000).await.unwrap();
+    assert_eq!(
+        write(old.handle, 601).await.unwrap_err().kind(),
+        ErrorKind::Quota,
+        "what waits takes room, too"
+    );
+    write(old.handle, 600).await.unwrap();
     // Somebody makes room: before the next refusal the provider is asked.
     it.store.set_quota(None);
     tokio::time::sleep(Duration::from_secs(6)).await;
     write(opened.handle, 401).await.unwrap();
+}
+
+/// A hundred files that fit one by one, and not together, aren't taken only to be refused by the provider later.
+#[tokio::test(start_paused = true)]
+async fn what_waits_and_what_was_sent_since_take_room_at_the_provider() {
+    let it = Fixture::in_background();
+    it.store.set_quota(Some(50_000));
+    let _ = it.fs.statistics();
+    while it.fs.statistics().blocks > 100 {
+        tokio::task::yield_now().await;
+    }
+    let gate = Gate::new();
+    it.provider
+        .inject(Operation::Upload, Times::Always, Fault::Stall(gate.clone()));
+    let write = async |name: &str, len: usize| {
+        let made = it.fs.create(Ino::ROOT, os(name), Access::Write, 0o644, 0).await;
+        let (_, opened) = made.unwrap();
+        let written = it.fs.write(opened.handle, Some(0), Bytes::from(vec![1; len])).await;
+        if written.is_err() {
+            it.fs.unlink(Ino::ROOT, os(name)).await.unwrap();
+        }
+        it.fs.flush(opened.handle).await.unwrap();
+        it.close(opened.handle).await;
+        written.map_err(|error| error.kind())
+    };
+    for number in 0..5 {
+        write(&format!("f{number}"), 10_000).await.unwrap();
+    }
+    assert_eq!(write("beyond", 1).await, Err(ErrorKind::Quota));
+    let asked = it.provider.calls(Operation::Usage);
+    gate.open();
+    it.sent().await;
+    assert_eq!(
+        write("beyond", 1).await,
+        Err(ErrorKind::Quota),
+        "what was sent is there"
+    );
+    // What takes the place of something is as large as before.
+    it.write("f0", &[2; 10_000]).await;
+    it.sent().await;
+    assert!(
+        asked <= 2 && it.provider.calls(Operation::Usage) <= 4,
+        "not with every write"
+    );
+    it.store.set_quota(None);
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    write("beyond", 1).await.unwrap();
+}
+
+/// Nobody has to ask `df` first.
+#[tokio::test(start_paused = true)]
+async fn who_writes_much_learns_what_room_there_is() {
+    let it = Fixture::in_background();
+    it.store.set_quota(Some(1 << 20));
+    it.provider
+        .inject(Operation::Upload, Times::Always, Fault::Stall(Gate::new()));
+    let (_, opened) = it.fs.create(Ino::ROOT, os("a"), Access::Write, 0o644, 0).await.unwrap();
+    let mut refused = None;
+    for number in 0..40 {
+        let bytes = Bytes::from(vec![1; 1 << 20]);
+        if let Err(error) = it.fs.write(opened.handle, Some(number << 20), bytes).await {
+            refused = Some((number, error.kind()));
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    let (number, kind) = refused.unwrap();
+    assert_eq!(kind, ErrorKind::Quota);
+    assert!(number >= 16, "little costs no question");
+    assert_eq!(it.provider.calls(Operation::Usage), 1);
 }

@@ -157,7 +157,7 @@ async fn a_file_is_opened_only_as_the_provider_has_it_now() {
     let listed = it.fs.read_directory(handle, 0).await.unwrap();
     // As `readdirplus` gives them to the kernel.
     let entries = listed.iter().skip(2).map(|entry| {
-        let (found, reference) = it.fs.listed_attributes(directory, entry).unwrap();
+        let (found, reference) = it.fs.listed_attributes(directory, entry, None).unwrap();
         assert_eq!(
             found.ttl,
             Duration::ZERO,

@@ -7,9 +7,11 @@ mod backing;
 #[path = "../support/cludz.rs"]
 #[allow(dead_code)]
 mod client;
+mod conflicts;
 mod faults;
 mod journal;
 mod kept;
+mod missing;
 mod outbox;
 mod partial;
 mod posix;
@@ -20,6 +22,7 @@ mod shared;
 mod steps;
 mod stress;
 mod support;
+mod unanswered;
 mod versions;
 mod watch;
 
@@ -35,15 +38,7 @@ use support::{Fixture, os};
 #[tokio::test]
 async fn a_new_file_reaches_the_provider_at_flush() {
     let it = Fixture::new();
-    let (found, opened) = it
-        .fs
-        .create(Ino::ROOT, os("new.txt"), Access::Write, 0o644, 0)
-        .await
-        .unwrap();
-    it.fs
-        .write(opened.handle, Some(0), Bytes::from_static(b"hello"))
-        .await
-        .unwrap();
+    let (found, opened) = it.begin(Ino::ROOT, "new.txt", 0o644, b"hello").await;
     assert_eq!(it.store.content("new.txt"), None);
     assert_eq!(it.names(Ino::ROOT).await, ["new.txt"], "it is listed before it is sent");
     it.fs.flush(opened.handle).await.unwrap();
@@ -139,15 +134,7 @@ async fn an_editors_save_replaces_in_one_step() {
 async fn a_file_that_was_never_sent_is_renamed_here_and_sent_as_the_new_version() {
     let it = Fixture::new();
     it.store.put("text", "old").unwrap();
-    let (_, opened) = it
-        .fs
-        .create(Ino::ROOT, os("tmp"), Access::Write, 0o644, 0)
-        .await
-        .unwrap();
-    it.fs
-        .write(opened.handle, Some(0), Bytes::from_static(b"new"))
-        .await
-        .unwrap();
+    let (_, opened) = it.begin(Ino::ROOT, "tmp", 0o644, b"new").await;
     it.fs
         .rename((Ino::ROOT, os("tmp")), (Ino::ROOT, os("text")), RenameMode::Replace)
         .await
@@ -266,15 +253,7 @@ async fn what_could_not_be_sent_stays_readable_and_is_sent_later() {
     let it = Fixture::new();
     it.provider
         .inject(Operation::Upload, Times::Next(2), Fault::Fail(ErrorKind::Unreachable));
-    let (_, opened) = it
-        .fs
-        .create(Ino::ROOT, os("important"), Access::Write, 0o644, 0)
-        .await
-        .unwrap();
-    it.fs
-        .write(opened.handle, Some(0), Bytes::from_static(b"kept"))
-        .await
-        .unwrap();
+    let (_, opened) = it.begin(Ino::ROOT, "important", 0o644, b"kept").await;
     assert_eq!(
         it.fs.flush(opened.handle).await.unwrap_err().kind(),
         ErrorKind::Unreachable
@@ -312,7 +291,11 @@ async fn a_remote_change_is_not_overwritten_by_an_older_edit() {
     assert_eq!(it.fs.flush(opened.handle).await.unwrap_err().kind(), ErrorKind::Changed);
     it.close(opened.handle).await;
     assert_eq!(it.store.content("shared").unwrap(), "theirs");
-    assert_eq!(it.fs.pending().len(), 1);
+    // It is sent under another name.
+    assert!(it.fs.pending().is_empty());
+    let names = it.names(Ino::ROOT).await;
+    assert!(names[1].starts_with("shared (conflict from "), "{names:?}");
+    assert_eq!(it.store.content(&names[1]).unwrap(), "mine");
 }
 
 #[tokio::test]
@@ -658,6 +641,37 @@ async fn what_is_known_is_shown_while_nobody_answers() {
         it.store.put("d/known", "changed").unwrap();
         it.fs.refresh().await.unwrap();
         assert_eq!(it.fs.attributes(ino).await.unwrap().attributes.size, 7);
+    }
+}
+
+/// The kernel forgets a name that it is not to rely on, and asks again.
+#[tokio::test]
+async fn what_was_listed_is_found_again_while_nobody_answers() {
+    for kind in [ErrorKind::Unreachable, ErrorKind::NeedsLogin, ErrorKind::TimedOut] {
+        let it = Fixture::new();
+        it.store.put("d/known", "cached").unwrap();
+        let folder = it.ino("d").await;
+        assert_eq!(it.names(folder).await, ["known"]);
+        let ino = it.child(folder, "known").await;
+        let opened = it.fs.open(ino, Access::Read, false).await.unwrap();
+        assert_eq!(it.fs.read(opened.handle, 0, 10).await.unwrap(), "cached");
+        it.close(opened.handle).await;
+        for operation in [Operation::Stat, Operation::List, Operation::Lookup, Operation::Read] {
+            it.provider.inject(operation, Times::Always, Fault::Fail(kind));
+        }
+        for _ in 0..2 {
+            it.fs.forget(ino, 1);
+            assert_eq!(it.child(folder, "known").await, ino);
+        }
+        let again = it.fs.open(ino, Access::Read, false).await.unwrap();
+        assert_eq!(it.fs.read(again.handle, 0, 10).await.unwrap(), "cached");
+        it.close(again.handle).await;
+        it.fs.forget(ino, 1);
+        it.provider.heal();
+        it.store.remove("d/known").unwrap();
+        it.fs.refresh().await.unwrap();
+        let gone = it.fs.lookup(folder, os("known")).await.unwrap_err();
+        assert_eq!(gone.kind(), ErrorKind::NotFound);
     }
 }
 

@@ -135,16 +135,8 @@ async fn what_only_this_host_has_and_what_the_provider_has_can_replace_each_othe
 #[tokio::test(start_paused = true)]
 async fn sending_a_file_changes_neither_its_times_nor_its_number() {
     let it = Fixture::in_background();
-    let (child, opened) = it
-        .fs
-        .create(Ino::ROOT, os("f"), Access::Write, 0o4755, 0)
-        .await
-        .unwrap();
+    let (child, opened) = it.begin(Ino::ROOT, "f", 0o4755, b"text").await;
     let ino = child.keep().attributes.ino;
-    it.fs
-        .write(opened.handle, Some(0), Bytes::from_static(b"text"))
-        .await
-        .unwrap();
     it.fs.flush(opened.handle).await.unwrap();
     let before = stat(&it, ino).await;
     it.close(opened.handle).await;

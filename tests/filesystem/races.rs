@@ -73,7 +73,7 @@ async fn a_removed_name_does_not_come_back_with_an_older_listing() {
     it.fs.unlink(Ino::ROOT, os("a")).await.unwrap();
     for entry in listed.iter().filter(|entry| entry.name == "a") {
         // What `readdirplus` does with the rest of a listing.
-        let _ = it.fs.listed_attributes(Ino::ROOT, entry);
+        let _ = it.fs.listed_attributes(Ino::ROOT, entry, None);
     }
     let found = it.fs.lookup(Ino::ROOT, os("a")).await;
     assert_eq!(found.map(drop).unwrap_err().kind(), ErrorKind::NotFound);
@@ -108,7 +108,7 @@ async fn another_kind_of_thing_gets_another_number_in_listings_too() {
     let entry = listed.iter().find(|entry| entry.name == "x").unwrap();
     assert_eq!(entry.kind, Kind::Directory);
     assert_ne!(entry.ino, file);
-    let (found, _reference) = it.fs.listed_attributes(Ino::ROOT, entry).unwrap();
+    let (found, _reference) = it.fs.listed_attributes(Ino::ROOT, entry, None).unwrap();
     assert_ne!(found.attributes.ino, file);
     assert_eq!(found.attributes.kind, Kind::Directory);
     it.fs.close_directory(handle);
@@ -195,15 +195,7 @@ async fn a_rename_over_a_file_waits_for_its_upload() {
 #[tokio::test(start_paused = true)]
 async fn who_waits_for_an_upload_moves_with_it() {
     let it = Fixture::with_ttl(HOUR);
-    let (_, opened) = it
-        .fs
-        .create(Ino::ROOT, os("large"), Access::Write, 0o644, 0)
-        .await
-        .unwrap();
-    it.fs
-        .write(opened.handle, Some(0), Bytes::from_static(b"large"))
-        .await
-        .unwrap();
+    let (_, opened) = it.begin(Ino::ROOT, "large", 0o644, b"large").await;
     let gate = Gate::new();
     it.provider
         .inject(Operation::Upload, Times::Next(1), Fault::StallAnswer(gate.clone()));
@@ -352,7 +344,7 @@ async fn an_answer_from_before_a_refresh_is_asked_for_again() {
                 let handle = fs.open_directory(Ino::ROOT).await.unwrap();
                 let listed = fs.read_directory(handle, 0).await.unwrap();
                 let entry = listed.iter().find(|entry| entry.name == "a").unwrap();
-                let (found, reference) = fs.listed_attributes(Ino::ROOT, entry).unwrap();
+                let (found, reference) = fs.listed_attributes(Ino::ROOT, entry, None).unwrap();
                 reference.unwrap().keep();
                 fs.close_directory(handle);
                 found

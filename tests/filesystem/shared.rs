@@ -2,7 +2,6 @@
 
 use std::time::{Duration, SystemTime};
 
-use bytes::Bytes;
 use keymount::fs::{Access, AttributeChange, Attributes, Ino, SetMode};
 use keymount::model::ErrorKind;
 use keymount::provider::faulty::{Fault, Gate, Operation, Times};
@@ -63,27 +62,12 @@ async fn xattr(it: &Fixture, name: &str, attribute: &str) -> Option<Vec<u8>> {
     }
 }
 
-/// Returns when nothing waits any more. The clock is the test's.
-async fn settled(it: &Fixture) {
-    while it.fs.waiting() > 0 {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-}
-
 #[tokio::test(start_paused = true)]
 async fn what_is_set_before_the_upload_goes_with_it() {
     let store = store(AttributeSupport::Stored);
     let one = host(&store);
-    let (child, opened) = one
-        .fs
-        .create(Ino::ROOT, os("f"), Access::Write, 0o755, 0o022)
-        .await
-        .unwrap();
+    let (child, opened) = one.begin(Ino::ROOT, "f", 0o755, b"text").await;
     let ino = child.keep().attributes.ino;
-    one.fs
-        .write(opened.handle, Some(0), Bytes::from_static(b"text"))
-        .await
-        .unwrap();
     one.fs.set_attributes(ino, modified(old(0))).await.unwrap();
     one.fs
         .set_xattr(ino, os("user.x"), b"\xff\0", SetMode::Any)
@@ -91,7 +75,7 @@ async fn what_is_set_before_the_upload_goes_with_it() {
         .unwrap();
     one.fs.flush(opened.handle).await.unwrap();
     one.close(opened.handle).await;
-    settled(&one).await;
+    one.sent().await;
     assert_eq!(
         (
             one.provider.calls(Operation::Upload),
@@ -117,7 +101,7 @@ async fn what_is_written_plainly_has_its_time_with_nanoseconds_everywhere() {
     let store = store(AttributeSupport::WithContent);
     let one = host(&store);
     one.write("f", b"text").await;
-    settled(&one).await;
+    one.sent().await;
     let here = stat(&one, "f").await;
     let there = stat(&host(&store), "f").await;
     assert_eq!((there.mode, there.modified), (here.mode, here.modified));
@@ -129,7 +113,7 @@ async fn changes_of_attributes_alone_are_sent_together_and_without_the_content()
     let store = store(AttributeSupport::Stored);
     let one = host(&store);
     one.write("f", b"text").await;
-    settled(&one).await;
+    one.sent().await;
     let ino = one.ino("f").await;
     one.fs.set_attributes(ino, mode(0o700)).await.unwrap();
     one.fs.set_attributes(ino, modified(old(0))).await.unwrap();
@@ -143,7 +127,7 @@ async fn changes_of_attributes_alone_are_sent_together_and_without_the_content()
         .unwrap();
     one.fs.remove_xattr(ino, os("user.y")).await.unwrap();
     assert_eq!(one.fs.waiting(), 1);
-    settled(&one).await;
+    one.sent().await;
     assert_eq!(
         (
             one.provider.calls(Operation::Upload),
@@ -164,7 +148,7 @@ async fn changes_of_attributes_alone_are_sent_together_and_without_the_content()
     two.fs.set_attributes(ino, modified(old(9))).await.unwrap();
     two.fs.remove_xattr(ino, os("user.x")).await.unwrap();
     assert_eq!(xattr(&two, "f", "user.x").await, None, "at once");
-    settled(&two).await;
+    two.sent().await;
     for it in [&one, &one.remount(), &two.remount()] {
         let shown = stat(it, "f").await;
         assert_eq!((shown.mode, shown.modified), (0o640, old(9)));
@@ -186,7 +170,7 @@ async fn what_is_set_while_the_content_is_on_its_way_follows_it() {
     one.fs.set_attributes(ino, mode(0o700)).await.unwrap();
     one.fs.set_attributes(ino, modified(old(0))).await.unwrap();
     gate.open();
-    settled(&one).await;
+    one.sent().await;
     let shown = stat(&host(&store), "f").await;
     assert_eq!((shown.mode, shown.modified), (0o700, old(0)));
     assert_eq!(one.provider.calls(Operation::SetAttributes), 1);
@@ -197,7 +181,7 @@ async fn where_only_uploads_carry_them_they_wait_for_the_next_one() {
     let store = store(AttributeSupport::WithContent);
     let one = host(&store);
     one.write("f", b"text").await;
-    settled(&one).await;
+    one.sent().await;
     let ino = one.ino("f").await;
     one.fs.set_attributes(ino, mode(0o700)).await.unwrap();
     assert_eq!(one.fs.waiting(), 0);
@@ -206,7 +190,7 @@ async fn where_only_uploads_carry_them_they_wait_for_the_next_one() {
     }
     assert_eq!(stat(&host(&store), "f").await.mode, 0o644);
     one.write("f", b"more").await;
-    settled(&one).await;
+    one.sent().await;
     assert_eq!(stat(&host(&store), "f").await.mode, 0o700);
     assert_eq!(one.provider.calls(Operation::SetAttributes), 0);
 }
@@ -217,7 +201,7 @@ async fn what_the_provider_refuses_stays_here_and_what_it_missed_is_sent_again()
     let one = host(&store);
     one.write("f", b"text").await;
     one.write("g", b"text").await;
-    settled(&one).await;
+    one.sent().await;
     one.provider.inject(
         Operation::SetAttributes,
         Times::Next(1),
@@ -225,7 +209,7 @@ async fn what_the_provider_refuses_stays_here_and_what_it_missed_is_sent_again()
     );
     let refused = one.ino("f").await;
     one.fs.set_attributes(refused, mode(0o700)).await.unwrap();
-    settled(&one).await;
+    one.sent().await;
     one.provider.inject(
         Operation::SetAttributes,
         Times::Next(2),
@@ -233,7 +217,7 @@ async fn what_the_provider_refuses_stays_here_and_what_it_missed_is_sent_again()
     );
     let missed = one.ino("g").await;
     one.fs.set_attributes(missed, mode(0o700)).await.unwrap();
-    settled(&one).await;
+    one.sent().await;
     for it in [&one, &one.remount()] {
         assert_eq!((stat(it, "f").await.mode, stat(it, "g").await.mode), (0o700, 0o700));
     }
@@ -254,7 +238,7 @@ async fn an_upload_whose_attributes_got_lost_shows_them_here_all_the_same() {
     one.fs.set_attributes(ino, modified(old(0))).await.unwrap();
     one.fs.flush(opened.handle).await.unwrap();
     one.close(opened.handle).await;
-    settled(&one).await;
+    one.sent().await;
     let shown = stat(&one.remount(), "f").await;
     assert_eq!((shown.mode, shown.modified), (0o755, old(0)));
 }
@@ -265,10 +249,10 @@ async fn the_rights_mask_what_is_told() {
     let store = store(AttributeSupport::Stored);
     let one = host(&store);
     one.write("f", b"text").await;
-    settled(&one).await;
+    one.sent().await;
     let ino = one.ino("f").await;
     one.fs.set_attributes(ino, mode(0o6775)).await.unwrap();
-    settled(&one).await;
+    one.sent().await;
     for (rights, shown) in [
         ("rwd", 0o6775),
         ("r", 0o6555),
@@ -286,13 +270,13 @@ async fn what_another_host_replaces_has_the_attributes_of_the_other() {
     let store = store(AttributeSupport::Stored);
     let (one, two) = (host(&store), host(&store));
     one.write("f", b"text").await;
-    settled(&one).await;
+    one.sent().await;
     let ino = one.ino("f").await;
     one.fs.set_attributes(ino, mode(0o755)).await.unwrap();
     one.fs.set_attributes(ino, modified(old(0))).await.unwrap();
-    settled(&one).await;
+    one.sent().await;
     two.write("f", b"theirs").await;
-    settled(&two).await;
+    two.sent().await;
     let theirs = stat(&two, "f").await;
     assert_eq!(theirs.mode, 0o755, "a mode outlives the content");
     assert!(theirs.modified > old(9), "a time doesn't");

@@ -194,8 +194,9 @@ async fn observe(fs: Arc<FileSystem>, folders: Vec<Ino>, seed: u64, stop: Arc<At
                     let mut names: Vec<_> = entries.iter().map(|entry| entry.name.as_str()).collect();
                     names.sort_unstable();
                     assert!(names.windows(2).all(|two| two[0] != two[1]), "twice: {names:?}");
+                    let kept = fs.kept_inside(folder);
                     for entry in entries.iter() {
-                        if let Ok((found, Some(reference))) = fs.listed_attributes(folder, entry) {
+                        if let Ok((found, Some(reference))) = fs.listed_attributes(folder, entry, kept.as_ref()) {
                             reference.keep();
                             kernel.0.push(found.attributes.ino);
                         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use keymount::cache::{BlockCache, DiskCache, MemoryCache};
 use keymount::fetch::{FetchSettings, Fetcher};
-use keymount::fs::{Access, CloseMeans, FileSystem, FsSettings, HandleId, Ino, Owners, Resumed};
+use keymount::fs::{Access, Child, CloseMeans, FileSystem, FsSettings, HandleId, Ino, Opened, Owners, Resumed};
 use keymount::model::ErrorKind;
 use keymount::outbox::{Spool, recover};
 use keymount::provider::Provider;
@@ -97,9 +97,9 @@ impl Fixture {
         }
     }
 
-    /// Returns when the provider has everything.
+    /// Returns when the provider has everything, attributes too.
     pub async fn sent(&self) {
-        while !self.fs.pending().is_empty() {
+        while self.fs.waiting() > 0 || !self.fs.pending().is_empty() {
             // The clock is the test's, so this costs no time.
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
@@ -139,7 +139,10 @@ impl Fixture {
     }
 
     pub fn read_only() -> Self {
-        let attr_ttl = Duration::ZERO;
+        Self::read_only_with_ttl(Duration::ZERO)
+    }
+
+    pub fn read_only_with_ttl(attr_ttl: Duration) -> Self {
         Self::with(FsSettings {
             read_only: true,
             uid: 1000,
@@ -228,6 +231,17 @@ impl Fixture {
         }
     }
 
+    /// A new file with these bytes, still open.
+    pub async fn begin(&self, parent: Ino, name: &str, mode: u32, bytes: &'static [u8]) -> (Child, Opened) {
+        let made = self.fs.create(parent, os(name), Access::Write, mode, 0).await;
+        let (child, opened) = made.unwrap();
+        self.fs
+            .write(opened.handle, Some(0), Bytes::from_static(bytes))
+            .await
+            .unwrap();
+        (child, opened)
+    }
+
     /// Makes or replaces a file in the root.
     pub async fn write(&self, name: &str, bytes: &'static [u8]) {
         let handle = match self.fs.lookup(Ino::ROOT, os(name)).await {
@@ -296,8 +310,11 @@ fn build(
     FileSystem::new(dynamic, fetcher, staging, state, root, settings.clone())
 }
 
+/// Maps go first: the daemon that was there may still be filling a staged file, whose map tells of bytes that are in it.
 fn copy_all(from: &std::path::Path, to: &std::path::Path) {
-    for entry in from.read_dir().unwrap().flatten() {
+    let mut entries: Vec<_> = from.read_dir().unwrap().flatten().collect();
+    entries.sort_by_key(|entry| entry.path().extension().is_none_or(|extension| extension != "map"));
+    for entry in entries {
         let target = to.join(entry.file_name());
         if entry.file_type().unwrap().is_dir() {
             std::fs::create_dir(&target).unwrap();

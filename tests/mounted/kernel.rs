@@ -11,6 +11,7 @@ use keymount::cache::{BlockCache, DiskCache, MemoryCache};
 use keymount::fetch::{FetchSettings, Fetcher};
 use keymount::fs::{CloseMeans, FileSystem, FsSettings};
 use keymount::fuse::{self, Detach, MountSettings, Session};
+use keymount::model::ErrorKind;
 use keymount::outbox::Spool;
 use keymount::provider::Provider;
 use keymount::provider::faulty::{Fault, Faulty, Gate, Operation, Times};
@@ -53,10 +54,10 @@ impl Served {
     }
 
     /// Nothing can be written, and what was read is kept on disk.
-    fn read_only_on_disk() -> (Self, Arc<dyn BlockCache>) {
+    fn read_only_on_disk(attr_ttl: Duration) -> (Self, Arc<dyn BlockCache>) {
         let folder = tempfile::Builder::new().prefix("served-").tempdir().unwrap();
         let cache: Arc<dyn BlockCache> = Arc::new(DiskCache::open(&folder.path().join("cache"), 1 << 30).unwrap());
-        let served = Self::over(Arc::clone(&cache), folder, true, Duration::ZERO, LONG);
+        let served = Self::over(Arc::clone(&cache), folder, true, attr_ttl, LONG);
         (served, cache)
     }
 
@@ -169,7 +170,7 @@ impl Drop for Served {
 /// With the rights that this takes; without them the same bytes come from the daemon.
 #[test]
 fn a_complete_file_is_read_by_the_kernel_alone() {
-    let (served, cache) = Served::read_only_on_disk();
+    let (served, cache) = Served::read_only_on_disk(Duration::ZERO);
     let (old, new) = (vec![b'o'; 300_000], vec![b'n'; 200_000]);
     served.store.put("f", old.clone()).unwrap();
     // A handle whose reads go through the daemon, without pages that were read before.
@@ -202,6 +203,37 @@ fn a_complete_file_is_read_by_the_kernel_alone() {
     drop(reader.stdin.take());
     let _ = reader.wait();
     assert_eq!(served.ok("cat f").into_bytes(), new);
+}
+
+/// The next ones are on their way before they are asked for, and none is broken off and asked for again, though the kernel
+/// may read them by itself and doesn't say so.
+#[test]
+fn small_files_are_asked_for_once_each() {
+    const MANY: u64 = 300;
+    let (it, _) = Served::read_only_on_disk(Duration::from_secs(600));
+    it.fs.start_fetching_ahead();
+    for n in 0..MANY {
+        it.store.put(&format!("small/{n:03}"), format!("{n:04096}")).unwrap();
+    }
+    let round_trip = Fault::Delay(Duration::from_millis(20));
+    it.provider.inject(Operation::Read, Times::Always, round_trip);
+    assert_eq!(it.ok("cat small/* | wc -c").trim(), (MANY * 4096).to_string());
+    let (reads, others) = (it.provider.calls(Operation::Read), it.provider.all_calls());
+    assert!(reads <= MANY + MANY / 20, "{reads} reads");
+    // The top, the directory, and what there is to use.
+    assert!(others - reads <= 6, "{} questions beside {reads} reads", others - reads);
+}
+
+/// `ls -l` asks every file for both, and stops where it hears that there are none.
+#[test]
+fn labels_and_access_lists_are_not_supported() {
+    let it = Served::new(Duration::from_secs(60));
+    it.store.put("f", "x").unwrap();
+    for name in ["security.selinux", "system.posix_acl_access", "trusted.any"] {
+        it.refused(&format!("getfattr -n {name} f"), "not supported");
+    }
+    it.refused("getfattr -n user.none f", "No such attribute");
+    it.ok("test \"$(ls -l f | cut -c 1-11)\" = '-rw-r--r-- ' && cp -a f g && cmp f g");
 }
 
 /// Each call that can wait for the provider ends with ETIMEDOUT when it stands still; meanwhile others work, and the same
@@ -304,6 +336,8 @@ fn names_that_come_after_the_deadline_are_seen() {
             let gate = it.stall_next_answer(Operation::CreateDirectory);
             it.refused("mkdir late", "Connection timed out");
             gate.open();
+            // The kernel forgets that it was missing when it is done with the answer.
+            until("the directory", || it.path("late").exists());
             it.ok("test -d late && rmdir late");
         });
         scope.spawn(|| {
@@ -400,6 +434,47 @@ fn remote_changes_reach_the_kernel() {
     );
     it.store.put("file", "third").unwrap();
     assert_eq!(it.ok("cat file moved"), "thirdflat");
+}
+
+/// The kernel answers for a missing name by itself, and hears of it as soon as the name isn't missing any more.
+#[test]
+fn a_missing_name_is_asked_for_once() {
+    let it = Served::new(Duration::from_secs(600));
+    it.store.put("d/there", "x").unwrap();
+    it.ok("stat d");
+    // No listing answers: each look that comes here goes on to the provider.
+    let denied = Fault::Fail(ErrorKind::Denied);
+    it.provider.inject(Operation::List, Times::Always, denied);
+    it.provider.reset_counts();
+    it.ok("n=0; while [ $n -lt 1000 ]; do ! test -e d/missing || exit 1; n=$((n+1)); done");
+    let looks = it.provider.calls(Operation::Lookup);
+    // A kernel that is short of memory forgets what it likes.
+    assert!((1..=50).contains(&looks), "{looks}");
+    it.provider.heal();
+
+    it.store.put("d/missing", "x").unwrap();
+    it.runtime.block_on(it.fs.refresh()).unwrap();
+    until("the name", || it.path("d/missing").exists());
+
+    // By this mount: at once, and missing again at once.
+    it.ok("cd d; for n in a b c d e f; do ! test -e $n || exit 1; done");
+    it.ok(
+        "cd d; echo x > a && test -f a; mkdir b && test -d b; mv a c && test -f c && ! test -e a; \
+         ln -s there d && test -L d; ln -P d e && test -L e; mkfifo f && test -p f; \
+         (cd b && test \"$(pwd -P)\" = \"$(realpath .)\" && test -n \"$(/bin/pwd)\")",
+    );
+    it.ok("cd d; rm c d e f; rmdir b; for n in a b c d e f; do ! test -e $n || exit 1; done");
+    it.ok("cd d; for n in a b c d e f; do echo $n > $n && test \"$(cat $n)\" = $n && rm $n && ! test -e $n || exit 1; done");
+}
+
+/// A name that somebody else makes is there when the answer that it is missing is too old.
+#[test]
+fn a_missing_name_is_asked_for_again_after_the_ttl() {
+    let it = Served::new(Duration::from_secs(1));
+    it.store.put("d/there", "x").unwrap();
+    it.ok("! test -e d/missing");
+    it.store.put("d/missing", "x").unwrap();
+    until("the name", || it.path("d/missing").exists());
 }
 
 #[test]

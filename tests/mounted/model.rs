@@ -1,14 +1,16 @@
-//! Random operations on a real mount against a small tree in memory: with edits by others, a provider that takes nothing
-//! for a while, and a daemon that is killed.
+//! Random operations on a real mount against a small tree in memory: with edits by others, a provider that takes nothing,
+//! refuses the token or doesn't answer for a while, and a daemon that is killed.
 //!
 //! The tree knows what `close` promised. What was written and not closed may be there after a kill or not; what others
-//! changed at the same time is kept twice.
+//! changed at the same time is kept twice. What needs a provider that is cut off fails as documented, and changes nothing;
+//! everything else goes well all the while.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use axum::http::Method;
 use keymount::emulator::{Fault, Rule};
@@ -25,6 +27,13 @@ const OPERATIONS: u64 = 10_000;
 const TOGETHER: usize = 200;
 /// Which operations, unless `KEYMOUNT_TEST_MODEL_SEED` says otherwise.
 const SEED: u64 = 20_261_122;
+
+/// After so long without progress an operation ends. Not less than a busy machine needs.
+const OP_TIMEOUT: Duration = Duration::from_secs(8);
+/// How much later the program may get to know it on a busy machine.
+const LATENESS: Duration = Duration::from_secs(30);
+/// How many operations per time without answers are tried that have to wait for one: each takes seconds. One is enough to doubt what is known.
+const TRIES: u32 = 1;
 
 /// Every name that is used; the same one may be a file or a directory.
 const PATHS: [&str; 11] = [
@@ -99,10 +108,41 @@ enum Step {
     TheirRemoval {
         path: usize,
     },
-    /// The provider takes no content from now on.
-    Partition,
+    Partition {
+        cut: Cut,
+    },
     Heal,
     Kill,
+}
+
+/// What doesn't work from now on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cut {
+    /// The provider takes no content, and answers everything else.
+    Full,
+    /// The provider refuses the token.
+    Rejected,
+    /// Nothing gets through to the provider.
+    Away,
+}
+
+impl Cut {
+    fn rule(self) -> Rule {
+        match self {
+            Self::Full => Rule::always(Method::POST, "", Fault::status(507)),
+            Self::Rejected => Rule::everything(Fault::status(401)),
+            Self::Away => Rule::everything(Fault::DropConnection),
+        }
+    }
+
+    /// What an operation answers that needs the provider.
+    fn errno(self) -> i32 {
+        match self {
+            Self::Full => libc::ENOSPC,
+            Self::Rejected => libc::EACCES,
+            Self::Away => libc::ETIMEDOUT,
+        }
+    }
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -130,7 +170,8 @@ fn step() -> impl Strategy<Value = Step> {
         // Each of these takes as long as a hundred of the others.
         1 => (path(), len()).prop_map(|(path, len)| Step::Theirs { path, len }),
         1 => path().prop_map(|path| Step::TheirRemoval { path }),
-        1 => Just(Step::Partition),
+        1 => prop_oneof![6 => Just(Cut::Full), 5 => Just(Cut::Rejected), 1 => Just(Cut::Away)]
+            .prop_map(|cut| Step::Partition { cut }),
         1 => Just(Step::Heal),
         1 => Just(Step::Kill),
     ]
@@ -179,7 +220,9 @@ struct World<'a> {
     tree: BTreeMap<String, Thing>,
     contents: Vec<Content>,
     held: [Option<Held>; SLOTS],
-    partitioned: bool,
+    cut: Option<Cut>,
+    /// How many operations may still wait for an answer that doesn't come.
+    tries_left: u32,
     /// Makes every content another one.
     counter: u32,
     /// For whoever looks for what went wrong.
@@ -193,7 +236,7 @@ impl Drop for World<'_> {
                 "in {:?} after {:#?}, {}",
                 self.folder,
                 &self.trail[self.trail.len().saturating_sub(40)..],
-                if self.partitioned { "cut off" } else { "connected" }
+                self.cut.map_or("connected".to_owned(), |cut| format!("{cut:?}"))
             );
         }
     }
@@ -210,7 +253,8 @@ impl<'a> World<'a> {
             tree: BTreeMap::new(),
             contents: Vec::new(),
             held: Default::default(),
-            partitioned: false,
+            cut: None,
+            tries_left: 0,
             counter: 0,
             trail: Vec::new(),
         }
@@ -258,8 +302,8 @@ impl<'a> World<'a> {
             Ok(Thing::Directory) => Err(ErrorKind::IsADirectory),
             Err(ErrorKind::NotFound) if self.parent_error(path).is_none() => {
                 self.contents.push(Content {
-                    unsent: self.partitioned,
-                    waits: self.partitioned,
+                    unsent: self.cut.is_some(),
+                    waits: self.cut.is_some(),
                     ..Content::default()
                 });
                 let number = self.contents.len() - 1;
@@ -302,7 +346,7 @@ impl<'a> World<'a> {
         let done = options.open(self.place(path)).and_then(|file| act(&file));
         assert_eq!(done.map_err(|error| error.kind()), expected.map(drop), "{path}");
         if let Ok(number) = expected {
-            let waits = self.partitioned;
+            let waits = self.cut.is_some();
             let content = &mut self.contents[number];
             model(content);
             content.waits |= waits;
@@ -368,7 +412,7 @@ impl<'a> World<'a> {
                     held.file.write_all_at(&bytes, at as u64).unwrap();
                     let content = &mut self.contents[held.number];
                     content.put(at, &bytes);
-                    content.waits |= self.partitioned;
+                    content.waits |= self.cut.is_some();
                 }
             }
             Step::HeldRead { slot } => {
@@ -384,7 +428,7 @@ impl<'a> World<'a> {
             Step::Release { slot } => self.release(slot),
             Step::Theirs { path, len } => self.theirs(PATHS[path], Some(len)),
             Step::TheirRemoval { path } => self.theirs(PATHS[path], None),
-            Step::Partition => self.partition(),
+            Step::Partition { cut } => self.partition(cut),
             Step::Heal => self.heal(),
             Step::Kill => self.kill(),
         }
@@ -416,13 +460,20 @@ impl<'a> World<'a> {
         let Ok(Thing::File(number)) = self.find(path) else {
             return;
         };
-        if self.partitioned {
+        if self.cut != Some(Cut::Full) && !self.is_worth_trying() {
             return;
         }
         let file = OpenOptions::new().write(true).open(self.place(path)).unwrap();
-        file.sync_all().unwrap();
-        let content = &mut self.contents[number];
-        content.closed();
+        let begun = Instant::now();
+        let done = file.sync_all();
+        let waits = self.contents[number].waits;
+        // The journal has it as closed, whatever came of it.
+        self.contents[number].closed();
+        if let Some(cut) = self.cut.filter(|_| waits) {
+            return fails_as_documented(path, cut, done, begun);
+        }
+        done.unwrap();
+        let content = &self.contents[number];
         let stored = self.it.drive.read(&format!("{}/{path}", self.folder)).unwrap();
         same(path, &stored, &content.now);
     }
@@ -430,11 +481,12 @@ impl<'a> World<'a> {
     fn rename(&mut self, from: &str, to: &str) {
         let (source, target) = (self.find(from), self.find(to));
         let unsent = |thing: Thing| matches!(thing, Thing::File(number) if self.contents[number].unsent);
-        // What the provider has cannot be renamed while it takes nothing.
-        let possible = source.is_ok_and(unsent) && target.is_err_or(unsent);
+        // What the provider has cannot be renamed without it.
+        let is_unsent = source.is_ok_and(unsent);
+        let possible = is_unsent && target.is_err_or(unsent);
         let over_directory = target == Ok(Thing::Directory);
         let held = matches!(target, Ok(Thing::File(number)) if self.is_held(number));
-        if self.partitioned && !possible || over_directory || (held && from != to) {
+        if over_directory || (held && from != to) || !self.is_worth_trying() {
             return;
         }
         let good = match (source, target) {
@@ -445,6 +497,7 @@ impl<'a> World<'a> {
             (Ok(Thing::Directory), target) => target.is_err(),
             (Ok(Thing::File(_)), _) => true,
         };
+        let begun = Instant::now();
         let done = std::fs::rename(self.place(from), self.place(to));
         let other_directory = self.parent_of(from) != self.parent_of(to);
         if other_directory
@@ -455,9 +508,18 @@ impl<'a> World<'a> {
             // This provider moves nothing that it has to another directory; programs then copy.
             return;
         }
+        if let Some(cut) = self.cut.filter(|_| good && from != to && !possible) {
+            // What nobody sent may take the place of what the provider has, and is sent in its place later.
+            if done.is_err() || !is_unsent {
+                return fails_as_documented(&format!("{from} to {to}"), cut, done, begun);
+            }
+        }
         assert_eq!(done.is_ok(), good, "{from} to {to}: {done:?}");
         if !good || from == to {
             return;
+        }
+        if let (Ok(Thing::File(mine)), Ok(Thing::File(theirs))) = (source, target) {
+            self.contents[mine].unsent &= self.contents[theirs].unsent;
         }
         let moved: Vec<String> = std::iter::once(from.to_owned())
             .chain(self.below(from).map(|(path, _)| path.clone()))
@@ -475,12 +537,16 @@ impl<'a> World<'a> {
 
     fn unlink(&mut self, path: &str) {
         let found = self.find(path);
-        if let Ok(Thing::File(number)) = found
-            && (self.is_held(number) || self.partitioned && !self.contents[number].unsent)
-        {
+        if matches!(found, Ok(Thing::File(number)) if self.is_held(number)) || !self.is_worth_trying() {
             return;
         }
+        let begun = Instant::now();
         let done = std::fs::remove_file(self.place(path));
+        if let (Some(cut), Ok(Thing::File(number))) = (self.cut, found)
+            && !self.contents[number].unsent
+        {
+            return fails_as_documented(path, cut, done, begun);
+        }
         match found {
             Ok(Thing::File(_)) => {
                 done.unwrap();
@@ -492,10 +558,16 @@ impl<'a> World<'a> {
     }
 
     fn make_directory(&mut self, path: &str) {
-        if self.partitioned {
+        if !self.is_worth_trying() {
             return;
         }
-        let done = std::fs::create_dir(self.place(path)).map_err(|error| error.kind());
+        let begun = Instant::now();
+        let done = std::fs::create_dir(self.place(path));
+        let is_possible = self.find(path).is_err() && self.parent_error(path).is_none();
+        if let Some(cut) = self.cut.filter(|_| is_possible) {
+            return fails_as_documented(path, cut, done, begun);
+        }
+        let done = done.map_err(|error| error.kind());
         match self.find(path) {
             Ok(_) => assert_eq!(done, Err(ErrorKind::AlreadyExists), "{path}"),
             Err(_) => match self.parent_error(path) {
@@ -509,11 +581,20 @@ impl<'a> World<'a> {
     }
 
     fn remove_directory(&mut self, path: &str) {
-        if self.partitioned {
+        if !self.is_worth_trying() {
             return;
         }
-        let done = std::fs::remove_dir(self.place(path)).map_err(|error| error.kind());
+        let begun = Instant::now();
+        let done = std::fs::remove_dir(self.place(path));
+        let is_possible = self.find(path) == Ok(Thing::Directory) && self.below(path).next().is_none();
+        if let Some(cut) = self.cut.filter(|_| is_possible) {
+            return fails_as_documented(path, cut, done, begun);
+        }
+        let errno = done.as_ref().err().and_then(io::Error::raw_os_error);
+        let done = done.map_err(|error| error.kind());
         match self.find(path) {
+            // What is in it at the provider, the provider knows.
+            Ok(Thing::Directory) if self.cut.is_some_and(|cut| Some(cut.errno()) == errno) => {}
             Ok(Thing::File(_)) => assert_eq!(done, Err(ErrorKind::NotADirectory), "{path}"),
             Ok(Thing::Directory) if self.below(path).next().is_some() => {
                 assert_eq!(done, Err(ErrorKind::DirectoryNotEmpty), "{path}");
@@ -560,19 +641,39 @@ impl<'a> World<'a> {
         }
     }
 
-    fn partition(&mut self) {
-        if !self.partitioned {
+    /// Whether an operation is to be tried that perhaps needs the provider.
+    fn is_worth_trying(&mut self) -> bool {
+        match self.cut {
+            None | Some(Cut::Rejected) => true,
+            // It answers all that is no content.
+            Some(Cut::Full) => false,
+            Some(Cut::Away) if self.tries_left == 0 => false,
+            Some(Cut::Away) => {
+                self.tries_left -= 1;
+                true
+            }
+        }
+    }
+
+    fn partition(&mut self, cut: Cut) {
+        if self.cut.is_none() {
             self.settle();
-            let refused = Rule::always(Method::POST, "", Fault::status(507));
-            self.it.server.faults().inject(refused);
-            self.partitioned = true;
+            // What is known from now on is known without the provider.
+            for (path, thing) in self.tree.clone() {
+                match thing {
+                    Thing::Directory => self.list(&path),
+                    Thing::File(_) => self.compare(&path),
+                }
+            }
+            names(&self.place("")).unwrap();
+            self.it.server.faults().inject(cut.rule());
+            (self.cut, self.tries_left) = (Some(cut), TRIES);
         }
     }
 
     fn heal(&mut self) {
-        if self.partitioned {
+        if self.cut.take().is_some() {
             self.it.server.faults().clear();
-            self.partitioned = false;
             self.release_all();
             // Which tries at once.
             self.it.person.keymount(["refresh", "drive"]).ok();
@@ -589,7 +690,7 @@ impl<'a> World<'a> {
             Err(_) => None,
         };
         self.release_all();
-        if !self.partitioned {
+        if self.cut.is_none() {
             self.settle();
         }
         let clash = known.filter(|number| self.contents[*number].waits);
@@ -611,6 +712,7 @@ impl<'a> World<'a> {
                     self.tree.insert(path.to_owned(), thing);
                     self.expect_conflict(path, mine, &before);
                 } else {
+                    self.heal_if_unheard();
                     self.tree.insert(path.to_owned(), thing);
                     self.it.person.keymount(["refresh", "drive"]).ok();
                 }
@@ -621,6 +723,7 @@ impl<'a> World<'a> {
                 match clash {
                     Some(_) => self.heal(),
                     None => {
+                        self.heal_if_unheard();
                         self.tree.remove(path);
                         self.it.person.keymount(["refresh", "drive"]).ok();
                     }
@@ -628,6 +731,13 @@ impl<'a> World<'a> {
             }
         }
         self.compare(path);
+    }
+
+    /// Where nothing is heard of the provider, nothing is heard of others either.
+    fn heal_if_unheard(&mut self) {
+        if matches!(self.cut, Some(Cut::Rejected | Cut::Away)) {
+            self.heal();
+        }
     }
 
     fn parent_of(&self, path: &str) -> String {
@@ -657,6 +767,12 @@ impl<'a> World<'a> {
     /// The daemon is killed, and another one mounted.
     fn kill(&mut self) {
         kill_daemon(self.it);
+        // Without an answer nobody mounts.
+        let was_unheard = matches!(self.cut, Some(Cut::Rejected | Cut::Away));
+        if was_unheard {
+            self.it.server.faults().clear();
+            self.cut = None;
+        }
         self.clean_up(&self.folder);
         let mut open = Vec::new();
         for held in &mut self.held {
@@ -683,6 +799,9 @@ impl<'a> World<'a> {
             }
             content.now.clone_from(&found);
             content.promised = Some(found);
+        }
+        if was_unheard {
+            self.settle();
         }
     }
 
@@ -745,6 +864,15 @@ impl<T: Copy, E> OrElse<T> for Result<T, E> {
     }
 }
 
+/// What needed the provider failed, as documented and within its time.
+#[track_caller]
+fn fails_as_documented(what: &str, cut: Cut, done: io::Result<()>, begun: Instant) {
+    let error = done.expect_err(what);
+    assert_eq!(error.raw_os_error(), Some(cut.errno()), "{what}: {error}");
+    let taken = begun.elapsed();
+    assert!(taken < OP_TIMEOUT + LATENESS, "{what} took {taken:?}");
+}
+
 fn read_all_at(file: &File, buffer: &mut [u8]) -> io::Result<usize> {
     let mut have = 0;
     while have < buffer.len() {
@@ -778,7 +906,8 @@ fn same(what: &str, found: &[u8], expected: &[u8]) {
     );
 }
 
-const OPTIONS: [&str; 2] = ["--attr-ttl", "10m"];
+/// The second one is `OP_TIMEOUT`.
+const OPTIONS: [&str; 4] = ["--attr-ttl", "10m", "--op-timeout", "8s"];
 
 #[test]
 fn a_mount_behaves_as_a_tree_in_memory() {

@@ -249,3 +249,34 @@ fn a_state_folder_that_cannot_be_written_is_told_before_anything_is_mounted() {
         std::fs::set_permissions(&state, std::fs::Permissions::from_mode(0o700)).unwrap();
     }
 }
+
+/// A service that fails for longer than whoever mounts waits costs no closed file its place in the mount.
+#[test]
+fn what_could_not_be_taken_over_when_mounting_is_there_when_the_service_answers() {
+    let it = CludzDrive::new(Who::me());
+    it.drive.put("deep/old", "before").unwrap();
+    it.person.mount_as_usual("drive", &[]);
+    it.server.faults().inject(Rule::always(Method::POST, "", away()));
+    it.person.sh("echo after > deep/old && echo text > deep/new").ok();
+    kill(&it);
+    it.server.faults().clear();
+    it.server
+        .faults()
+        .inject(Rule::when(usize::MAX, |_, target| target.contains("deep"), away()));
+    it.person.mount_as_usual("drive", &["--op-timeout", "2s"]);
+    let listed = it.person.keymount(["pending", "list"]).ok();
+    assert_eq!(listed.matches("not in the mount yet").count(), 2, "{listed}");
+    let status = it.person.keymount(["status"]).ok();
+    assert!(status.contains("2 files"), "{status}");
+    it.server.faults().clear();
+    let tried = it.person.keymount(["pending", "retry"]).ok();
+    assert!(tried.contains("2 files are tried again now"), "{tried}");
+    until("the files in the mount", || {
+        let content = it.person.sh("cat deep/old deep/new");
+        content.code == Some(0) && content.out == "after\ntext\n"
+    });
+    it.person.unmount();
+    assert_eq!(it.drive.read("deep/old").unwrap(), "after\n");
+    assert_eq!(it.drive.read("deep/new").unwrap(), "text\n");
+    it.person.keymount(["pending", "list"]).says("nothing is pending\n");
+}

@@ -133,6 +133,60 @@ os.close(new)
 END
 cat file file~"#;
 
+/// Locks of both kinds, of parts and of wholes, between two processes; each goes with its process.
+const LOCKS: &str = r#"printf 0123456789 > file && python3 - <<'END'
+import fcntl, os, signal, subprocess, sys
+
+def another(code):
+    """Another process that says when it has its lock, and keeps it until it is killed."""
+    begin = "import fcntl, os, time\nfd = os.open('file', os.O_RDWR)\n"
+    process = subprocess.Popen([sys.executable, "-c", begin + code + "\nprint(flush=True)\ntime.sleep(600)"], stdout=subprocess.PIPE)
+    process.stdout.readline()
+    return process
+
+def kill(process):
+    process.kill()
+    process.wait()
+
+def refused(attempt, *rest):
+    try:
+        attempt(*rest)
+    except BlockingIOError:
+        return True
+
+fd = os.open("file", os.O_RDWR)
+process = another("fcntl.lockf(fd, fcntl.LOCK_EX, 3, 2)")
+assert refused(fcntl.lockf, fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+assert refused(fcntl.lockf, fd, fcntl.LOCK_SH | fcntl.LOCK_NB, 1, 4)
+fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 2, 0)
+fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 0, 5)
+kill(process)
+fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+fcntl.lockf(fd, fcntl.LOCK_UN)
+
+process = another("fcntl.flock(fd, fcntl.LOCK_SH)")
+fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+assert refused(fcntl.flock, fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+os.rename("file", "renamed")
+assert refused(fcntl.flock, os.open("renamed", os.O_RDONLY), fcntl.LOCK_EX | fcntl.LOCK_NB)
+kill(process)
+fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+same = os.open("renamed", os.O_RDWR)
+assert refused(fcntl.flock, same, fcntl.LOCK_SH | fcntl.LOCK_NB)
+os.close(fd)
+fcntl.flock(same, fcntl.LOCK_SH | fcntl.LOCK_NB)
+END
+rm renamed"#;
+
+#[test]
+fn what_one_process_locks_no_other_one_can() {
+    Who::each(|who| {
+        let (person, _server) = mounted(who);
+        person.sh(LOCKS).says("");
+        person.unmount();
+    });
+}
+
 /// A tree with what archives carry: links, modes, times, a fifo.
 const TREE: &str = "mkdir -p t/bin t/empty && printf '#!/bin/sh\\necho runs\\n' > t/bin/tool && chmod 755 t/bin/tool && \
                     printf secret > t/private && chmod 600 t/private && ln -s bin/tool t/link && ln -s nowhere t/broken && \

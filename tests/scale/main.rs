@@ -8,6 +8,8 @@ mod counting;
 #[path = "../support/program.rs"]
 mod program;
 mod programs;
+#[path = "../support/proxy.rs"]
+mod proxy;
 mod refusals;
 #[path = "../support/s3.rs"]
 mod s3_server;

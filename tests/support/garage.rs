@@ -246,7 +246,7 @@ impl Garage {
         request.bearer_auth(&self.admin_token).send().await
     }
 
-    async fn until(&self, what: &str, holds: impl AsyncFn() -> bool) {
+    pub async fn until(&self, what: &str, holds: impl AsyncFn() -> bool) {
         let start = Instant::now();
         while !holds().await {
             let logs: Vec<String> = self.nodes.iter().map(Node::log).collect();

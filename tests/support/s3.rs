@@ -27,15 +27,39 @@ pub const SECRET_KEY: &str = "secret/key+for=tests";
 
 /// moto looks at a condition and stores in two steps, so that of two uploads at the same time both may win. Here each
 /// request has its turn.
+///
+/// With `MINDS_COPIES` it minds the conditions of copies, too, as Amazon documents them (API reference, "CopyObject",
+/// `If-Match` and `If-None-Match`).
 const MOTO_IN_TURN: &str = "
+import io
+import os
 import threading
 import moto.server
 
 run, turn = moto.server.run_simple, threading.Lock()
+minds_copies = 'MINDS_COPIES' in os.environ
+REFUSAL = b'<?xml version=\"1.0\"?><Error><Code>PreconditionFailed</Code><Message>as documented</Message></Error>'
+
+def is_refused(app, asked):
+    free, version = asked.get('HTTP_IF_NONE_MATCH'), asked.get('HTTP_IF_MATCH')
+    if not minds_copies or 'HTTP_X_AMZ_COPY_SOURCE' not in asked or not (free or version):
+        return False
+    look = {name: value for name, value in asked.items()
+            if not name.startswith(('HTTP_IF_', 'HTTP_X_AMZ_COPY', 'werkzeug.'))}
+    look.update({'REQUEST_METHOD': 'HEAD', 'CONTENT_LENGTH': '0', 'wsgi.input': io.BytesIO()})
+    seen = []
+    b''.join(app(look, lambda status, headers, error=None: seen.append((status, dict(headers)))))
+    (status, headers), = seen
+    is_there = status.startswith('200')
+    tag = {name.lower(): value for name, value in headers.items()}.get('etag')
+    return is_there if free else not is_there or tag != version
 
 def in_turn(host, port, app, **settings):
     def answer(environ, start):
         with turn:
+            if is_refused(app, environ):
+                start('412 Precondition Failed', [('Content-Type', 'application/xml')])
+                return [REFUSAL]
             parts = app(environ, start)
             try:
                 return [b''.join(parts)]
@@ -51,6 +75,8 @@ moto.server.main()
 pub enum Software {
     /// Python's: conditions on uploads as Amazon's; checks no signatures.
     Moto,
+    /// The same, with conditions on copies, too.
+    MotoWithCopies,
     /// Go's, over a folder: checks signatures; ignores conditions.
     Rclone,
 }
@@ -71,11 +97,14 @@ impl Deref for S3Server {
 impl S3Server {
     pub fn start(software: Software) -> Self {
         let server = Server::start(|folder, port| match software {
-            Software::Moto => {
+            Software::Moto | Software::MotoWithCopies => {
                 let program = installed("KEYMOUNT_TEST_MOTO", "moto-5.2.5/bin/moto_server");
                 let mut command = Command::new(program.with_file_name("python3"));
                 command.args(["-c", MOTO_IN_TURN]);
                 command.args(["-H", "127.0.0.1", "-p", &port.to_string()]);
+                if software == Software::MotoWithCopies {
+                    command.env("MINDS_COPIES", "1");
+                }
                 command
             }
             Software::Rclone => {

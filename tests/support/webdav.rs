@@ -166,8 +166,13 @@ pub async fn password(given: GivenSecrets) -> Arc<StaticToken> {
 
 /// A client of one folder, as a mount would build it; of the server's root without a name.
 pub fn client(server: &DavServer, folder: &str, password: Arc<StaticToken>) -> Webdav {
+    client_at(&server.endpoint(), folder, password)
+}
+
+/// As `client`, of a server behind another address.
+pub fn client_at(endpoint: &str, folder: &str, password: Arc<StaticToken>) -> Webdav {
     let api = Api::new(
-        server.endpoint().parse().unwrap(),
+        endpoint.parse().unwrap(),
         PlainHttp::LoopbackOnly,
         patient_transport(),
         password as Arc<dyn Authenticator>,

@@ -7,7 +7,6 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 
 use super::{Blocks, ContentId, Disk, Fate, Index, Patience, read_stretch, stretches};
-use crate::cache::BLOCK;
 
 impl Disk {
     /// What can be had without waiting for the disk or for a lock. `None` when that isn't all of what is there.
@@ -67,7 +66,6 @@ impl Disk {
         let Some(index) = self.index.try_lock() else {
             return true;
         };
-        let kept = index.versions.peek(content);
-        kept.is_some_and(|kept| matches!(kept.blocks, Blocks::Known(_)) && kept.proven == size.div_ceil(BLOCK))
+        index.versions.peek(content).is_some_and(|kept| kept.is_whole(size))
     }
 }

@@ -3,8 +3,7 @@
 use std::fs::File;
 use std::sync::Arc;
 
-use super::{ContentId, Disk, Fate, WholeFile};
-use crate::cache::BLOCK;
+use super::{ContentId, Disk, WholeFile};
 
 /// What may be held as a whole at most, as a part of the cap: the rest stays for what is read otherwise.
 const HELD_PART: u64 = 2;
@@ -16,7 +15,7 @@ pub(super) fn hold(disk: &Arc<Disk>, content: &ContentId, size: u64) -> Option<W
         let limit = disk.cap / HELD_PART;
         let held = index.held_bytes;
         let kept = index.versions.get_mut(content)?;
-        if kept.fate != Fate::Stays || size == 0 || kept.proven != size.div_ceil(BLOCK) {
+        if !kept.is_whole(size) {
             return None;
         }
         let more = if kept.holds == 0 { kept.bytes } else { 0 };
@@ -73,7 +72,7 @@ mod tests {
 
     use super::*;
     use crate::cache::testing::content;
-    use crate::cache::{BlockCache, DiskCache};
+    use crate::cache::{BLOCK, BlockCache, DiskCache};
 
     const SIZE: u64 = 2 * BLOCK + 5;
 

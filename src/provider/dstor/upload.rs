@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::LOOK;
 use super::begun::{Begun, Upload};
-use super::client::{Client, content_length};
+use super::client::Client;
 use super::wire::Standing;
 use crate::model::{ContentAddress, Error, ErrorKind, IndexedFile, Name, Result};
 use crate::provider::Content;
@@ -58,14 +58,23 @@ pub(super) async fn store(
     let sha256 = content.sha256().await?;
     let shown = portal_name(name);
     let upload = Upload { sha256, name: shown };
-    let hash = match go_on(client, polling, begun, &upload).await? {
-        Some(hash) => hash,
-        None => send(client, polling, begun, directory, &upload, content).await?,
+    // What was sent before and can't be had still is sent anew the time after.
+    let (hash, token) = match go_on(client, polling, begun, &upload).await? {
+        Some(hash) => (hash, None),
+        None => {
+            let (hash, token) = send(client, polling, begun, directory, &upload, content).await?;
+            (hash, Some(token))
+        }
     };
     let address = ContentAddress::new(&hash)
         .filter(|address| !address.as_str().contains('/'))
         .ok_or_else(|| Error::bad_data(format!("upload the file: dStor calls {hash:?} its hash")))?;
-    check_length(client, &address, content.len()).await?;
+    if let Err(error) = look_back(client, polling, &address, content).await {
+        if let Some(token) = token.filter(|_| error.kind() == ErrorKind::TimedOut) {
+            begun.note(&upload, token);
+        }
+        return Err(error);
+    }
     Ok(IndexedFile {
         address,
         size: content.len(),
@@ -114,22 +123,25 @@ async fn send(
     directory: &[Name],
     upload: &Upload,
     content: &Content,
-) -> Result<String> {
+) -> Result<(String, SecretString)> {
     let token = announce(client, directory).await?;
     if let Err(error) = client.send(&token, &upload.name, content).await {
         let is_ambiguous = matches!(error.kind(), ErrorKind::Unreachable | ErrorKind::TimedOut);
         // The answer may be all that was lost.
         return match client.status(&token).await.map(|status| status.standing(&upload.name)) {
-            Ok(Ok(Standing::Done(hash))) if is_ambiguous => Ok(hash),
+            Ok(Ok(Standing::Done(hash))) if is_ambiguous => Ok((hash, token)),
             _ => Err(error),
         };
     }
-    wait(client, polling, &token, &upload.name).await.map_err(|unfinished| {
-        if !matches!(unfinished, Unfinished::Failed(_)) {
-            begun.note(upload, token);
+    match wait(client, polling, &token, &upload.name).await {
+        Ok(hash) => Ok((hash, token)),
+        Err(unfinished) => {
+            if !matches!(unfinished, Unfinished::Failed(_)) {
+                begun.note(upload, token);
+            }
+            Err(unfinished.into_error())
         }
-        unfinished.into_error()
-    })
+    }
 }
 
 /// In the directory of the portal that has the tree's path, else in its root: whether the service makes missing
@@ -168,19 +180,49 @@ async fn wait(client: &Client, polling: Polling, token: &SecretString, name: &st
     }
 }
 
-/// Compares the length where the service tells it soon. That `HEAD` is answered isn't documented, and a node may need
-/// long for what was just stored.
-async fn check_length(client: &Client, address: &ContentAddress, len: u64) -> Result<()> {
-    let asking = client.content(Method::HEAD, address, None);
-    let Ok(Ok(answer)) = tokio::time::timeout(LOOK, asking).await else {
-        return Ok(());
-    };
-    match content_length(&answer) {
-        Some(told) if told != len => Err(Error::bad_data(format!(
-            "upload the file: {len} bytes were sent and dStor has {told}"
-        ))),
-        _ => Ok(()),
+/// Makes sure that the content can be had under its address: a hash alone is only a word. What is short is read again, of
+/// the rest the length is asked for. A node may need long for what was just stored, so it is waited for as the upload is.
+///
+/// # Errors
+/// `BadData` when it is another content, `TimedOut` when there is none in time, and those of the last look.
+async fn look_back(client: &Client, polling: Polling, address: &ContentAddress, content: &Content) -> Result<()> {
+    let (mut pause, start) = (polling.first_pause, Instant::now());
+    loop {
+        let left = polling.patience.saturating_sub(start.elapsed()).max(LOOK);
+        let error = match tokio::time::timeout(left, is_there(client, address, content)).await {
+            Ok(Ok(true)) => return Ok(()),
+            Ok(Ok(false)) => {
+                let message = format!("upload the file: dStor has something else at {address} than what was sent");
+                return Err(Error::bad_data(message));
+            }
+            Ok(Err(error)) if is_settled(error.kind()) => return Err(error),
+            Ok(Err(error)) => error.message().to_owned(),
+            Err(_) => "it doesn't answer".to_owned(),
+        };
+        if start.elapsed() >= polling.patience {
+            let message =
+                format!("upload the file: dStor says that it is stored, and {address} can't be read: {error}");
+            return Err(Error::new(ErrorKind::TimedOut, message));
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause + polling.growth).min(polling.max_pause);
     }
+}
+
+/// Whether asking again soon would be answered the same.
+fn is_settled(kind: ErrorKind) -> bool {
+    matches!(
+        kind,
+        ErrorKind::NeedsLogin | ErrorKind::Denied | ErrorKind::RateLimited { .. }
+    )
+}
+
+async fn is_there(client: &Client, address: &ContentAddress, content: &Content) -> Result<bool> {
+    if !content.is_read_back() {
+        return Ok(client.length(address).await? == content.len());
+    }
+    let answer = client.content(Method::GET, address, None).await?;
+    content.is_same_as(answer.stream("read the file again")).await
 }
 
 /// A name that any service can show. The tree keeps the real one.

@@ -19,6 +19,8 @@ use crate::provider::{Content, Target};
 const MAX_TIES: u32 = 100;
 /// Files up to this size, in bytes, are stored without a look at the quota: no quota is that small.
 const FITS_EVERY_QUOTA: u64 = 64 * 1024;
+/// How often a record is read again before its bytes count as wrong.
+const LOOKS: u32 = 2;
 /// How often a record is written again after its predecessor had to be removed first.
 const REWRITES: u32 = 5;
 /// The pause before the first of them; each further one is twice as long.
@@ -314,9 +316,9 @@ impl ReductStore {
             Err(error) => return Err(error),
         }
         let wrong = |why: &str| Err(Error::bad_data(format!("store the file: {why}")));
-        match self.server.head(&id).await {
-            Ok(stored) if is_as_sent(&stored, &record) => Ok(stored),
-            Ok(stored) if stored.labels.get(SHA256) == record.labels.get(SHA256) => {
+        match self.look_back(&id, content).await {
+            Ok((stored, Bytes::AsSent)) if is_as_sent(&stored, &record) => Ok(stored),
+            Ok((stored, _)) if stored.labels.get(SHA256) == record.labels.get(SHA256) => {
                 self.discard(&id).await;
                 wrong("what is stored isn't what was sent")
             }
@@ -334,6 +336,29 @@ impl ReductStore {
         }
     }
 
+    /// What the server has of a record that was just written. The server tells only the labels that it got, and no checksum
+    /// of its own; so what is short is read again, which takes no more requests than a look.
+    async fn look_back(&self, id: &RecordId, content: &Content) -> Result<(Record, Bytes)> {
+        if !content.is_read_back() {
+            return Ok((self.server.head(id).await?, Bytes::AsSent));
+        }
+        let mut looks = 0;
+        loop {
+            let guard = self.locks.reading(&id.entry).await;
+            let (record, response) = self.server.get(id).await?;
+            let bytes = response.stream("read the file again");
+            let is_same = record.size == content.len() && content.is_same_as(bytes).await?;
+            drop(guard);
+            looks += 1;
+            match is_same {
+                true => return Ok((record, Bytes::AsSent)),
+                // A removal by others shifts what is read meanwhile.
+                false if looks == LOOKS => return Ok((record, Bytes::Others)),
+                false => {}
+            }
+        }
+    }
+
     /// Removes what a failed upload left behind: it is in no listing, but it takes room.
     async fn discard(&self, id: &RecordId) {
         match self.remove_record(id).await {
@@ -343,6 +368,13 @@ impl ReductStore {
             _ => {}
         }
     }
+}
+
+/// What a record turned out to hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Bytes {
+    AsSent,
+    Others,
 }
 
 fn is_as_sent(stored: &Record, sent: &Record) -> bool {

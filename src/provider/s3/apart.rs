@@ -16,6 +16,8 @@ pub(super) enum Apart {
     Conditions,
     /// It doesn't mind all of them, so keymount does: see `lock`.
     Locks,
+    /// Nothing: there are no rights to find it out, or to have locks.
+    Looks,
 }
 
 /// An entity tag that no object has.
@@ -30,7 +32,7 @@ pub(super) async fn find_out(store: &Store, directory: &str) -> Result<Apart> {
     let other = format!("{own}.copy");
     match store.put_mark(&own).await {
         // Who may store nothing can have no locks.
-        Err(error) if error.kind() == ErrorKind::Denied => return Ok(Apart::Conditions),
+        Err(error) if error.kind() == ErrorKind::Denied => return Ok(Apart::Looks),
         stored => stored?,
     }
     let minds = minds_all(store, &own, &other).await;
@@ -46,7 +48,7 @@ pub(super) async fn find_out(store: &Store, directory: &str) -> Result<Apart> {
         }
         (false, Err(error)) if error.kind() == ErrorKind::Denied => {
             warn!("the service ignores conditions, and without the right to delete there are no locks either");
-            Ok(Apart::Conditions)
+            Ok(Apart::Looks)
         }
         (false, Err(error)) => Err(error),
     }

@@ -4,18 +4,31 @@
 //! under that lock. Services that know no conditions at all say so (501); they are asked without from then on.
 
 use std::collections::HashSet;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, Semaphore};
 
 use super::apart::{Apart, find_out};
 use super::lock::{Lease, Lock, OWN, is_left};
-use super::store::{Condition, Object, PART, Store, check_name, folder_of};
-use crate::model::{Entry, Error, ErrorKind, Name, ObjectId, ObjectKey, Result, ToldAttributes, Version};
+use super::looks::Looks;
+use super::names::{check_name, folder_of};
+use super::settle::Uploaded;
+use super::store::{Condition, Object, PART, Sent, Store};
+use crate::model::{Entry, Error, ErrorKind, Name, Result, ToldAttributes, Version};
+use crate::provider::clash::{changed, clash, exists, not_empty};
 use crate::provider::{Content, Target};
 
+/// How often a new file is sent that is gone at once. Somebody else may have taken it away, which isn't likely twice.
+const ATTEMPTS: u32 = 2;
+/// What another mount has stored is left alone for so long where there are no locks, so that it sees it.
+const UNSEEN: Duration = Duration::from_secs(3);
+/// Versions that are remembered to be this mount's own.
+const OWN_VERSIONS: usize = 10_000;
+/// Files in parts that are stored at the same time: each has some of its parts in memory.
+const IN_PARTS: usize = 4;
 /// Directories that are remembered to have a marker.
 const MARKED: usize = 10_000;
 
@@ -31,6 +44,12 @@ pub(super) struct Changes {
     without_conditions: AtomicBool,
     /// Directories that stay when what is in them goes.
     marked: Mutex<HashSet<String>>,
+    in_parts: Semaphore,
+    /// What this mount has stored, and seen there.
+    own: Mutex<HashSet<Version>>,
+    pub(super) looks: Looks,
+    /// Whether the service keeps what goes along with an object, once that was seen.
+    pub(super) keeps_metadata: OnceLock<bool>,
 }
 
 impl Changes {
@@ -42,11 +61,15 @@ impl Changes {
             lease,
             without_conditions: AtomicBool::new(false),
             marked: Mutex::default(),
+            in_parts: Semaphore::new(IN_PARTS),
+            own: Mutex::default(),
+            looks: Looks::default(),
+            keeps_metadata: OnceLock::new(),
         }
     }
 
     /// Found out beside the first key that is changed: the rights hold there.
-    async fn apart(&self, key: &str) -> Result<Apart> {
+    pub(super) async fn apart(&self, key: &str) -> Result<Apart> {
         let found = self.apart.get_or_try_init(|| find_out(&self.store, folder_of(key)));
         found.await.copied()
     }
@@ -80,7 +103,7 @@ impl Changes {
 
     async fn lock(&self, key: &str) -> Result<Option<Lock>> {
         match self.apart(key).await? {
-            Apart::Conditions => Ok(None),
+            Apart::Conditions | Apart::Looks => Ok(None),
             Apart::Locks => Lock::take(&self.store, key, self.lease).await.map(Some),
         }
     }
@@ -116,8 +139,14 @@ impl Changes {
             // Before there is a lock in the directory, which would make one.
             self.room(target.parent().as_str(), name).await?;
         }
+        let apart = self.apart(&key).await?;
+        // A condition says whether the name is free, and the look afterwards whether it is a directory's, too.
+        let is_told_after = apart == Apart::Conditions
+            && matches!(target, Target::New { .. })
+            && content.is_read_back()
+            && !self.without_conditions.load(Ordering::Relaxed);
         // Nobody sends a long file for nothing. Under a lock it is looked at again.
-        if self.apart(&key).await? == Apart::Conditions || content.len() > PART {
+        if !is_told_after && (apart != Apart::Locks || content.len() > PART) {
             self.may_store(target).await?;
         }
         let there = match target {
@@ -137,49 +166,69 @@ impl Changes {
             }
             Ok(Some(lock))
         };
-        let stored = self.conditionally(wanted, |condition| {
-            self.store.put(&key, content, &attributes, condition, &enter)
-        });
-        let version = match stored.await {
-            Ok(version) => version,
-            Err(error) if error.kind() == ErrorKind::Changed => {
-                return Err(match target {
-                    Target::New { .. } => exists(name),
-                    Target::Replace { .. } => changed(name),
-                });
-            }
-            Err(error) if is_ambiguous(&error) && self.holds(&key, content).await => None,
-            Err(error) => return Err(error),
+        let _turn = match content.len() > PART {
+            // It is never closed.
+            true => self.in_parts.acquire().await.ok(),
+            false => None,
         };
-        self.stored(&key, name, content.len(), version).await
-    }
-
-    /// The entry of what was just stored, also when somebody else has replaced it since.
-    async fn stored(&self, key: &str, name: &Name, size: u64, version: Option<Version>) -> Result<Entry> {
-        let object = self.store.object(key).await;
-        match (object, version) {
-            (Ok(object), Some(version)) if object.version != version => Ok(self.ours(key, name, size, version)),
-            (Err(error), Some(version)) if error.kind() == ErrorKind::NotFound => {
-                Ok(self.ours(key, name, size, version))
+        let uploaded = Uploaded {
+            target,
+            key: &key,
+            content,
+            attributes: &attributes,
+        };
+        for _ in 0..ATTEMPTS {
+            let under_way = is_told_after.then(|| self.looks.begin());
+            let sent = self.put(&uploaded, wanted, &enter, is_told_after).await?;
+            if let Some(object) = self.settle(&uploaded, sent, under_way).await? {
+                return Ok(self.store.file(&key, name, &object));
             }
-            (Ok(object), _) if object.size != size => Err(Error::bad_data(format!(
-                "write to the bucket: {size} bytes were sent and the service has {}",
-                object.size
-            ))),
-            (Ok(object), _) => Ok(self.store.file(key, name, &object)),
-            (Err(error), _) => Err(error),
+            if let Target::Replace { .. } = target {
+                return Err(changed(name));
+            }
         }
+        let message = format!(
+            "the service said that {:?} is stored, and has nothing there",
+            name.as_str()
+        );
+        Err(Error::new(ErrorKind::Busy, message))
     }
 
-    /// What was stored, as far as it is known without looking.
-    fn ours(&self, key: &str, name: &Name, size: u64, version: Version) -> Entry {
-        let object = Object {
-            size,
-            version,
-            modified: SystemTime::now(),
-            posix: ToldAttributes::Untold,
+    async fn put<F>(
+        &self,
+        uploaded: &Uploaded<'_>,
+        wanted: Condition<'_>,
+        enter: impl Fn() -> F,
+        is_told_after: bool,
+    ) -> Result<Sent>
+    where
+        F: Future<Output = Result<Option<Lock>>>,
+    {
+        let Uploaded {
+            target,
+            key,
+            content,
+            attributes,
+        } = *uploaded;
+        let sent = if is_told_after {
+            self.store.put(key, content, attributes, wanted, &enter).await
+        } else {
+            let put = |condition| self.store.put(key, content, attributes, condition, &enter);
+            self.conditionally(wanted, put).await
         };
-        self.store.file(key, name, &object)
+        match sent {
+            Err(error) if error.kind() == ErrorKind::Changed => Err(clash(target)),
+            Err(error) if is_ambiguous(&error) => match self.held(key, content).await {
+                Some(object) => Ok(Sent {
+                    version: Some(object.version.clone()),
+                    tag: object.version,
+                    upload: object.upload.unwrap_or_default(),
+                    lock: None,
+                }),
+                None => Err(error),
+            },
+            sent => sent,
+        }
     }
 
     /// Whether what an upload takes for granted is so.
@@ -197,7 +246,7 @@ impl Changes {
     /// Whether there is a directory that such a name can be in.
     async fn room(&self, parent: &str, name: &Name) -> Result<()> {
         check_name(parent, name.as_str())?;
-        if parent == self.root || self.store.any_below(parent).await? {
+        if parent == self.root || self.store.rooms.is_there(parent) || self.store.any_below(parent).await? {
             return Ok(());
         }
         Err(Error::not_found(format_args!("the directory {parent:?}")))
@@ -229,16 +278,37 @@ impl Changes {
     pub(super) async fn remove_file(&self, entry: &Entry) -> Result<()> {
         let key = entry.key.as_str();
         self.alone(key, async {
-            if self.store.object(key).await?.version != entry.version {
+            let there = self.store.object(key).await?;
+            if there.version != entry.version {
                 return Err(changed(&entry.name));
             }
+            self.leave_alone(key, &there.version, there.modified).await?;
             self.keep(folder_of(key)).await;
             self.delete(key, &entry.version).await
         })
         .await
     }
 
-    async fn delete(&self, key: &str, version: &Version) -> Result<()> {
+    pub(super) fn note_own(&self, version: &Version) {
+        let mut own = self.own.lock();
+        if own.len() == OWN_VERSIONS {
+            own.clear();
+        }
+        own.insert(version.clone());
+    }
+
+    /// Waits until whoever has stored an object has seen it: who finds nothing would take the service for a liar.
+    async fn leave_alone(&self, key: &str, version: &Version, stored: SystemTime) -> Result<()> {
+        if self.apart(key).await? != Apart::Conditions || self.own.lock().contains(version) {
+            return Ok(());
+        }
+        // Where the two clocks differ by more it is a wait in vain, or none.
+        let age = SystemTime::now().duration_since(stored).unwrap_or_default();
+        tokio::time::sleep(UNSEEN.saturating_sub(age)).await;
+        Ok(())
+    }
+
+    pub(super) async fn delete(&self, key: &str, version: &Version) -> Result<()> {
         let condition = Condition::Version(version);
         self.conditionally(condition, |condition| self.store.delete(key, condition))
             .await
@@ -304,6 +374,7 @@ impl Changes {
 
     async fn carry(&self, from: &str, to: &str, parent: &str, name: &Name, replaced: Option<&Entry>) -> Result<Entry> {
         let source = self.store.object(from).await?;
+        self.leave_alone(from, &source.version, source.modified).await?;
         let there = match self.lookup(parent, name).await {
             Ok(there) => Some(there),
             Err(error) if error.kind() == ErrorKind::NotFound => None,
@@ -320,19 +391,22 @@ impl Changes {
             }
             (Some(_), _) => return Err(exists(name)),
         };
+        if let Some(there) = there.as_ref().filter(|there| !there.is_directory()) {
+            self.leave_alone(to, &there.version, there.modified).await?;
+        }
         let copied = self.conditionally(wanted, |condition| self.store.copy(from, to, condition));
         let version = copied.await.map_err(|error| match error.kind() {
             ErrorKind::Changed => exists(name),
             _ => error,
         })?;
-        let entry = self.stored(to, name, source.size, version).await?;
+        let copy = self.settle_copy(from, &source, to, name, version).await?;
         self.keep(folder_of(from)).await;
         match self.delete(from, &source.version).await {
             // Somebody gave the old name new content since: that is a file of its own.
             Err(error) if error.kind() == ErrorKind::Changed => {}
             deleted => deleted?,
         }
-        Ok(entry)
+        Ok(self.store.file(to, name, &copy))
     }
 
     /// Makes sure that a directory stays when nothing is left in it. One that can't be marked is gone then, as others
@@ -349,24 +423,6 @@ impl Changes {
             marked.insert(directory.to_owned());
         }
     }
-
-    /// Whether the object there has exactly these bytes; for changes whose answer was lost.
-    async fn holds(&self, key: &str, content: &Content) -> bool {
-        let same = async {
-            let there = self.store.object(key).await?;
-            if there.size != content.len() {
-                return Ok(false);
-            }
-            let whole = ObjectId {
-                key: ObjectKey::new(key),
-                version: there.version,
-                size: there.size,
-            };
-            content.is_same_as(self.store.read(&whole, 0..whole.size).await?).await
-        };
-        let same: Result<bool> = same.await;
-        same.unwrap_or(false)
-    }
 }
 
 /// Whether a change may have happened though no answer came.
@@ -375,23 +431,10 @@ fn is_ambiguous(error: &Error) -> bool {
 }
 
 /// `None` where nothing is.
-fn found(object: Result<Object>) -> Result<Option<Object>> {
+pub(super) fn found(object: Result<Object>) -> Result<Option<Object>> {
     match object {
         Ok(object) => Ok(Some(object)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
-}
-
-fn exists(name: &Name) -> Error {
-    Error::new(ErrorKind::AlreadyExists, format!("{:?} exists already", name.as_str()))
-}
-
-fn changed(name: &Name) -> Error {
-    let message = format!("{:?} was changed or removed by somebody else", name.as_str());
-    Error::new(ErrorKind::Changed, message)
-}
-
-fn not_empty(name: &Name) -> Error {
-    Error::new(ErrorKind::NotEmpty, format!("{:?} is not empty", name.as_str()))
 }

@@ -14,7 +14,8 @@ use sha2::{Digest, Sha256};
 use tokio::time::{Instant, sleep};
 use tracing::{debug, warn};
 
-use super::store::{Store, folder_of};
+use super::names::folder_of;
+use super::store::Store;
 use crate::auth::renewing::{Clock, SystemClock};
 use crate::model::{Error, ErrorKind, Result};
 

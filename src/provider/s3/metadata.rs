@@ -2,25 +2,34 @@
 //!
 //! `x-amz-meta-keymount` has all of it (`PosixAttributes::write`). `x-amz-meta-mtime` is beside that what rclone writes and
 //! reads: the modification time in seconds since 1970 with a fraction (rclone's documentation, "Amazon S3", "Modification
-//! times and hashes"). Where the two differ, somebody else has set the time since.
+//! times and hashes"). Where the two differ, somebody else has set the time since. `x-amz-meta-keymount-over` is the entity
+//! tag of what an object replaced: whoever had stored that knows by it that it was there. `x-amz-meta-keymount-upload` is another
+//! number for each upload: an object with ours and other bytes is ours, and stored wrongly.
 
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
 
 use opendal::Metadata;
 
-use super::store::{Object, version_of};
-
+use super::store::{Condition, Object, version_of};
 use crate::model::{Error, PosixAttributes, PosixTimes, Result, ToldAttributes, read_time, write_time};
 
 const OURS: &str = "keymount";
 const MTIME: &str = "mtime";
+const OVER: &str = "keymount-over";
 
-pub(super) fn write(attributes: &PosixAttributes) -> HashMap<String, String> {
-    if *attributes == PosixAttributes::default() {
-        return HashMap::new();
+const UPLOAD: &str = "keymount-upload";
+
+/// What goes with a file that is stored under this condition, by this upload.
+pub(super) fn write(attributes: &PosixAttributes, condition: Condition<'_>, upload: &str) -> HashMap<String, String> {
+    let mut metadata = HashMap::from([(UPLOAD.to_owned(), upload.to_owned())]);
+    if let Condition::Version(version) = condition {
+        metadata.insert(OVER.to_owned(), version.as_str().to_owned());
     }
-    let mut metadata = HashMap::from([(OURS.to_owned(), attributes.write())]);
+    if *attributes == PosixAttributes::default() {
+        return metadata;
+    }
+    metadata.insert(OURS.to_owned(), attributes.write());
     if let Some(times) = attributes
         .times
         .filter(|times| times.modified >= SystemTime::UNIX_EPOCH)
@@ -64,13 +73,20 @@ pub(super) fn object(told: &Metadata) -> Result<Object> {
         version: version_of(etag),
         modified: SystemTime::UNIX_EPOCH + Duration::from_secs(seconds),
         posix: ToldAttributes::Untold,
+        over: None,
+        upload: None,
     })
 }
 
 /// The same by an answer that has the object's metadata, as a look at one has and a listing hasn't.
 pub(super) fn whole_object(told: &Metadata) -> Result<Object> {
+    let metadata = told.user_metadata();
+    let value = |key: &str| metadata.as_ref().and_then(|metadata| metadata.get(key));
+    let (over, upload) = (value(OVER), value(UPLOAD));
     Ok(Object {
         posix: read(told),
+        over: over.map(version_of),
+        upload: upload.map(ToString::to_string),
         ..object(told)?
     })
 }
@@ -78,6 +94,7 @@ pub(super) fn whole_object(told: &Metadata) -> Result<Object> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Version;
 
     #[test]
     fn the_time_that_was_set_last_counts() {
@@ -108,9 +125,18 @@ mod tests {
             ..PosixAttributes::default()
         };
         let later = SystemTime::UNIX_EPOCH + Duration::from_millis(1500);
-        assert_eq!(write(&at(later))[MTIME], "1.500000000");
+        assert_eq!(write(&at(later), Condition::Free, "1")[MTIME], "1.500000000");
         let before = SystemTime::UNIX_EPOCH - Duration::from_millis(1500);
-        assert_eq!(write(&at(before)).get(MTIME), None);
-        assert!(write(&PosixAttributes::default()).is_empty());
+        assert_eq!(write(&at(before), Condition::Free, "1").get(MTIME), None);
+    }
+
+    #[test]
+    fn an_upload_is_known_by_its_number_and_what_it_replaces() {
+        let written = |condition| write(&PosixAttributes::default(), condition, "1");
+        let number = (UPLOAD.to_owned(), "1".to_owned());
+        assert_eq!(written(Condition::Free), HashMap::from([number.clone()]));
+        let version = Version::new("\"tag\"");
+        let over = (OVER.to_owned(), "\"tag\"".to_owned());
+        assert_eq!(written(Condition::Version(&version)), HashMap::from([number, over]));
     }
 }

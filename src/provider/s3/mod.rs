@@ -19,8 +19,13 @@ mod errors;
 mod ghosts;
 mod keys;
 mod lock;
+mod looks;
 mod metadata;
+mod names;
+mod proof;
 mod register;
+mod rooms;
+mod settle;
 mod store;
 mod wire;
 
@@ -149,7 +154,7 @@ impl Provider for S3 {
     }
 
     fn check_name(&self, parent: &ObjectKey, _: Kind, name: &Name) -> Result<()> {
-        store::check_name(parent.as_str(), name.as_str()).map(drop)
+        names::check_name(parent.as_str(), name.as_str()).map(drop)
     }
 
     /// A prefix without keys is an empty directory: that is how one begins.
@@ -168,7 +173,7 @@ impl Provider for S3 {
 
     async fn lookup(&self, parent: &ObjectKey, name: &Name) -> Result<Entry> {
         // A name that cannot be is one that isn't there.
-        if store::check_name(parent.as_str(), name.as_str()).is_err() {
+        if names::check_name(parent.as_str(), name.as_str()).is_err() {
             return Err(Error::not_found(format_args!("{:?}", name.as_str())));
         }
         self.changes.lookup(parent.as_str(), name).await

@@ -70,8 +70,10 @@ impl Register for S3Register {
             )
             .await
         {
-            Ok(Some(version)) => Ok(version),
-            Ok(None) => version_of(self, &bytes).await,
+            Ok(sent) => match sent.version {
+                Some(version) => Ok(version),
+                None => version_of(self, &bytes).await,
+            },
             // What was to be replaced is gone.
             Err(error) if error.kind() == ErrorKind::NotFound && over.is_some() => Err(replaced(&self.place())),
             Err(error) => Err(error),

@@ -3,6 +3,7 @@
 //! A directory is there when a key begins with its path and a slash. `mkdir` makes that key itself, an empty object.
 //! How several requests make one safe change is in `change`.
 
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -19,6 +20,9 @@ use super::ghosts::Ghosts;
 use super::keys::{AccessKeys, Asked};
 use super::lock::{Lock, OWN};
 use super::metadata;
+use super::names::{at, check_name, folder_of};
+use super::proof::Tag;
+use super::rooms::Rooms;
 use super::wire::{Wire, bytes_of};
 use crate::api::Api;
 use crate::auth::{AfterRejection, Authenticator, Generation};
@@ -48,6 +52,7 @@ pub(super) struct Store {
     signing: Mutex<Option<(Generation, Operator)>>,
     pub(super) rights: LearnedRights,
     ghosts: Ghosts,
+    pub(super) rooms: Rooms,
 }
 
 /// One object, as far as a file needs it.
@@ -58,6 +63,22 @@ pub(super) struct Object {
     pub(super) version: Version,
     pub(super) modified: SystemTime,
     pub(super) posix: ToldAttributes,
+    /// The version that it was stored over, where keymount stored it and it was looked at.
+    pub(super) over: Option<Version>,
+    /// The upload that stored it, as for `over`.
+    pub(super) upload: Option<String>,
+}
+
+/// What was sent and said to be stored.
+pub(super) struct Sent {
+    /// As the service told it, if it did.
+    pub(super) version: Option<Version>,
+    /// The entity tag of services that make it of the bytes.
+    pub(super) tag: Version,
+    /// Goes with it.
+    pub(super) upload: String,
+    /// Under which it was stored, to be given back.
+    pub(super) lock: Option<Lock>,
 }
 
 /// Under which condition something is stored.
@@ -88,6 +109,7 @@ impl Store {
             signing: Mutex::default(),
             rights: LearnedRights::new(assumed),
             ghosts: Ghosts::default(),
+            rooms: Rooms::default(),
         }
     }
 
@@ -182,6 +204,9 @@ impl Store {
                 Ok(false)
             })
             .await;
+        if matches!(answer, Ok(true)) {
+            self.rooms.seen(directory);
+        }
         self.rights.noting(directory, Action::Read, answer)
     }
 
@@ -247,6 +272,7 @@ impl Store {
             })
             .await;
         let mut children = self.rights.noting(directory, Action::Read, answer)?;
+        self.rooms.seen(directory);
         for number in (0..children.len()).rev() {
             let inner = format!("{directory}{}/", children[number].0);
             // The last that was in it may be gone, and then it is gone itself.
@@ -312,7 +338,7 @@ impl Store {
     }
 
     /// Stores a whole file, in parts where it is long. Nothing is there until the last part is, and before that `enter`
-    /// says whether it may be, with the lock under which it is. Gives the version where the service tells it.
+    /// says whether it may be, with the lock under which it is.
     ///
     /// # Errors
     /// `enter`'s, `Changed` when the condition doesn't hold, `Unsupported` when the service knows no conditions.
@@ -323,27 +349,40 @@ impl Store {
         attributes: &PosixAttributes,
         condition: Condition<'_>,
         enter: impl Fn() -> F,
-    ) -> Result<Option<Version>>
+    ) -> Result<Sent>
     where
         F: Future<Output = Result<Option<Lock>>>,
     {
         let part = PART.max(content.len().div_ceil(PARTS));
         let answer = self
             .ask(async |operator| {
-                let mut writer = writer(&operator, key, part, attributes, condition).await?;
+                let upload = format!("{:016x}", fastrand::u64(..));
+                let metadata = metadata::write(attributes, condition, &upload);
+                let mut writer = writer(&operator, key, part, metadata, condition).await?;
                 let sent = async {
-                    let mut bytes = content.stream();
+                    let (mut bytes, mut tag) = (content.stream(), Tag::new(part));
                     while let Some(chunk) = bytes.try_next().await? {
+                        tag.update(&chunk);
                         writer.write(chunk).await.map_err(errors::ours)?;
                     }
                     let lock = enter().await?;
                     let closing = async { writer.close().await.map_err(errors::ours) };
-                    match lock {
+                    let closed = match &lock {
                         None => closing.await,
-                        Some(lock) => {
-                            let closed = lock.keeping(self, closing).await;
-                            lock.give_back(self).await;
-                            closed
+                        Some(lock) => lock.keeping(self, closing).await,
+                    };
+                    match (closed, lock) {
+                        (Ok(stored), lock) => Ok(Sent {
+                            version: stored.etag().map(version_of),
+                            tag: tag.finish(),
+                            upload,
+                            lock,
+                        }),
+                        (Err(error), lock) => {
+                            if let Some(lock) = lock {
+                                lock.give_back(self).await;
+                            }
+                            Err(error)
                         }
                     }
                 }
@@ -352,7 +391,7 @@ impl Store {
                     // Parts that stay would be paid for.
                     let _ = writer.abort().await;
                 }
-                sent.map(|stored| stored.etag().map(version_of))
+                sent
             })
             .await;
         self.ghosts.is_there(key);
@@ -366,7 +405,7 @@ impl Store {
     pub(super) async fn put_bytes(&self, key: &str, bytes: &'static [u8], condition: Condition<'_>) -> Result<()> {
         let answer = self
             .ask(async |operator| {
-                let mut writer = writer(&operator, key, PART, &PosixAttributes::default(), condition).await?;
+                let mut writer = writer(&operator, key, PART, HashMap::new(), condition).await?;
                 writer.write(bytes).await.map_err(errors::ours)?;
                 writer.close().await.map(drop).map_err(errors::ours)
             })
@@ -428,6 +467,10 @@ impl Store {
                 .map_err(errors::ours)
             })
             .await;
+        // A lock is never the last that is there of a directory.
+        if !key[folder_of(key).len()..].starts_with(OWN) {
+            self.rooms.doubt(key);
+        }
         if answer.is_ok() {
             self.ghosts.removed(key);
         }
@@ -499,13 +542,13 @@ async fn writer(
     operator: &Operator,
     key: &str,
     part: u64,
-    attributes: &PosixAttributes,
+    metadata: HashMap<String, String>,
     condition: Condition<'_>,
 ) -> Result<Writer> {
     let writer = operator.writer_with(key).chunk(part as usize);
-    let writer = match metadata::write(attributes) {
-        metadata if metadata.is_empty() => writer,
-        metadata => writer.user_metadata(metadata),
+    let writer = match metadata.is_empty() {
+        true => writer,
+        false => writer.user_metadata(metadata),
     };
     match condition {
         Condition::Free => writer.if_not_exists(true),
@@ -536,84 +579,6 @@ fn exactly(bytes: ByteStream, len: u64) -> ByteStream {
     .boxed()
 }
 
-/// The longest key, in bytes of UTF-8 (Amazon S3 user guide, "Object key naming guidelines").
-const MAX_KEY: usize = 1024;
-
-/// A name that can be one's in a directory: opendal cuts white space off at the ends of keys, and XML has no place for
-/// control characters.
-///
-/// # Errors
-/// `InvalidName`, `NameTooLong`.
-pub(super) fn check_name(directory: &str, text: &str) -> Result<Name> {
-    let name = Name::new(text)?;
-    let refused = |why: &str| Err(Error::new(ErrorKind::InvalidName, format!("{text:?} {why}")));
-    if text.trim() != text {
-        return refused("begins or ends with white space, which S3 cannot be asked for here");
-    }
-    if text
-        .chars()
-        .any(|c| c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}'))
-    {
-        return refused("has a character that S3 cannot list");
-    }
-    if text.starts_with(OWN) {
-        return refused("begins as keymount's own objects do");
-    }
-    // With the slash of a directory.
-    if directory.len() + text.len() + 1 > MAX_KEY {
-        return Err(Error::new(
-            ErrorKind::NameTooLong,
-            format!("the path to {text:?} is longer than the {MAX_KEY} bytes of a key"),
-        ));
-    }
-    Ok(name)
-}
-
-/// opendal's word for the topmost directory.
-fn at(directory: &str) -> &str {
-    if directory.is_empty() { "/" } else { directory }
-}
-
-/// The directory that a key is in, with its slash.
-pub(super) fn folder_of(key: &str) -> &str {
-    let key = key.strip_suffix('/').unwrap_or(key);
-    key.rfind('/').map_or("", |slash| &key[..=slash])
-}
-
 fn changed(key: &str) -> Error {
     Error::new(ErrorKind::Changed, format!("{key:?} was replaced since it was opened"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_directory_of_a_key_has_its_slash() {
-        assert_eq!(folder_of("a/b/c"), "a/b/");
-        assert_eq!(folder_of("a/b/"), "a/");
-        assert_eq!(folder_of("a"), "");
-        assert_eq!(folder_of(""), "");
-    }
-
-    #[test]
-    fn names_that_would_not_come_back_as_they_are_are_refused() {
-        for text in [" a", "a ", "a\u{a0}", "a\tb", "a\nb", "\u{7f}"] {
-            let refused = check_name("d/", text).unwrap_err();
-            assert_eq!(refused.kind(), ErrorKind::InvalidName, "{text:?}");
-        }
-        assert_eq!(
-            check_name("d/", ".keymount-lock.x").unwrap_err().kind(),
-            ErrorKind::InvalidName
-        );
-        for text in ["a b", "%2F", "#", "a?b", "a+b", ".hidden", "\u{feff}bom"] {
-            assert_eq!(check_name("d/", text).unwrap().as_str(), text);
-        }
-        let deep = "x/".repeat(500);
-        assert_eq!(check_name(&deep, &"y".repeat(23)).unwrap().as_str().len(), 23);
-        assert_eq!(
-            check_name(&deep, &"y".repeat(24)).unwrap_err().kind(),
-            ErrorKind::NameTooLong
-        );
-    }
 }

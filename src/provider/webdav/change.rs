@@ -6,8 +6,10 @@
 use super::beside;
 use super::client::{Client, Condition, Form, Overwrite, folder_of, is_ambiguous, join};
 use super::lock::{Found, Lock};
+use super::settle::Stored;
 use super::wire::Described;
 use crate::model::{Entry, Error, ErrorKind, Name, Result};
+use crate::provider::clash::{changed, clash, exists, not_empty};
 use crate::provider::{Content, Target};
 
 /// Stores a whole file.
@@ -16,11 +18,10 @@ use crate::provider::{Content, Target};
 /// `AlreadyExists`, `Changed`, `NotFound` when the directory is missing, `BadData`, `Busy`.
 pub(super) async fn upload(client: &Client, target: &Target, content: &Content) -> Result<Entry> {
     let path = join(target.parent().as_str(), target.name().as_str());
-    if found(client.describe(&path).await)?.is_some_and(|now| now.is_directory()) {
-        return Err(match target {
-            Target::New { name, .. } => exists(name),
-            Target::Replace { entry, .. } => changed(&entry.name),
-        });
+    // Of a new name, the lock tells whether it is free.
+    let is_replaced = matches!(target, Target::Replace { .. });
+    if is_replaced && found(client.describe(&path).await)?.is_some_and(|now| now.is_directory()) {
+        return Err(clash(target));
     }
     let path = path.as_str();
     client
@@ -30,45 +31,34 @@ pub(super) async fn upload(client: &Client, target: &Target, content: &Content) 
 
 async fn store(client: &Client, path: &str, target: &Target, content: &Content, lock: Option<Lock>) -> Result<Entry> {
     let name = target.name();
-    let now = found(client.describe(path).await)?.filter(|now| {
-        // An empty file that was made for the lock is none yet.
-        now.size > 0 || now.is_directory() || lock.as_ref().is_none_or(|lock| lock.found == Found::Something)
-    });
-    let there = now.as_ref().map(|now| now.posix.clone()).unwrap_or_default();
     let lock = lock.as_ref();
-    let stored = match target {
-        Target::New { .. } => {
-            if now.is_some() {
-                return Err(exists(name));
-            }
-            client
-                .put(path, content, Condition::Free, lock)
-                .await
-                .map_err(|error| refused(error, ErrorKind::Changed, exists(name)))
-        }
-        Target::Replace { entry, .. } => {
-            if now.is_none_or(|now| now.is_directory() || now.version != entry.version) {
-                return Err(changed(name));
-            }
-            client
-                .put(path, content, Condition::Version(&entry.version), lock)
-                .await
-                .map_err(|error| refused(error, ErrorKind::NotFound, changed(name)))
-        }
+    let made = lock.filter(|lock| lock.found == Found::Nothing);
+    let now = match target {
+        // The server had nothing of that name when it made an empty file for the lock, and lets nobody else to it.
+        Target::New { .. } if made.is_some() => None,
+        _ => found(client.describe(path).await)?.filter(|now| now.size > 0 || now.is_directory() || made.is_none()),
     };
-    if let Err(error) = stored
-        && !(is_ambiguous(&error) && client.holds(path, content).await)
-    {
-        return Err(error);
-    }
-    let mut described = client.describe(path).await?;
-    if described.is_directory() || described.size != content.len() {
-        return Err(Error::bad_data(format!(
-            "store the file: {} bytes were sent and the server has {}",
-            content.len(),
-            described.size
-        )));
-    }
+    let (condition, instead) = match target {
+        Target::New { .. } if now.is_some() => return Err(exists(name)),
+        Target::New { .. } => (Condition::Free, ErrorKind::Changed),
+        Target::Replace { entry, .. }
+            if now
+                .as_ref()
+                .is_none_or(|now| now.is_directory() || now.version != entry.version) =>
+        {
+            return Err(changed(name));
+        }
+        Target::Replace { entry, .. } => (Condition::Version(&entry.version), ErrorKind::NotFound),
+    };
+    let told = match client.put(path, content, condition, lock).await {
+        Ok(told) => told,
+        Err(error) if error.kind() == ErrorKind::Changed || error.kind() == instead => return Err(clash(target)),
+        Err(error) if is_ambiguous(&error) && client.holds(path, content).await => None,
+        Err(error) => return Err(error),
+    };
+    let stored = Stored { target, content, told };
+    let mut described = stored.settle(client, path, now.as_ref(), lock).await?;
+    let there = now.map(|now| now.posix).unwrap_or_default();
     let attributes = target.attributes(content, &there);
     beside::keep(client, path, &mut described, &attributes, lock).await;
     Ok(client.entry(path, name, &described))
@@ -281,26 +271,4 @@ fn found(described: Result<Described>) -> Result<Option<Described>> {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
-}
-
-/// A refused condition, and what a server may say instead of it.
-fn refused(error: Error, instead: ErrorKind, meaning: Error) -> Error {
-    if error.kind() == ErrorKind::Changed || error.kind() == instead {
-        meaning
-    } else {
-        error
-    }
-}
-
-fn exists(name: &Name) -> Error {
-    Error::new(ErrorKind::AlreadyExists, format!("{:?} exists already", name.as_str()))
-}
-
-fn changed(name: &Name) -> Error {
-    let message = format!("{:?} was changed or removed by somebody else", name.as_str());
-    Error::new(ErrorKind::Changed, message)
-}
-
-fn not_empty(name: &Name) -> Error {
-    Error::new(ErrorKind::NotEmpty, format!("{:?} is not empty", name.as_str()))
 }

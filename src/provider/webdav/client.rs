@@ -168,12 +168,12 @@ impl Client {
     }
 
     /// `range` and `version` travel as conditions; the answer says what came of them.
-    pub(super) async fn get(&self, path: &str, range: Option<String>, version: &Version) -> Result<Response> {
+    pub(super) async fn get(&self, path: &str, range: Option<String>, version: Option<&Version>) -> Result<Response> {
         let mut request = Request::get(self.url(path, Form::Plain), "read the file");
         if let Some(range) = range {
             request = request.header(RANGE, header(&range)?);
         }
-        if let Some(etag) = wire::etag_of(version) {
+        if let Some(etag) = version.and_then(wire::etag_of) {
             request = request.header(IF_MATCH, header(etag)?);
         }
         let answer = self.api.call(&request).await;
@@ -185,22 +185,11 @@ impl Client {
         self.api.call(request).await
     }
 
-    /// A name whose lock made an empty file is free.
+    /// A name whose lock made an empty file is free. Gives the version if the server tells it with its answer.
     ///
     /// # Errors
     /// `NotFound` when the directory is missing, `Changed` when the condition doesn't hold.
     pub(super) async fn put(
-        &self,
-        path: &str,
-        content: &Content,
-        condition: Condition<'_>,
-        lock: Option<&Lock>,
-    ) -> Result<()> {
-        self.put_told(path, content, condition, lock).await.map(drop)
-    }
-
-    /// The same; gives the version if the server tells it with its answer.
-    pub(super) async fn put_told(
         &self,
         path: &str,
         content: &Content,
@@ -302,7 +291,7 @@ impl Client {
             if there.is_directory() || there.size != content.len() {
                 return Ok(false);
             }
-            let theirs = self.get(path, None, &there.version).await?;
+            let theirs = self.get(path, None, Some(&there.version)).await?;
             content.is_same_as(theirs.stream("read the file")).await
         };
         let same: Result<bool> = same.await;

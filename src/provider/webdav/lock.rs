@@ -149,7 +149,9 @@ impl Lock {
             client.delete(&self.path, Form::Plain, Some(self)).await
         };
         let undone: Result<()> = undone.await;
-        if let Err(error) = undone {
+        if let Err(error) = undone
+            && error.kind() != ErrorKind::NotFound
+        {
             warn!(path = self.path, %error, "an empty file stays where a file was to be stored");
         }
     }

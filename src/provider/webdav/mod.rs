@@ -17,6 +17,7 @@ mod client;
 mod lock;
 mod read;
 mod register;
+mod settle;
 mod wire;
 
 use std::ops::Range;

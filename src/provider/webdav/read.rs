@@ -36,7 +36,7 @@ pub(super) async fn read(client: Arc<Client>, object: ObjectId, range: Range<u64
         return Ok(stream::empty().boxed());
     }
     let header = (!whole).then(|| format!("bytes={}-{}", range.start, range.end - 1));
-    let answer = client.get(object.key.as_str(), header, &object.version).await;
+    let answer = client.get(object.key.as_str(), header, Some(&object.version)).await;
     let response = match answer {
         Ok(response) => response,
         // The condition didn't hold; or the file is shorter now (416); or a directory has its name.

@@ -38,7 +38,7 @@ impl WebdavRegister {
     async fn put(&self, bytes: &Bytes, over: Option<&Version>) -> Result<Option<Version>> {
         let condition = over.map_or(Condition::Free, Condition::Version);
         let content = Content::from_bytes(bytes)?;
-        self.client.put_told(&self.path, &content, condition, None).await
+        self.client.put(&self.path, &content, condition, None).await
     }
 }
 
@@ -69,7 +69,7 @@ impl Register for WebdavRegister {
             if known == Some(&now.version) {
                 return Ok(Held::Same);
             }
-            let answer = match self.client.get(&self.path, None, &now.version).await {
+            let answer = match self.client.get(&self.path, None, Some(&now.version)).await {
                 Err(error) if matches!(error.kind(), ErrorKind::Changed | ErrorKind::NotFound) => continue,
                 answer => answer?,
             };

@@ -187,7 +187,7 @@ pub(super) fn strong_etag(text: &str) -> Option<String> {
     Some(format!("\"{text}\""))
 }
 
-fn http_date(text: &str) -> Option<SystemTime> {
+pub(super) fn http_date(text: &str) -> Option<SystemTime> {
     let time = jiff::fmt::rfc2822::DateTimeParser::new()
         .parse_timestamp(text.trim())
         .ok()?;
