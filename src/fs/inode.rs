@@ -380,12 +380,16 @@ impl Node {
         self.learned = learned;
     }
 
-    pub(super) fn is_needed(&self) -> bool {
+    /// Whether somebody needs it for itself: the kernel, a handle, an operation, or what is to be sent.
+    pub(super) fn is_in_use(&self) -> bool {
         self.references > 0
             || self.opens > 0
-            || !self.children.is_empty()
             || self.placement == Placement::Root
             || (self.placement != Placement::Removed && (self.is_dirty() || self.attributes_wait))
+    }
+
+    pub(super) fn is_needed(&self) -> bool {
+        self.is_in_use() || !self.children.is_empty()
     }
 
     /// What a name in this directory stands for by what this mount did.

@@ -14,6 +14,7 @@ mod exchange;
 mod extras;
 mod files;
 mod handle;
+mod idle;
 mod inode;
 mod kept;
 mod left_over;

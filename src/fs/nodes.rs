@@ -7,6 +7,7 @@ use std::collections::{HashMap, HashSet};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::Instant;
 
+use super::idle::Idle;
 use super::inode::{Answer, Freshness, Ino, Node, Placement, Presence};
 use crate::model::{Entry, Error, ErrorKind, Name, Result};
 
@@ -14,6 +15,8 @@ pub(super) struct Nodes {
     pub(super) nodes: HashMap<Ino, Node>,
     /// Derived numbers whose node went or got another name: whatever takes the name next is something else.
     pub(super) retired: HashSet<Ino>,
+    /// Directories that nothing needs, and that are remembered.
+    pub(super) idle: Idle,
     /// Where names go that the kernel is to forget; `None` before there is a kernel.
     pub(super) news: Option<UnboundedSender<(Ino, Name)>>,
 }
@@ -118,7 +121,7 @@ impl Nodes {
         if let Some(directory) = self.nodes.get_mut(&parent) {
             directory.children.remove(name);
         }
-        self.drop_if_unneeded(parent);
+        self.rest(parent);
     }
 
     pub(super) fn child(&self, parent: Ino, name: &Name) -> Option<Ino> {
@@ -184,20 +187,13 @@ impl Nodes {
             if let Some(directory) = self.nodes.get_mut(&parent) {
                 directory.children.remove(&name);
             }
-            self.drop_if_unneeded(parent);
+            self.rest(parent);
         }
     }
 
     pub(super) fn remove(&mut self, ino: Ino) {
         self.unhook(ino);
         self.drop_if_unneeded(ino);
-    }
-
-    pub(super) fn drop_if_unneeded(&mut self, ino: Ino) {
-        if self.nodes.get(&ino).is_some_and(|node| !node.is_needed()) {
-            self.unhook(ino);
-            self.nodes.remove(&ino);
-        }
     }
 
     pub(super) fn drop_clean_content(&mut self, ino: Ino) {

@@ -3,7 +3,8 @@
 //! One lock covers numbers, names and reference counts, and it is never held across an await. What is found at the
 //! provider has the number that follows from its name, so that it is the same in every mount; what is made here has a
 //! number that nobody had. In one mount no number stands for two nodes. A node lives while somebody has a reference to it,
-//! a handle is open on it, a child hangs below it, or its content is not yet at the provider.
+//! a handle is open on it, a child hangs below it, or its content is not yet at the provider; a directory a while longer,
+//! see `idle`.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use super::idle::Idle;
 use super::inode::{Answer, Freshness, Ino, LocalContent, Node, Placement, Presence, Told};
 use super::listing::Listing;
 use super::nodes::{Nodes, stale};
@@ -42,6 +44,7 @@ impl Table {
             inner: Mutex::new(Nodes {
                 nodes: HashMap::from([(Ino::ROOT, root)]),
                 retired: HashSet::new(),
+                idle: Idle::default(),
                 news: None,
             }),
         }
@@ -548,9 +551,20 @@ impl Table {
         (outdated, free)
     }
 
-    /// How many nodes there are; the root is always one.
+    /// How many nodes somebody needs, with the directories above them; the root is always one.
     pub fn len(&self) -> usize {
-        self.inner.lock().nodes.len()
+        let inner = self.inner.lock();
+        let mut needed = HashSet::new();
+        for (ino, _) in inner.nodes.iter().filter(|(_, node)| node.is_in_use()) {
+            let mut at = *ino;
+            while needed.insert(at) {
+                match inner.nodes.get(&at).map(|node| &node.placement) {
+                    Some(Placement::Child { parent, .. }) => at = *parent,
+                    Some(Placement::Root | Placement::Removed) | None => break,
+                }
+            }
+        }
+        needed.len()
     }
 }
 

@@ -675,6 +675,53 @@ async fn what_was_listed_is_found_again_while_nobody_answers() {
     }
 }
 
+/// A kernel that is short of memory forgets directories, too.
+#[tokio::test]
+async fn what_was_listed_is_found_again_though_its_directories_were_forgotten() {
+    for kind in [ErrorKind::Unreachable, ErrorKind::NeedsLogin, ErrorKind::TimedOut] {
+        let it = Fixture::new();
+        it.store.put("d/e/known", "cached").unwrap();
+        let all = async || {
+            let outer = it.child(Ino::ROOT, "d").await;
+            let inner = it.child(outer, "e").await;
+            [outer, inner, it.child(inner, "known").await]
+        };
+        let forget = |all: [Ino; 3]| {
+            for ino in all.into_iter().rev() {
+                it.fs.forget(ino, 1);
+            }
+            assert_eq!(it.fs.known(), 1);
+        };
+        let before = all().await;
+        for (directory, name) in [(Ino::ROOT, "d"), (before[0], "e"), (before[1], "known")] {
+            assert_eq!(it.names(directory).await, [name]);
+        }
+        let opened = it.fs.open(before[2], Access::Read, false).await.unwrap();
+        assert_eq!(it.fs.read(opened.handle, 0, 10).await.unwrap(), "cached");
+        it.close(opened.handle).await;
+        forget(before);
+        for operation in [Operation::Stat, Operation::List, Operation::Lookup, Operation::Read] {
+            it.provider.inject(operation, Times::Always, Fault::Fail(kind));
+        }
+        for _ in 0..2 {
+            let again = all().await;
+            assert_eq!(again, before);
+            assert_eq!(it.names(again[1]).await, ["known"]);
+            let opened = it.fs.open(again[2], Access::Read, false).await.unwrap();
+            assert_eq!(it.fs.read(opened.handle, 0, 10).await.unwrap(), "cached");
+            it.close(opened.handle).await;
+            forget(again);
+        }
+        it.provider.heal();
+        it.store.remove("d/e/known").unwrap();
+        it.store.remove("d/e").unwrap();
+        it.fs.refresh().await.unwrap();
+        let outer = it.child(Ino::ROOT, "d").await;
+        let gone = it.fs.lookup(outer, os("e")).await.unwrap_err();
+        assert_eq!(gone.kind(), ErrorKind::NotFound);
+    }
+}
+
 /// Some providers give a file another key when somebody replaces it.
 #[tokio::test]
 async fn a_file_that_was_replaced_under_its_name_is_found_again() {

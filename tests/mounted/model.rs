@@ -113,6 +113,8 @@ enum Step {
     },
     Heal,
     Kill,
+    /// The kernel keeps nothing of what it knows, as when it is short of memory.
+    Forget,
 }
 
 /// What doesn't work from now on.
@@ -174,6 +176,7 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|cut| Step::Partition { cut }),
         1 => Just(Step::Heal),
         1 => Just(Step::Kill),
+        6 => Just(Step::Forget),
     ]
 }
 
@@ -431,6 +434,7 @@ impl<'a> World<'a> {
             Step::Partition { cut } => self.partition(cut),
             Step::Heal => self.heal(),
             Step::Kill => self.kill(),
+            Step::Forget => self.forget(),
         }
     }
 
@@ -762,6 +766,19 @@ impl<'a> World<'a> {
         };
         self.tree.insert(aside.clone(), Thing::File(mine));
         self.compare(&aside);
+    }
+
+    /// Only root may make the kernel forget: mounting again what is mounted drops every name that nobody uses.
+    fn forget(&self) {
+        if self.it.person.who == Who::Root {
+            let mount_point = self.it.person.mount_point();
+            let done = std::process::Command::new("mount")
+                .args(["-i", "-o", "remount"])
+                .arg(mount_point)
+                .status()
+                .unwrap();
+            assert!(done.success());
+        }
     }
 
     /// The daemon is killed, and another one mounted.
