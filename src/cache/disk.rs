@@ -149,6 +149,8 @@ struct Disk {
     writing: [Mutex<()>; WRITERS],
     /// Whether the index has all that earlier runs left.
     counted: AtomicBool,
+    /// Held while that is counted: it takes halves of versions away, as what is being written seems to be. Taken first.
+    counting: Mutex<()>,
     /// What the index holds, to be read without its lock.
     bytes: Arc<AtomicU64>,
     tally: Tally,
@@ -167,21 +169,24 @@ impl Disk {
             index: Mutex::new(Index::new(Arc::clone(&bytes))),
             writing: Default::default(),
             counted: AtomicBool::new(false),
+            counting: Mutex::default(),
             bytes,
             tally: Tally::default(),
             health: Health::default(),
         })
     }
 
+    /// Counts what earlier runs left, unless that is done; waits for whoever does it.
     fn take_over(&self) {
+        let _one = self.counting.lock();
+        if self.counted.load(Ordering::Relaxed) {
+            return;
+        }
         let found = self.folder.scan().unwrap_or_else(|error| {
             self.health.failed("looked through", &error);
             Vec::new()
         });
         let mut index = self.index.lock();
-        if self.counted.load(Ordering::Relaxed) {
-            return;
-        }
         // What was used since the start is younger than all that wasn't.
         let used: Vec<ContentId> = index.versions.iter().rev().map(|(content, _)| *content).collect();
         for found in found {
@@ -398,9 +403,7 @@ impl Disk {
     }
 
     fn clear(&self, keep: &HashSet<ContentId>) {
-        if !self.counted.load(Ordering::Relaxed) {
-            self.take_over();
-        }
+        self.take_over();
         let mut index = self.index.lock();
         let all = index.versions.iter().map(|(content, _)| *content);
         let gone: Vec<_> = all.filter(|content| !keep.contains(content)).collect();

@@ -246,7 +246,7 @@ impl Fixture {
 /// The kernel doesn't say when it reads a file by itself: opening it must count.
 #[tokio::test]
 async fn small_files_that_the_kernel_reads_by_itself_are_fetched_ahead_and_once() {
-    let it = Fixture::read_only_with_ttl(MINUTE).read_by_the_kernel();
+    let it = Fixture::read_only_with_ttl(MINUTE).read_by_the_kernel().await;
     it.fs.start_fetching_ahead();
     for number in 0..100 {
         it.store

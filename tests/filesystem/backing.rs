@@ -42,7 +42,7 @@ async fn complete(it: &Fixture, ino: Ino) -> Opened {
 
 #[tokio::test]
 async fn a_complete_file_is_and_another_version_is_not() {
-    let it = Fixture::read_only().read_by_the_kernel();
+    let it = Fixture::read_only().read_by_the_kernel().await;
     let ino = read_once(&it).await;
     let (first, second) = (complete(&it, ino).await, complete(&it, ino).await);
     let (HandleReads::Itself(one), HandleReads::Itself(other)) = (&first.reads, &second.reads) else {
@@ -65,7 +65,7 @@ async fn a_complete_file_is_and_another_version_is_not() {
 
 #[tokio::test]
 async fn what_may_be_written_is_not_and_a_refusal_holds() {
-    let it = Fixture::new().read_by_the_kernel();
+    let it = Fixture::new().read_by_the_kernel().await;
     it.store.put("a", "may be written").unwrap();
     for _ in 0..20 {
         assert_eq!(it.read("a").await, b"may be written");
@@ -74,7 +74,7 @@ async fn what_may_be_written_is_not_and_a_refusal_holds() {
         it.close(opened.handle).await;
     }
 
-    let it = Fixture::read_only().read_by_the_kernel();
+    let it = Fixture::read_only().read_by_the_kernel().await;
     let ino = read_once(&it).await;
     let opened = complete(&it, ino).await;
     let HandleReads::Itself(backing) = &opened.reads else {
@@ -94,7 +94,7 @@ async fn what_may_be_written_is_not_and_a_refusal_holds() {
 /// The key may write by now, and the reader is still there.
 #[tokio::test]
 async fn a_writer_gets_an_inode_of_its_own() {
-    let it = Fixture::new().read_by_the_kernel();
+    let it = Fixture::new().read_by_the_kernel().await;
     it.store.set_rights("", Rights::READ).unwrap();
     it.fs.refresh().await.unwrap();
     let ino = read_once(&it).await;

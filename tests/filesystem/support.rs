@@ -1,5 +1,6 @@
 //! A file system over the reference provider, and the calls that tests repeat.
 
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -155,8 +156,10 @@ impl Fixture {
     }
 
     /// Its blocks are kept on disk, and the kernel can read files by itself.
-    pub fn read_by_the_kernel(mut self) -> Self {
+    pub async fn read_by_the_kernel(mut self) -> Self {
         let cache = DiskCache::open(&self.folder.path().join("cache"), 1 << 30).unwrap();
+        // It keeps nothing before it has counted what is there, which this waits for.
+        cache.clear(&HashSet::new()).await;
         self.fs = Arc::new(self.build_over(Arc::new(cache)));
         self.fs.kernel_reads_files();
         self

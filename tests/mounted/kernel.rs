@@ -1,5 +1,6 @@
 //! The file system under the kernel's hands, over the reference provider with faults that no service gives on demand.
 
+use std::collections::HashSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
@@ -57,6 +58,8 @@ impl Served {
     fn read_only_on_disk(attr_ttl: Duration) -> (Self, Arc<dyn BlockCache>) {
         let folder = tempfile::Builder::new().prefix("served-").tempdir().unwrap();
         let cache: Arc<dyn BlockCache> = Arc::new(DiskCache::open(&folder.path().join("cache"), 1 << 30).unwrap());
+        // It keeps nothing before it has counted what is there, which this waits for.
+        Runtime::new().unwrap().block_on(cache.clear(&HashSet::new()));
         let served = Self::over(Arc::clone(&cache), folder, true, attr_ttl, LONG);
         (served, cache)
     }

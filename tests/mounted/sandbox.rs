@@ -93,7 +93,8 @@ fn program() -> &'static Path {
         let folder = tempfile::tempdir().unwrap();
         open_to_all(folder.path());
         let path = folder.path().join("keymount");
-        std::fs::copy(env!("CARGO_BIN_EXE_keymount"), &path).unwrap();
+        let built = std::env::var_os("KEYMOUNT_TEST_PROGRAM").unwrap_or_else(|| env!("CARGO_BIN_EXE_keymount").into());
+        std::fs::copy(built, &path).unwrap();
         (folder, path)
     });
     path
