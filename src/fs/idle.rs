@@ -1,18 +1,20 @@
-//! Directories that nothing needs any more, and of which something is known that nobody else knows here.
+//! Nodes that nothing needs any more, and that know what nobody else knows here: what a directory holds, what programs
+//! were shown of names in it, and a file or directory that is in no listing.
 //!
-//! A kernel that is short of memory forgets directories while programs work below them. What those hold would be asked
-//! for again, and couldn't be found while nobody answers; and what programs were shown of names in them would be
-//! forgotten. So the latest are remembered, as long as all of them together hold no more than so many names.
+//! A kernel that is short of memory forgets them while programs work with them. All that would be asked for again, and
+//! couldn't be found while nobody answers. So the latest are remembered, as far as there is room.
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::inode::{Ino, Node, Placement};
+use super::inode::{Ino, Placement, Presence};
 use super::nodes::Nodes;
 
-/// Names in all idle directories together: some 20 MiB.
+/// What all idle nodes may remember together, in names of listings: some 20 MiB.
 const MOST_NAMES: usize = 50_000;
+/// A node takes as much memory as so many names of a listing.
+const NODE: usize = 4;
 
-/// Which directories are idle, and since when.
+/// Which nodes are idle, and since when.
 pub(super) struct Idle {
     latest: u64,
     by_age: BTreeMap<u64, Ino>,
@@ -29,7 +31,7 @@ impl Default for Idle {
 }
 
 impl Idle {
-    fn with_room_for(most: usize) -> Self {
+    pub(super) fn with_room_for(most: usize) -> Self {
         Self {
             latest: 0,
             by_age: BTreeMap::new(),
@@ -63,18 +65,8 @@ impl Idle {
     }
 }
 
-impl Node {
-    /// How many names an idle directory remembers, itself included; `None` when there is nothing to remember.
-    fn remembers(&self) -> Option<usize> {
-        let listed = self.listing.as_ref().map(|listing| listing.children.len());
-        let is_there = matches!(self.placement, Placement::Child { .. });
-        let knows = is_there && (listed.is_some() || !self.believed.is_empty());
-        knows.then(|| 1 + listed.unwrap_or(0) + self.believed.len())
-    }
-}
-
 impl Nodes {
-    /// Lets go of a node that nothing needs; a directory of which something is known stays a while.
+    /// Lets go of a node that nothing needs; one that is worth remembering stays a while.
     pub(super) fn drop_if_unneeded(&mut self, ino: Ino) {
         self.rest(ino);
         while let Some(oldest) = self.idle.too_old() {
@@ -85,15 +77,31 @@ impl Nodes {
         }
     }
 
-    /// As `drop_if_unneeded`, where the next call of that one sees to the number of names.
+    /// As `drop_if_unneeded`, where the next call of that one sees to the room.
     pub(super) fn rest(&mut self, ino: Ino) {
-        let Some(node) = self.nodes.get(&ino).filter(|node| !node.is_needed()) else {
+        if self.nodes.get(&ino).is_none_or(|node| node.is_needed()) {
             return;
-        };
-        match node.remembers() {
+        }
+        match self.remembers(ino) {
             Some(names) => self.idle.enter(ino, names),
             None => self.discard(ino),
         }
+    }
+
+    /// How many names a node counts for that is worth remembering.
+    fn remembers(&self, ino: Ino) -> Option<usize> {
+        let node = self.nodes.get(&ino)?;
+        let Placement::Child { parent, name } = &node.placement else {
+            return None;
+        };
+        let above = self.nodes.get(parent).and_then(|parent| parent.listing.as_ref());
+        let is_listed = above.is_some_and(|listing| listing.children.contains_key(name));
+        let has_names = node.listing.is_some() || !node.believed.is_empty();
+        if node.presence != Presence::AtProvider || (is_listed && !has_names) {
+            return None;
+        }
+        let listed = node.listing.as_ref().map_or(0, |listing| listing.children.len());
+        Some(NODE + listed + node.believed.len())
     }
 
     fn discard(&mut self, ino: Ino) {

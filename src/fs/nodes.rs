@@ -15,7 +15,7 @@ pub(super) struct Nodes {
     pub(super) nodes: HashMap<Ino, Node>,
     /// Derived numbers whose node went or got another name: whatever takes the name next is something else.
     pub(super) retired: HashSet<Ino>,
-    /// Directories that nothing needs, and that are remembered.
+    /// What nothing needs, and is remembered.
     pub(super) idle: Idle,
     /// Where names go that the kernel is to forget; `None` before there is a kernel.
     pub(super) news: Option<UnboundedSender<(Ino, Name)>>,

@@ -3,7 +3,7 @@
 //! One lock covers numbers, names and reference counts, and it is never held across an await. What is found at the
 //! provider has the number that follows from its name, so that it is the same in every mount; what is made here has a
 //! number that nobody had. In one mount no number stands for two nodes. A node lives while somebody has a reference to it,
-//! a handle is open on it, a child hangs below it, or its content is not yet at the provider; a directory a while longer,
+//! a handle is open on it, a child hangs below it, or its content is not yet at the provider; some of them a while longer,
 //! see `idle`.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -588,8 +588,11 @@ mod tests {
         }
     }
 
+    /// Where nothing is remembered that nobody needs.
     fn table() -> Arc<Table> {
-        Arc::new(Table::new(entry("root", Kind::Directory)))
+        let table = Table::new(entry("root", Kind::Directory));
+        table.inner.lock().idle = Idle::with_room_for(0);
+        Arc::new(table)
     }
 
     fn attach(table: &Arc<Table>, parent: Ino, name: &str, kind: Kind) -> Reference {

@@ -70,9 +70,10 @@ mod tests {
 
     use bytes::Bytes;
 
+    use super::super::{DiskCache, PIECEWISE_ABOVE};
     use super::*;
     use crate::cache::testing::content;
-    use crate::cache::{BLOCK, BlockCache, DiskCache};
+    use crate::cache::{BLOCK, BlockCache};
 
     const SIZE: u64 = 2 * BLOCK + 5;
 
@@ -81,17 +82,17 @@ mod tests {
         lengths.map(|len| Bytes::from(vec![len as u8; len as usize])).into()
     }
 
-    async fn open(folder: &std::path::Path, cap: u64) -> DiskCache {
-        let cache = DiskCache::open(folder, cap).unwrap();
-        // What is there is counted on a thread of its own.
-        cache.run(Disk::take_over).await;
-        cache
+    /// With nobody beside it who counts what is there, and has the folder for as long as that takes.
+    fn open(folder: &std::path::Path, cap: u64) -> DiskCache {
+        let disk = Disk::open(folder, cap, PIECEWISE_ABOVE).unwrap();
+        disk.take_over();
+        DiskCache(Arc::new(disk))
     }
 
     #[tokio::test]
     async fn all_or_nothing() {
         let folder = tempfile::tempdir().unwrap();
-        let cache = open(folder.path(), 1 << 30).await;
+        let cache = open(folder.path(), 1 << 30);
         let (first, rest) = (vec![blocks()[0].clone()], blocks()[1..].to_vec());
         assert!(cache.whole(&content(1), SIZE).await.is_none());
         cache.put(&content(1), 1, rest).await;
@@ -107,8 +108,8 @@ mod tests {
     #[tokio::test]
     async fn what_an_earlier_run_left_is_looked_at_first() {
         let folder = tempfile::tempdir().unwrap();
-        open(folder.path(), 1 << 30).await.put(&content(1), 0, blocks()).await;
-        let cache = open(folder.path(), 1 << 30).await;
+        open(folder.path(), 1 << 30).put(&content(1), 0, blocks()).await;
+        let cache = open(folder.path(), 1 << 30);
         assert!(cache.whole(&content(1), SIZE).await.is_none());
         assert_eq!(cache.get(&content(1), 0..2).await.len(), 2);
         assert!(
@@ -123,7 +124,7 @@ mod tests {
     async fn nothing_is_taken_from_what_is_held_and_the_cap_holds() {
         let folder = tempfile::tempdir().unwrap();
         let cap = 12 * BLOCK;
-        let cache = open(folder.path(), cap).await;
+        let cache = open(folder.path(), cap);
         cache.put(&content(0), 0, blocks()).await;
         let held = cache.whole(&content(0), SIZE).await.unwrap();
         for other in 1..20 {
@@ -145,7 +146,7 @@ mod tests {
     #[tokio::test]
     async fn the_larger_part_is_not_held() {
         let folder = tempfile::tempdir().unwrap();
-        let cache = open(folder.path(), 12 * BLOCK).await;
+        let cache = open(folder.path(), 12 * BLOCK);
         let mut held = Vec::new();
         for number in 0..4 {
             cache.put(&content(number), 0, blocks()).await;
