@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io::{self, IoSliceMut};
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use parking_lot::Mutex;
 use rustix::io::{Errno, ReadWriteFlags, preadv2};
 
 use super::map::Record;
-use super::{BLOCK, ContentId};
+use super::{BLOCK, ContentId, Run};
 
 /// The most files that are kept open: more than are read at a time by most, and few beside the 1024 a process may have.
 const MOST_OPEN: usize = 64;
@@ -76,7 +77,7 @@ pub(super) fn read_stretch(
     file: &File,
     stretch: &[(u64, Record)],
     patience: Patience,
-    found: &mut Vec<(u64, Bytes)>,
+    found: &mut Vec<Run>,
     wrong: &mut Vec<(u64, Record)>,
 ) -> io::Result<()> {
     let len: usize = stretch.iter().map(|(_, record)| record.len as usize).sum();
@@ -95,15 +96,24 @@ pub(super) fn read_stretch(
         }
     }
     bytes.truncate(have);
-    let mut rest = Bytes::from(bytes);
+    let first = stretch[0].0;
+    let mut right: Vec<Range<usize>> = Vec::new();
     for &(block, record) in stretch {
-        let bytes = rest.split_to(rest.len().min(record.len as usize));
-        if Record::of(block, &bytes) == record {
-            found.push((block, bytes));
-        } else {
+        let from = (((block - first) * BLOCK) as usize).min(have);
+        let to = (from + record.len as usize).min(have);
+        if Record::of(block, &bytes[from..to]) != record {
             wrong.push((block, record));
+        } else if let Some(before) = right.last_mut().filter(|before| before.end == from) {
+            before.end = to;
+        } else {
+            right.push(from..to);
         }
     }
+    let bytes = Bytes::from(bytes);
+    found.extend(right.into_iter().map(|place| Run {
+        first: first + place.start as u64 / BLOCK,
+        bytes: bytes.slice(place),
+    }));
     Ok(())
 }
 

@@ -21,7 +21,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use parking_lot::Mutex;
 use rustix::fs::FallocateFlags;
 
@@ -30,7 +29,7 @@ use super::folder::{Folder, file_options, pages};
 use super::health::Health;
 use super::index::{Block, Blocks, Fate, Index, Kept, runs};
 use super::map::{self, Record};
-use super::{BLOCK, BlockCache, CacheUsage, ContentId, Tally, WholeFile};
+use super::{BLOCK, BlockCache, CacheUsage, ContentId, Run, Tally, WholeFile, count};
 use crate::model::Result;
 
 mod at_once;
@@ -90,7 +89,7 @@ impl DiskCache {
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl BlockCache for DiskCache {
-    async fn get(&self, content: &ContentId, blocks: Range<u64>) -> Vec<(u64, Bytes)> {
+    async fn get(&self, content: &ContentId, blocks: Range<u64>) -> Vec<Run> {
         if let Some(found) = self.0.get_at_once(content, &blocks) {
             return found;
         }
@@ -110,9 +109,10 @@ impl BlockCache for DiskCache {
             .unwrap_or_default()
     }
 
-    async fn put(&self, content: &ContentId, first: u64, blocks: Vec<Bytes>) {
+    async fn put(&self, content: &ContentId, runs: Vec<Run>) {
         let content = *content;
-        self.run(move |disk| disk.put(&content, first, &blocks)).await;
+        let put = move |disk: &Disk| runs.iter().for_each(|run| disk.put(&content, run));
+        self.run(put).await;
     }
 
     async fn whole(&self, content: &ContentId, size: u64) -> Option<WholeFile> {
@@ -205,13 +205,13 @@ impl Disk {
         self.tally.usage(self.bytes.load(Ordering::Relaxed), self.cap)
     }
 
-    fn get(&self, content: &ContentId, blocks: Range<u64>) -> Vec<(u64, Bytes)> {
+    fn get(&self, content: &ContentId, blocks: Range<u64>) -> Vec<Run> {
         let found = self.find(content, blocks.clone());
-        self.tally.count(&blocks, found.len());
+        self.tally.count(&blocks, count(&found));
         found
     }
 
-    fn find(&self, content: &ContentId, wanted: Range<u64>) -> Vec<(u64, Bytes)> {
+    fn find(&self, content: &ContentId, wanted: Range<u64>) -> Vec<Run> {
         let records = {
             let mut index = self.index.lock();
             if self.blocks(&mut index, content).is_none() {
@@ -244,7 +244,7 @@ impl Disk {
             self.files.close(content);
         }
         let mut index = self.index.lock();
-        index.prove(content, found.iter().map(|(block, _)| *block));
+        index.prove(content, found.iter().flat_map(Run::blocks));
         self.drop_wrong(&mut index, content, wrong);
         self.unpin(&mut index, content);
         found
@@ -271,34 +271,38 @@ impl Disk {
         index.missing(content, &wanted)
     }
 
-    fn put(&self, content: &ContentId, first: u64, blocks: &[Bytes]) {
-        let sound = |bytes: &Bytes| !bytes.is_empty() && bytes.len() as u64 <= BLOCK;
-        if !self.counted.load(Ordering::Relaxed) || !blocks.iter().all(sound) || !self.health.allows() {
+    fn put(&self, content: &ContentId, run: &Run) {
+        if !self.counted.load(Ordering::Relaxed) || !self.health.allows() {
             return;
         }
-        for (part, first) in blocks.chunks(MOST_AT_ONCE).zip((first..).step_by(MOST_AT_ONCE)) {
-            self.put_part(content, first, part);
+        let all = run.blocks();
+        for first in all.clone().step_by(MOST_AT_ONCE) {
+            self.put_part(content, &run.part(&(first..first + MOST_AT_ONCE as u64)));
         }
     }
 
-    fn put_part(&self, content: &ContentId, first: u64, blocks: &[Bytes]) {
-        match self.reserve(content, first, blocks) {
-            Room::None if blocks.len() > 1 => {
-                let (one, other) = blocks.split_at(blocks.len() / 2);
-                self.put_part(content, first, one);
-                self.put_part(content, first + one.len() as u64, other);
+    fn put_part(&self, content: &ContentId, run: &Run) {
+        let all = run.blocks();
+        match self.reserve(content, run) {
+            Room::None if all.end - all.start > 1 => {
+                let middle = all.start + (all.end - all.start) / 2;
+                self.put_part(content, &run.part(&(all.start..middle)));
+                self.put_part(content, &run.part(&(middle..all.end)));
             }
             Room::None => {}
             Room::Reserved(new) if new.is_empty() => {}
-            Room::Reserved(new) => self.fill(content, first, blocks, &new),
+            Room::Reserved(new) => self.fill(content, run, &new),
         }
     }
 
     /// Writes blocks whose room is reserved.
-    fn fill(&self, content: &ContentId, first: u64, blocks: &[Bytes], new: &[u64]) {
-        let of = |block: u64| &blocks[(block - first) as usize];
-        let records: Vec<(u64, Record)> = new.iter().map(|&block| (block, Record::of(block, of(block)))).collect();
-        let written = self.write_blocks(content, &records, of);
+    fn fill(&self, content: &ContentId, run: &Run, new: &[u64]) {
+        let new: Vec<Run> = runs(new.iter().copied()).iter().map(|new| run.part(new)).collect();
+        let blocks = new.iter().flat_map(Run::split);
+        let records: Vec<(u64, Record)> = blocks
+            .map(|(block, bytes)| (block, Record::of(block, &bytes)))
+            .collect();
+        let written = self.write_runs(content, &new, &records);
         let mut index = self.index.lock();
         let used = index.tick();
         if let Some(kept) = index.versions.get_mut(content) {
@@ -321,9 +325,9 @@ impl Disk {
 
     /// Makes room for blocks, accounts for them and pins their version. Not for those that are there or on
     /// their way already, and not if their version is about to go.
-    fn reserve(&self, content: &ContentId, first: u64, blocks: &[Bytes]) -> Room {
+    fn reserve(&self, content: &ContentId, run: &Run) -> Room {
         let mut index = self.index.lock();
-        let all = first..first + blocks.len() as u64;
+        let all = run.blocks();
         let absent = self.blocks(&mut index, content).map(|there| {
             let absent = all.clone().filter(|block| !there.contains_key(block));
             absent.collect::<Vec<u64>>()
@@ -337,9 +341,9 @@ impl Disk {
         let Some(&last) = new.last() else {
             return Room::Reserved(new);
         };
-        let bytes: u64 = new
+        let bytes: u64 = runs(new.iter().copied())
             .iter()
-            .map(|block| pages(blocks[(block - first) as usize].len() as u64))
+            .map(|new| pages(run.part(new).bytes.len() as u64))
             .sum();
         let cost = loop {
             let map_then = index.versions.peek(content).map_or(0, |kept| kept.map_bytes);
@@ -364,25 +368,23 @@ impl Disk {
         Room::Reserved(new)
     }
 
-    fn write_blocks<'a>(
-        &self,
-        content: &ContentId,
-        records: &[(u64, Record)],
-        of: impl Fn(u64) -> &'a Bytes,
-    ) -> io::Result<()> {
+    fn write_runs(&self, content: &ContentId, runs: &[Run], records: &[(u64, Record)]) -> io::Result<()> {
         let data = file_options().open(self.folder.data(content))?;
         {
             // Threads that write into the same file would wait for each other in the kernel, and burn time there.
             let _one = self.writing[usize::from(content.0[0]) % WRITERS].lock();
-            let runs = records.chunk_by(|(a, _), (b, _)| a + 1 == *b);
-            for run in runs.filter(|run| run.len() > 1) {
-                let bytes = run.iter().map(|(_, record)| u64::from(record.len)).sum();
-                // At once: page by page it takes the file system half as long again, and leaves the file in pieces. Where that
-                // isn't possible, writing says what is wrong.
-                let _ = rustix::fs::fallocate(&data, FallocateFlags::KEEP_SIZE, run[0].0 * BLOCK, bytes);
-            }
-            for (block, _) in records {
-                data.write_all_at(of(*block), block * BLOCK)?;
+            for run in runs {
+                let (place, bytes) = (run.first * BLOCK, run.bytes.len() as u64);
+                if bytes > BLOCK {
+                    // At once: page by page it takes the file system half as long again, and leaves the file in pieces. Where
+                    // that isn't possible, writing says what is wrong.
+                    let _ = rustix::fs::fallocate(&data, FallocateFlags::KEEP_SIZE, place, bytes);
+                }
+                // The kernel takes memory as large as what is written at once. Where it gives free memory back to a host, large
+                // pieces are those that it has to ask for again: writing 2 MiB at once took three times as long.
+                for (block, bytes) in run.split() {
+                    data.write_all_at(&bytes, block * BLOCK)?;
+                }
             }
         }
         let map = file_options().open(self.folder.map(content))?;

@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use super::super::folder::PAGE;
 use super::super::health::TRY_EVERY;
-use super::super::testing::{Model, Op, content, one, ops};
+use super::super::testing::{Model, Op, content, one, ops, run};
 use super::*;
 
 /// A version of one short block: its bytes and its map.
@@ -64,8 +64,7 @@ impl Fixture {
     }
 
     fn put(&self, number: u8, block: u64, bytes: &[u8]) {
-        self.disk()
-            .put(&content(number), block, &[Bytes::copy_from_slice(bytes)]);
+        self.disk().put(&content(number), &run(block, bytes.to_vec()));
     }
 
     /// What the file system says that the cache takes.
@@ -209,7 +208,7 @@ fn a_large_version_loses_its_oldest_blocks_and_keeps_the_rest() {
 #[test]
 fn what_is_being_read_or_written_stays_on_disk() {
     let cache = Fixture::new(SMALL);
-    let reserve = || cache.disk().reserve(&content(1), 0, &[Bytes::from_static(b"x")]);
+    let reserve = || cache.disk().reserve(&content(1), &run(0, "x"));
     assert!(matches!(reserve(), Room::Reserved(new) if new == [0]));
     cache.put(2, 0, b"x");
     assert_eq!(cache.get(2, 0), None, "there was no room beside what is being written");
@@ -226,24 +225,22 @@ fn what_is_being_read_or_written_stays_on_disk() {
 #[test]
 fn neighbours_are_written_and_read_at_once() {
     let mut cache = Fixture::new(1 << 30);
-    let blocks: Vec<Bytes> = (0..70u8).map(|number| vec![number; BLOCK as usize].into()).collect();
+    let bytes: Vec<u8> = (0..70u8).flat_map(|number| vec![number; BLOCK as usize]).collect();
     cache.put(1, 5, &[5; BLOCK as usize]);
-    cache.disk().put(&content(1), 0, &blocks);
+    cache.put(1, 0, &bytes);
     cache.put(1, 70, b"the end");
     cache.reopen();
     assert_eq!(cache.disk().usage().bytes, cache.on_disk());
-    let found = cache.disk().get(&content(1), 0..72);
-    assert_eq!(found.len(), 71);
-    for (block, bytes) in &found[..70] {
-        assert!(bytes == &blocks[*block as usize], "{block}");
-    }
-    assert_eq!(found[70], (70, Bytes::from_static(b"the end")));
+    let all = run(0, [&bytes, &b"the end"[..]].concat());
+    assert!(cache.disk().get(&content(1), 0..72) == [all.clone()]);
     assert_eq!(cache.disk().missing(&content(1), 68..73), [71, 72]);
     assert_eq!(cache.disk().missing(&content(2), 0..2), [0, 1]);
     // One torn block is no reason to lose its neighbours.
     let file = OpenOptions::new().write(true).open(cache.data(1)).unwrap();
     file.write_all_at(b"!", 3 * BLOCK + 17).unwrap();
-    assert_eq!(cache.disk().get(&content(1), 0..71).len(), 70);
+    let place = |block: u64| (block * BLOCK) as usize;
+    let (before, after) = (all.bytes.slice(..place(3)), all.bytes.slice(place(4)..));
+    assert!(cache.disk().get(&content(1), 0..71) == [run(0, before), run(4, after)]);
     assert_eq!(cache.disk().missing(&content(1), 0..71), [3]);
 }
 
@@ -256,7 +253,7 @@ fn what_is_not_counted_yet_is_found_and_nothing_new_is_kept() {
     cache.disk = None;
     let disk = Disk::open(cache.folder.path(), 2 * SMALL, PIECEWISE_ABOVE).unwrap();
     assert_eq!(one(disk.get(&content(0), 0..1)).as_deref(), Some(&b"x"[..]));
-    disk.put(&content(9), 0, &[Bytes::from_static(b"x")]);
+    disk.put(&content(9), &run(0, "x"));
     assert_eq!(disk.get(&content(9), 0..1), []);
     disk.forget(&content(3));
     disk.take_over();
@@ -298,7 +295,7 @@ fn two_daemons_on_one_folder_do_not_meet() {
     let other = Disk::open(cache.folder.path(), 1 << 30, PIECEWISE_ABOVE).unwrap();
     cache.put(1, 0, b"first");
     other.take_over();
-    other.put(&content(1), 0, &[Bytes::from_static(b"first")]);
+    other.put(&content(1), &run(0, "first"));
     other.clear(&HashSet::new());
     assert!(cache.get(1, 0).is_some());
     drop(other);
@@ -337,7 +334,7 @@ async fn many_at_once_stay_below_the_cap_and_get_right_bytes() {
             for step in 0..100u64 {
                 let (number, block) = ((task + step as u8) % 12, step % 5);
                 let expected = vec![number ^ block as u8; 3000 + number as usize];
-                cache.put(&content(number), block, vec![expected.clone().into()]).await;
+                cache.put(&content(number), vec![run(block, expected.clone())]).await;
                 if let Some(found) = one(cache.get(&content(number), block..block + 1).await) {
                     assert_eq!(found, expected);
                 }

@@ -4,12 +4,13 @@ use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::{BlockCache, CacheUsage, ContentId, Run, WholeFile, count};
 use async_trait::async_trait;
-use bytes::Bytes;
 
-use super::{BlockCache, CacheUsage, ContentId, WholeFile};
+/// More blocks than these at once are what somebody reads on in large pieces; they are put behind only, if there is room.
+const FEW: usize = 4;
 
-/// Memory before disk: what just arrived is read before the disk has it, and in many small pieces.
+/// Memory before disk: what was asked for by itself is read in many small pieces.
 ///
 /// What is in front is behind as well, so bytes and cap are those behind. What comes from behind is not put in front: the
 /// kernel keeps the disk's pages.
@@ -27,15 +28,12 @@ impl Layered {
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl BlockCache for Layered {
-    async fn get(&self, content: &ContentId, blocks: Range<u64>) -> Vec<(u64, Bytes)> {
+    async fn get(&self, content: &ContentId, blocks: Range<u64>) -> Vec<Run> {
         let mut found = self.front.get(content, blocks.clone()).await;
-        let wanted = (blocks.end - blocks.start) as usize;
-        if found.len() < wanted {
-            for run in gaps(&blocks, found.iter().map(|(block, _)| *block)) {
-                found.extend(self.back.get(content, run).await);
-            }
-            found.sort_unstable_by_key(|(block, _)| *block);
+        for gap in gaps(&blocks, found.iter().flat_map(Run::blocks)) {
+            found.extend(self.back.get(content, gap).await);
         }
+        found.sort_unstable_by_key(|run| run.first);
         found
     }
 
@@ -48,9 +46,18 @@ impl BlockCache for Layered {
         missing
     }
 
-    async fn put(&self, content: &ContentId, first: u64, blocks: Vec<Bytes>) {
-        self.front.put(content, first, blocks.clone()).await;
-        self.back.put(content, first, blocks).await;
+    async fn put(&self, content: &ContentId, runs: Vec<Run>) {
+        if count(&runs) <= FEW {
+            self.front.put(content, runs.clone()).await;
+            self.back.put(content, runs).await;
+            return;
+        }
+        self.back.put(content, runs.clone()).await;
+        for run in runs {
+            if !self.back.missing(content, run.blocks()).await.is_empty() {
+                self.front.put(content, vec![run]).await;
+            }
+        }
     }
 
     async fn whole(&self, content: &ContentId, size: u64) -> Option<WholeFile> {
@@ -97,18 +104,18 @@ fn gaps(blocks: &Range<u64>, there: impl Iterator<Item = u64>) -> Vec<Range<u64>
 
 #[cfg(test)]
 mod tests {
-    use super::super::MemoryCache;
-    use super::super::testing::content;
+    use super::super::testing::{content, run};
+    use super::super::{BLOCK, MemoryCache};
     use super::*;
 
     #[tokio::test]
     async fn what_fell_out_in_front_comes_from_behind() {
         let (front, back) = (Arc::new(MemoryCache::new(2400)), Arc::new(MemoryCache::new(1 << 20)));
         let cache = Layered::new(front.clone(), back.clone());
-        let block = |number: u8| Bytes::from(vec![number; 1000]);
-        cache.put(&content(0), 0, (0..4).map(block).collect()).await;
+        let block = |number: u8| run(number.into(), vec![number; 1000]);
+        let all: Vec<Run> = (0..4).map(block).collect();
+        cache.put(&content(0), all.clone()).await;
         assert_eq!(front.missing(&content(0), 0..4).await, [0, 1]);
-        let all: Vec<(u64, Bytes)> = (0..4).map(|number| (u64::from(number), block(number))).collect();
         assert_eq!(cache.get(&content(0), 0..6).await, all);
         assert_eq!(cache.missing(&content(0), 0..6).await, [4, 5]);
         assert_eq!((back.usage().hits, front.usage().hits), (2, 2));
@@ -116,6 +123,18 @@ mod tests {
         assert_eq!((usage.hits, usage.misses, usage.cap), (4, 2, 1 << 20));
         cache.forget(&content(0)).await;
         assert!(cache.get(&content(0), 0..6).await.is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_is_read_on_in_large_pieces_is_behind_only() {
+        let (front, back) = (Arc::new(MemoryCache::new(1 << 20)), Arc::new(MemoryCache::new(1 << 20)));
+        let cache = Layered::new(front.clone(), back.clone());
+        let zeros = |blocks: u64| vec![0; (blocks * BLOCK) as usize];
+        cache.put(&content(0), vec![run(0, zeros(4))]).await;
+        cache.put(&content(0), vec![run(4, zeros(5))]).await;
+        let all = [0, 1, 2, 3, 4, 5, 6, 7, 8];
+        assert_eq!(front.missing(&content(0), 0..9).await, all[4..]);
+        assert!(back.missing(&content(0), 0..9).await.is_empty());
     }
 
     #[test]

@@ -8,7 +8,7 @@ use lru::LruCache;
 use parking_lot::Mutex;
 use std::collections::HashSet;
 
-use super::{BlockCache, CacheUsage, ContentId, Tally, WholeFile};
+use super::{BlockCache, CacheUsage, ContentId, Run, Tally, WholeFile};
 
 /// What an entry costs beside its bytes: key, list node, hash slot and allocator, rounded up (judged, not measured).
 const OVERHEAD: u64 = 192;
@@ -68,9 +68,12 @@ impl MemoryCache {
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl BlockCache for MemoryCache {
-    async fn get(&self, content: &ContentId, blocks: Range<u64>) -> Vec<(u64, Bytes)> {
+    async fn get(&self, content: &ContentId, blocks: Range<u64>) -> Vec<Run> {
         let mut held = self.held.lock();
-        let there = |block| Some((block, held.blocks.get(&(*content, block))?.clone()));
+        let there = |first| {
+            let bytes = held.blocks.get(&(*content, first))?.clone();
+            Some(Run { first, bytes })
+        };
         let found: Vec<_> = blocks.clone().filter_map(there).collect();
         self.tally.count(&blocks, found.len());
         found
@@ -83,10 +86,11 @@ impl BlockCache for MemoryCache {
             .collect()
     }
 
-    async fn put(&self, content: &ContentId, first: u64, blocks: Vec<Bytes>) {
-        let mut held = self.held.lock();
-        for (block, bytes) in (first..).zip(blocks) {
-            held.put((*content, block), bytes, self.cap);
+    async fn put(&self, content: &ContentId, runs: Vec<Run>) {
+        for (block, bytes) in runs.iter().flat_map(Run::split) {
+            // A part of something larger would keep all of it.
+            let own = Bytes::copy_from_slice(&bytes);
+            self.held.lock().put((*content, block), own, self.cap);
         }
     }
 
@@ -119,7 +123,7 @@ impl BlockCache for MemoryCache {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Model, Op, content, one, ops};
+    use super::super::testing::{Model, Op, content, one, ops, run};
     use super::*;
     use futures_util::FutureExt;
     use proptest::prelude::*;
@@ -128,12 +132,12 @@ mod tests {
     async fn the_least_recently_used_goes_first() {
         let cache = MemoryCache::new(2 * (1000 + OVERHEAD));
         for (block, byte) in [(0, 0u8), (1, 1)] {
-            cache.put(&content(0), block, vec![vec![byte; 1000].into()]).await;
+            cache.put(&content(0), vec![run(block, vec![byte; 1000])]).await;
         }
         assert_eq!(cache.get(&content(0), 0..1).await.len(), 1);
-        cache.put(&content(1), 0, vec![vec![2; 1000].into()]).await;
+        cache.put(&content(1), vec![run(0, vec![2; 1000])]).await;
         let found = cache.get(&content(0), 0..2).await;
-        assert_eq!(found, [(0, vec![0; 1000].into())]);
+        assert_eq!(found, [run(0, vec![0; 1000])]);
         assert_eq!(cache.missing(&content(0), 0..2).await, [1]);
         assert_eq!(cache.get(&content(1), 0..1).await.len(), 1);
         let usage = cache.usage();
@@ -149,7 +153,7 @@ mod tests {
                 match op {
                     Op::Put { content: id, block, bytes } => {
                         let bytes = model.put(id, block, bytes);
-                        cache.put(&content(id), block, vec![bytes.clone()]).now_or_never().unwrap();
+                        cache.put(&content(id), vec![run(block, bytes.clone())]).now_or_never().unwrap();
                         let fits = cost(&bytes) <= cap;
                         let found = one(cache.get(&content(id), block..block + 1).now_or_never().unwrap());
                         prop_assert_eq!(found, fits.then_some(bytes));

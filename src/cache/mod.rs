@@ -105,19 +105,54 @@ pub struct CacheUsage {
     pub misses: u64,
 }
 
+/// Neighbouring blocks in one piece of memory: each is [`BLOCK`] bytes long but the last, which may be shorter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// The number of the first one.
+    pub first: u64,
+    pub bytes: Bytes,
+}
+
+impl Run {
+    /// Their numbers.
+    pub fn blocks(&self) -> Range<u64> {
+        self.first..self.first + (self.bytes.len() as u64).div_ceil(BLOCK)
+    }
+
+    /// Those of the blocks that it has.
+    pub fn part(&self, blocks: &Range<u64>) -> Self {
+        let place = |block: u64| ((block.saturating_sub(self.first) * BLOCK) as usize).min(self.bytes.len());
+        Self {
+            first: blocks.start.max(self.first),
+            bytes: self.bytes.slice(place(blocks.start)..place(blocks.end)),
+        }
+    }
+
+    /// One by one, with their numbers; they share the memory.
+    pub fn split(&self) -> impl Iterator<Item = (u64, Bytes)> {
+        let ends = (0..self.bytes.len()).step_by(BLOCK as usize);
+        let slice = |from: usize| self.bytes.slice(from..(from + BLOCK as usize).min(self.bytes.len()));
+        (self.first..).zip(ends.map(slice))
+    }
+}
+
+/// How many blocks these are.
+fn count(runs: &[Run]) -> usize {
+    let each = runs.iter().map(|run| run.blocks().count());
+    each.sum()
+}
+
 /// Somewhere to keep blocks. No method has a default: a wrapper must forward each.
 #[async_trait]
 pub trait BlockCache: Send + Sync + 'static {
-    /// Those of the blocks that are there, in order: the bytes that were put there, never others. Neighbours may share
-    /// their memory.
-    async fn get(&self, content: &ContentId, blocks: Range<u64>) -> Vec<(u64, Bytes)>;
+    /// Those of the blocks that are there, in order: the bytes that were put there, never others.
+    async fn get(&self, content: &ContentId, blocks: Range<u64>) -> Vec<Run>;
 
     /// Those of the blocks that are not there, in order. Reads none, and counts neither hits nor misses.
     async fn missing(&self, content: &ContentId, blocks: Range<u64>) -> Vec<u64>;
 
-    /// Keeps neighbours, of at most [`BLOCK`] bytes each, for as long as there is room. They should own their memory: a
-    /// slice of something larger is counted by its own length.
-    async fn put(&self, content: &ContentId, first: u64, blocks: Vec<Bytes>);
+    /// Keeps blocks for as long as there is room, but not the memory that they came in.
+    async fn put(&self, content: &ContentId, runs: Vec<Run>);
 
     /// The file that has all of a version, if there is one and every block of it is known to be right. As long as it is
     /// held, nothing is taken from it; what is held takes at most half of the cap.

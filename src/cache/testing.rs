@@ -5,16 +5,21 @@ use std::collections::HashMap;
 use bytes::Bytes;
 use proptest::prelude::*;
 
-use super::ContentId;
+use super::{ContentId, Run};
 
 pub(super) fn content(number: u8) -> ContentId {
     ContentId([number; 32])
 }
 
 /// What was found where one block was asked for.
-pub(super) fn one(mut found: Vec<(u64, Bytes)>) -> Option<Bytes> {
+pub(super) fn one(mut found: Vec<Run>) -> Option<Bytes> {
     assert!(found.len() <= 1);
-    found.pop().map(|(_, bytes)| bytes)
+    found.pop().map(|run| run.bytes)
+}
+
+pub(super) fn run(first: u64, bytes: impl Into<Bytes>) -> Run {
+    let bytes = bytes.into();
+    Run { first, bytes }
 }
 
 #[derive(Clone, Debug)]

@@ -1,13 +1,12 @@
 //! What one reader has on the way before it asks.
 
 use std::ops::Range;
-use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::access;
 use super::flight::Waiter;
-use super::pattern::Pattern;
+use super::pattern::{Pace, Pattern};
 
 pub(super) struct Ahead {
     pattern: Pattern,
@@ -32,9 +31,11 @@ impl Ahead {
             wanted.clone()
         };
         let plan = self.pattern.note(wanted, size);
+        let is_behind =
+            |waiter: &Waiter| waiter.has_all() && self.pattern.has_passed(&access::bytes(waiter.blocks(), size));
         let done = self
             .held
-            .extract_if(.., |waiter| plan.anew || waiter.is_over())
+            .extract_if(.., |waiter| plan.anew || waiter.is_over() || is_behind(waiter))
             .collect();
         (extent, plan.ranges, done)
     }
@@ -56,8 +57,8 @@ impl Ahead {
         done
     }
 
-    pub(super) fn answered(&mut self, after: Duration) {
-        self.pattern.answered(after);
+    pub(super) fn answered(&mut self, pace: Pace) {
+        self.pattern.answered(pace);
     }
 
     /// What is to be asked for, because the reader waits for what is on the way.

@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
+use tokio::time::Instant;
 
 use super::access;
 use super::flight::Pilot;
+use super::pattern::Pace;
 use super::room::{Purpose, Room};
 use super::source::Object;
 use super::spill::Spill;
@@ -43,8 +45,8 @@ impl Failure {
     }
 }
 
-/// Brings the pilot's blocks and serves each when it is complete, the last one when the answer ended well; then puts
-/// them into the cache.
+/// Brings the pilot's blocks and serves them when somebody wants them, the last one when the answer ended well; then puts
+/// them into the cache. What is ahead of a reader stays at hand until it is read.
 pub(super) async fn ranges(object: Arc<Object>, pilot: Pilot, purpose: Purpose) {
     let blocks = pilot.blocks();
     let mut room = None;
@@ -59,8 +61,11 @@ pub(super) async fn ranges(object: Arc<Object>, pilot: Pilot, purpose: Purpose) 
     pilot.end(result);
     if good {
         let cache = &object.shared.cache;
-        cache.put(&object.content, blocks.start, pilot.delivered()).await;
+        cache.put(&object.content, pilot.delivered()).await;
         if cache.missing(&object.content, blocks).await.is_empty() {
+            if matches!(purpose, Purpose::Ahead { .. }) && pilot.rest() {
+                object.shared.rooms.somebody_waits().await;
+            }
             pilot.unload();
         }
     }
@@ -76,37 +81,76 @@ async fn ask_for_blocks(
     let size = object.id.size;
     let blocks = pilot.next()..pilot.blocks().end;
     let wanted = access::bytes(&blocks, size);
+    let asked = Instant::now();
     let mut answer = ask(object, wanted.start..wanted.end).await?;
+    let delay = asked.elapsed();
     pilot.moved();
     if room.is_none() {
         let taken = object.shared.rooms.take(blocks.end - blocks.start, purpose).await;
         *room = Some(taken.map_err(Failure::Final)?);
         pilot.moved();
     }
-    let last = blocks.end - 1;
-    let mut at = blocks.start;
-    let mut block = BytesMut::with_capacity(access::block_len(at, size));
-    while let Some(chunk) = answer.next().await {
-        let mut chunk = chunk.map_err(Failure::Answer)?;
+    let len = (wanted.end - wanted.start) as usize;
+    let began = Instant::now();
+    // One piece of memory, so that whoever reads much at once gets it as it is.
+    let mut bytes = BytesMut::with_capacity(len);
+    let mut have = 0;
+    loop {
+        let chunk = tokio::select! {
+            chunk = answer.next() => chunk,
+            () = pilot.new_wish() => {
+                deliver_wished(pilot, &mut bytes);
+                continue;
+            }
+        };
+        let Some(chunk) = chunk else { break };
+        let chunk = match chunk {
+            Ok(chunk) => chunk,
+            Err(error) => {
+                deliver(pilot, &mut bytes);
+                return Err(Failure::Answer(error));
+            }
+        };
         pilot.moved();
-        while !chunk.is_empty() {
-            let missing = access::block_len(at, size) - block.len();
-            if missing == 0 {
-                return Err(wrong_length(object, "more"));
-            }
-            block.extend_from_slice(&chunk.split_to(missing.min(chunk.len())));
-            if at < last && block.len() == access::block_len(at, size) {
-                at += 1;
-                let next = BytesMut::with_capacity(access::block_len(at, size));
-                pilot.deliver(std::mem::replace(&mut block, next).freeze());
-            }
+        have += chunk.len();
+        if have > len {
+            return Err(wrong_length(object, "more"));
         }
+        bytes.extend_from_slice(&chunk);
+        deliver_wished(pilot, &mut bytes);
     }
-    if at < last || block.len() < access::block_len(at, size) {
+    if have < len {
+        deliver(pilot, &mut bytes);
         return Err(wrong_length(object, "fewer"));
     }
-    pilot.deliver(block.freeze());
+    pilot.paced(Pace {
+        delay,
+        bytes: len as u64,
+        took: began.elapsed(),
+    });
+    pilot.deliver(bytes.freeze());
     Ok(())
+}
+
+/// Serves the blocks that are complete, if somebody waits for them.
+fn deliver_wished(pilot: &Pilot, bytes: &mut BytesMut) {
+    let first = pilot.next();
+    if pilot.is_wished_for(&(first..first + complete(pilot, bytes))) {
+        deliver(pilot, bytes);
+    }
+}
+
+fn deliver(pilot: &Pilot, bytes: &mut BytesMut) {
+    let blocks = complete(pilot, bytes);
+    if blocks > 0 {
+        pilot.deliver(bytes.split_to((blocks * BLOCK) as usize).freeze());
+    }
+}
+
+/// How many of the next blocks are here. The last one isn't before the answer ended.
+fn complete(pilot: &Pilot, bytes: &BytesMut) -> u64 {
+    let last = pilot.blocks().end - 1;
+    (bytes.len() as u64 / BLOCK).min(last - pilot.next())
 }
 
 /// Brings the object as a whole; nothing is served before its stream ended well, unless the provider says that it may.

@@ -9,11 +9,13 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 
 use super::access;
+use super::pattern::Pace;
 use super::spill::Spill;
+use crate::cache::Run;
 use crate::model::{Error, Progress, Result};
 
 /// The flights for one object.
@@ -34,18 +36,42 @@ struct Flight {
     blocks: Range<u64>,
     news: watch::Receiver<News>,
     abort: OnceLock<AbortHandle>,
+    wishes: Wishes,
+}
+
+/// What waiters wait for, so that it is delivered as soon as it is there, and in one piece.
+#[derive(Default)]
+struct Wishes {
+    /// The ends of the runs of blocks.
+    ends: Mutex<Vec<u64>>,
+    new: Notify,
 }
 
 /// What a flight tells its waiters.
 #[derive(Default)]
 struct News {
-    /// The blocks that are there, from the first on.
-    blocks: Vec<Bytes>,
+    /// The blocks that are there, from the first on: neighbours, each of whole blocks.
+    runs: Vec<Run>,
     /// Whether they were let go of, because the cache has them.
     is_unloaded: bool,
+    /// Whether the task does nothing any more but wait for readers.
+    is_resting: bool,
     /// Of an object that comes as a whole and may be served before its end: where it is, and how many bytes of it.
     part: Option<(Spill, u64)>,
+    pace: Option<Pace>,
     end: Option<Result<()>>,
+}
+
+impl News {
+    fn has(&self, block: u64) -> bool {
+        self.runs.last().is_some_and(|run| block < run.blocks().end)
+    }
+
+    /// Those of the flight's blocks that are there in one piece.
+    fn run(&self, wanted: &Range<u64>) -> Option<Run> {
+        let run = self.runs.iter().find(|run| run.blocks().contains(&wanted.start))?;
+        Some(run.part(wanted))
+    }
 }
 
 /// The result of `Flights::board`.
@@ -132,11 +158,14 @@ impl Flights {
             }
             table.waiters.remove(&number);
         }
-        let over = waiter.news.borrow().end.is_some();
-        if !over {
+        let is_of_no_use = {
+            let news = waiter.news.borrow();
+            news.end.is_none() || news.is_resting
+        };
+        if is_of_no_use {
             table.remove(&waiter.flight);
         }
-        !over
+        is_of_no_use
     }
 
     fn add(self: &Arc<Self>, table: &mut Table, blocks: Range<u64>) -> (Launch, Pilot) {
@@ -148,14 +177,14 @@ impl Flights {
             blocks: blocks.clone(),
             news: receiver,
             abort: OnceLock::new(),
+            wishes: Wishes::default(),
         });
         for block in blocks.clone() {
             table.by_block.insert(block, Arc::clone(&flight));
         }
         let pilot = Pilot {
             flights: Arc::clone(self),
-            number,
-            blocks,
+            flight: Arc::clone(&flight),
             news: sender,
         };
         (Launch(flight), pilot)
@@ -164,13 +193,9 @@ impl Flights {
 
 impl Table {
     fn remove(&mut self, flight: &Flight) {
-        self.release(flight.number, flight.blocks.clone());
-    }
-
-    fn release(&mut self, number: u64, blocks: Range<u64>) {
-        for block in blocks {
+        for block in flight.blocks.clone() {
             // Somebody may have asked for it anew.
-            if self.by_block.get(&block).is_some_and(|flight| flight.number == number) {
+            if self.by_block.get(&block).is_some_and(|now| now.number == flight.number) {
                 self.by_block.remove(&block);
             }
         }
@@ -190,19 +215,32 @@ impl Launch {
 /// The task's end of a flight.
 pub(super) struct Pilot {
     flights: Arc<Flights>,
-    number: u64,
-    blocks: Range<u64>,
+    flight: Arc<Flight>,
     news: watch::Sender<News>,
 }
 
 impl Pilot {
     pub(super) fn blocks(&self) -> Range<u64> {
-        self.blocks.clone()
+        self.flight.blocks.clone()
     }
 
     /// The first block that wasn't delivered yet.
     pub(super) fn next(&self) -> u64 {
-        self.blocks.start + self.news.borrow().blocks.len() as u64
+        let news = self.news.borrow();
+        news.runs
+            .last()
+            .map_or(self.flight.blocks.start, |run| run.blocks().end)
+    }
+
+    /// Comes back when somebody began to wait for blocks.
+    pub(super) async fn new_wish(&self) {
+        self.flight.wishes.new.notified().await;
+    }
+
+    /// Whether somebody waits for blocks of which the last one is among these.
+    pub(super) fn is_wished_for(&self, blocks: &Range<u64>) -> bool {
+        let ends = self.flight.wishes.ends.lock();
+        ends.iter().any(|end| blocks.start < *end && *end <= blocks.end)
     }
 
     /// Bytes moved: the waiters' deadlines begin anew.
@@ -210,9 +248,15 @@ impl Pilot {
         self.news.send_modify(|_| {});
     }
 
-    /// Serves the next block.
-    pub(super) fn deliver(&self, block: Bytes) {
-        self.news.send_modify(|news| news.blocks.push(block));
+    /// To be said before the last blocks are served.
+    pub(super) fn paced(&self, pace: Pace) {
+        self.news.send_modify(|news| news.pace = Some(pace));
+    }
+
+    /// Serves the next blocks.
+    pub(super) fn deliver(&self, bytes: Bytes) {
+        let first = self.next();
+        self.news.send_modify(|news| news.runs.push(Run { first, bytes }));
     }
 
     /// So many bytes of the whole can be read from here on.
@@ -225,16 +269,25 @@ impl Pilot {
     }
 
     /// What was delivered, from the first block on.
-    pub(super) fn delivered(&self) -> Vec<Bytes> {
-        self.news.borrow().blocks.clone()
+    pub(super) fn delivered(&self) -> Vec<Run> {
+        self.news.borrow().runs.clone()
     }
 
     /// The cache has all of it: whoever still waits finds it there.
     pub(super) fn unload(&self) {
         self.news.send_modify(|news| {
-            news.blocks = Vec::new();
+            news.runs = Vec::new();
             news.is_unloaded = true;
         });
+    }
+
+    /// From here on the task does nothing any more but wait, and is aborted when the last waiter goes. Gives whether there
+    /// is one.
+    pub(super) fn rest(&self) -> bool {
+        let table = self.flights.0.lock();
+        let is_waited_for = table.waiters.contains_key(&self.flight.number);
+        self.news.send_modify(|news| news.is_resting = is_waited_for);
+        is_waited_for
     }
 
     /// Nothing more comes. From here on nobody aborts the task; while it goes on, readers are served from the flight.
@@ -246,7 +299,7 @@ impl Pilot {
 impl Drop for Pilot {
     fn drop(&mut self) {
         let mut table = self.flights.0.lock();
-        table.release(self.number, self.blocks.clone());
+        table.remove(&self.flight);
         table.landed += 1;
     }
 }
@@ -263,23 +316,41 @@ impl Waiter {
         self.flight.blocks.contains(&block)
     }
 
-    /// Whether one of the flight's blocks is there to be taken.
-    pub(super) fn has(&self, block: u64) -> bool {
-        let place = (block - self.flight.blocks.start) as usize;
+    /// All that the flight brings.
+    pub(super) fn blocks(&self) -> &Range<u64> {
+        &self.flight.blocks
+    }
+
+    /// Whether these blocks of the flight are there to be taken.
+    pub(super) fn has(&self, blocks: &Range<u64>) -> bool {
         let news = self.news.borrow();
-        news.is_unloaded || news.blocks.len() > place
+        news.is_unloaded || news.has(blocks.end - 1)
     }
 
-    /// Whether nothing more comes.
+    /// How the answer came, if it did.
+    pub(super) fn pace(&self) -> Option<Pace> {
+        self.news.borrow().pace
+    }
+
+    /// Whether all of it came.
+    pub(super) fn has_all(&self) -> bool {
+        matches!(self.news.borrow().end, Some(Ok(())))
+    }
+
+    /// Whether the task is gone, or will be.
     pub(super) fn is_over(&self) -> bool {
-        self.news.borrow().end.is_some()
+        self.news.has_changed().is_err() || matches!(self.news.borrow().end, Some(Err(_)))
     }
 
-    /// One of the flight's blocks as soon as it is there; `None` when the cache has it.
-    pub(super) async fn block(&mut self, block: u64) -> Result<Option<Bytes>> {
-        let place = (block - self.flight.blocks.start) as usize;
-        self.until(|news| match (news.blocks.get(place), &news.end) {
-            (Some(bytes), _) => Some(Ok(Some(bytes.clone()))),
+    /// Blocks of the flight from the first of these on, as soon as all of them are there; fewer when they didn't come in
+    /// one piece, `None` when the cache has them.
+    pub(super) async fn run(&mut self, blocks: &Range<u64>) -> Result<Option<Run>> {
+        if !self.has(blocks) {
+            self.flight.wishes.ends.lock().push(blocks.end);
+            self.flight.wishes.new.notify_one();
+        }
+        self.until(|news| match (news.run(blocks), &news.end) {
+            (Some(run), _) => Some(Ok(Some(run))),
             (None, _) if news.is_unloaded => Some(Ok(None)),
             (None, Some(Ok(()))) => Some(Err(interrupted())),
             (None, Some(Err(error))) => Some(Err(error.clone())),

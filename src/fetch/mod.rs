@@ -10,6 +10,7 @@ mod access;
 mod ahead;
 mod download;
 mod flight;
+mod gathered;
 mod pattern;
 mod room;
 mod source;

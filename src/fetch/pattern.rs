@@ -31,6 +31,30 @@ const STEPS: u64 = 4;
 const FIRST_STRIDES: u64 = 4;
 const MOST_STRIDES: u64 = 32;
 
+/// An answer of fewer bytes says nothing about how fast the line is: they came with its beginning.
+const TELLING: u64 = 256 * 1024;
+
+/// How an answer came.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Pace {
+    /// Until it began.
+    pub(super) delay: Duration,
+    pub(super) bytes: u64,
+    /// What they took from then on.
+    pub(super) took: Duration,
+}
+
+impl Pace {
+    /// Of an answer that is still coming.
+    pub(super) fn of_its_beginning(delay: Duration) -> Self {
+        Self {
+            delay,
+            bytes: 0,
+            took: Duration::ZERO,
+        }
+    }
+}
+
 /// What to ask for ahead of a reader.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Plan {
@@ -57,8 +81,10 @@ pub(super) struct Pattern {
     paced_from: u64,
     /// When the window got its size and where the reader was then, once it was as large as is good blindly.
     sized: Option<(Instant, u64)>,
-    /// How long an answer takes at least, if that is known.
+    /// How long it takes at least until an answer begins, if that is known.
     delay: Option<Duration>,
+    /// How many bytes a second one answer brought at best.
+    rate: Option<f64>,
     strides: u64,
     /// Ahead of this nothing was asked for yet: an end of bytes, or a beginning of a read at equal distances.
     asked: i128,
@@ -77,6 +103,7 @@ impl Pattern {
             paced_from: 0,
             sized: None,
             delay: None,
+            rate: None,
             strides: FIRST_STRIDES,
             asked: 0,
         }
@@ -100,7 +127,7 @@ impl Pattern {
         let len = (read.end - read.start).max(1);
         let first = self.last.replace(read.clone()).is_none();
         let backwards = self.distance < 0 && self.repeats >= SURE;
-        if !first && read.start.abs_diff(self.frontier) <= NEAR.max(2 * len) && !backwards {
+        if !first && read.start.abs_diff(self.frontier) <= near(len) && !backwards {
             return self.read_on(read, size);
         }
         let strides = self.repeats >= SURE;
@@ -121,9 +148,30 @@ impl Pattern {
         }
     }
 
-    /// An answer for which nothing else was in the way took so long.
-    pub(super) fn answered(&mut self, after: Duration) {
-        self.delay = Some(self.delay.map_or(after, |delay| delay.min(after)));
+    /// Whether the reader is so far past these bytes that it will hardly come back for them.
+    pub(super) fn has_passed(&self, bytes: &Range<u64>) -> bool {
+        let Some(last) = &self.last else { return false };
+        let near = near(last.end - last.start);
+        if self.distance < 0 && self.repeats >= SURE {
+            bytes.start > last.end + near
+        } else {
+            bytes.end + near < last.start
+        }
+    }
+
+    /// An answer for which nothing else was in the way came like this.
+    pub(super) fn answered(&mut self, pace: Pace) {
+        self.delay = Some(self.delay.map_or(pace.delay, |delay| delay.min(pace.delay)));
+        if pace.bytes >= TELLING {
+            let rate = pace.bytes as f64 / pace.took.as_secs_f64().max(f64::EPSILON);
+            self.rate = Some(self.rate.map_or(rate, |best| best.max(rate)));
+        }
+    }
+
+    /// What a reader has ahead who takes so many bytes a second, if it is known how long that must last.
+    fn window_for(&self, rate: f64) -> Option<u64> {
+        let on_the_way = rate * self.delay?.as_secs_f64();
+        Some((TIMES_ON_THE_WAY * on_the_way) as u64)
     }
 
     /// The reader has to wait for what it reads, though it is on the way. Says what to ask for beside it.
@@ -137,16 +185,18 @@ impl Pattern {
             return Vec::new();
         }
         let window = match self.sized {
-            None => (self.window * GROWTH).min(BLIND_WINDOW),
+            None => {
+                let known = self.rate.and_then(|rate| self.window_for(rate));
+                (self.window * GROWTH).min(BLIND_WINDOW).max(known.unwrap_or(0))
+            }
             Some((since, from)) => {
                 let passed = self.frontier.saturating_sub(from) as f64;
                 let took = (now - since).as_secs_f64().max(f64::EPSILON);
-                let on_the_way = |delay: Duration| passed / took * delay.as_secs_f64();
-                let bytes = |delay: Duration| (TIMES_ON_THE_WAY * on_the_way(delay)) as u64;
-                self.delay.map_or(self.largest_window, bytes).max(BLIND_WINDOW)
+                let enough = self.window_for(passed / took).unwrap_or(self.largest_window);
+                enough.max(BLIND_WINDOW)
             }
         };
-        if self.sized.is_some() || window == BLIND_WINDOW {
+        if self.sized.is_some() || window >= BLIND_WINDOW {
             self.sized = Some((now, self.frontier));
         }
         self.window = align_up(window).min(self.largest_window);
@@ -220,6 +270,11 @@ impl Pattern {
         }
         Plan { ranges, anew: false }
     }
+}
+
+/// As near as reads are that overtake one another.
+fn near(len: u64) -> u64 {
+    NEAR.max(2 * len)
 }
 
 fn align_up(bytes: u64) -> u64 {
@@ -319,7 +374,8 @@ mod tests {
                 let more = pattern.stalled(&read, SIZE, start + Duration::from_secs_f64(passed));
                 more.into_iter().for_each(|range| ask(range, passed, &mut arrivals));
                 if is_asked_for {
-                    pattern.answered(Duration::from_secs_f64(arrivals[&piece] - passed));
+                    let after = Duration::from_secs_f64(arrivals[&piece] - passed);
+                    pattern.answered(Pace::of_its_beginning(after));
                 }
                 passed = arrivals[&piece];
             }
@@ -342,6 +398,25 @@ mod tests {
                 "{passed} s of {best} at {delay} s, {rate} B/s"
             );
         }
+    }
+
+    #[test]
+    fn a_window_fits_the_line_at_once_when_an_answer_told_how_fast_it_is() {
+        let window = |bytes, took_ms| {
+            let mut pattern = Pattern::new(96 << 20);
+            pattern.answered(Pace {
+                delay: Duration::from_millis(100),
+                bytes,
+                took: Duration::from_millis(took_ms),
+            });
+            read_on(&mut pattern, 0..2);
+            pattern.stalled(&at(2 * PIECE, PIECE), SIZE, Instant::now());
+            pattern.window
+        };
+        assert_eq!(window(1 << 20, 10), 40 << 20);
+        assert_eq!(window(1 << 20, 1), 96 << 20);
+        assert_eq!(window(1 << 20, 1000), GROWTH * FIRST_WINDOW);
+        assert_eq!(window(64 << 10, 1), GROWTH * FIRST_WINDOW, "too little to tell");
     }
 
     /// What was measured in one place says nothing about the next.

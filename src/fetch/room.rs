@@ -3,10 +3,13 @@
 //! A request costs no memory before its answer begins, so that much more may be asked for than is held: on a fast line
 //! with a long delay nearly all of it is on its way. Room for an answer is taken as a whole when it begins. Until there is
 //! some, its bytes wait where they come from; and as every answer that has begun has its room, all of them come to an end.
+//!
+//! What came ahead of a reader keeps its room until it is read, so that it needn't be read from disk. But only as long as
+//! no reader waits for anything: then room is needed elsewhere.
 
 use std::sync::Arc;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::cache::BLOCK;
 use crate::model::{Error, Result};
@@ -26,6 +29,8 @@ pub(super) struct Rooms {
     /// For what is asked for and nobody waits for yet.
     ahead: Arc<Semaphore>,
     blocks: usize,
+    /// How many readers wait.
+    waiting: Arc<watch::Sender<usize>>,
 }
 
 /// Why a flight is made.
@@ -45,6 +50,15 @@ impl From<Option<Asked>> for Purpose {
 /// The right to ask for blocks that nobody waits for yet.
 pub(super) struct Asked(OwnedSemaphorePermit);
 
+/// A reader that waits.
+pub(super) struct Waiting(Arc<watch::Sender<usize>>);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.send_modify(|readers| *readers -= 1);
+    }
+}
+
 /// The right to hold blocks in memory.
 pub(super) struct Room {
     _memory: OwnedSemaphorePermit,
@@ -61,7 +75,20 @@ impl Rooms {
             ahead_in_memory: Arc::new(Semaphore::new((blocks * AHEAD_IN_MEMORY / 4).max(1))),
             ahead: Arc::new(Semaphore::new(eighths(blocks as u64, AHEAD) as usize)),
             blocks,
+            waiting: Arc::new(watch::Sender::new(0)),
         }
+    }
+
+    /// To be held while a reader waits.
+    pub(super) fn wait(&self) -> Waiting {
+        self.waiting.send_modify(|readers| *readers += 1);
+        Waiting(Arc::clone(&self.waiting))
+    }
+
+    /// Comes back when a reader waits.
+    pub(super) async fn somebody_waits(&self) {
+        // Fails when the sender is gone, which is held here.
+        let _ = self.waiting.subscribe().wait_for(|readers| *readers > 0).await;
     }
 
     /// What one reader may ask for ahead, in bytes.
@@ -96,10 +123,16 @@ impl Rooms {
         })
     }
 
+    /// In blocks.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
+        self.blocks - self.memory.available_permits()
+    }
+
     #[cfg(test)]
     pub(super) fn is_all_free(&self) -> bool {
         let free = |of: &Semaphore| of.available_permits();
-        free(&self.memory) == self.blocks
+        self.held() == 0
             && free(&self.ahead_in_memory) as u64 == self.largest_flight()
             && free(&self.ahead) as u64 == eighths(self.blocks as u64, AHEAD)
     }
@@ -134,6 +167,18 @@ mod tests {
         assert!(rooms.take(2, &Purpose::Wanted).now_or_never().is_some());
         drop((first, second, asked));
         assert!(rooms.is_all_free());
+    }
+
+    #[test]
+    fn a_reader_that_waits_is_heard_of_until_it_has_what_it_wants() {
+        let rooms = Rooms::new(BLOCK);
+        let hears = || rooms.somebody_waits().now_or_never().is_some();
+        assert!(!hears());
+        let (one, other) = (rooms.wait(), rooms.wait());
+        drop(one);
+        assert!(hears());
+        drop(other);
+        assert!(!hears());
     }
 
     #[test]

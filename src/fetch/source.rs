@@ -1,6 +1,5 @@
 //! A version of an object that somebody has open.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
@@ -12,10 +11,12 @@ use tokio::time::Instant;
 
 use super::ahead::Ahead;
 use super::flight::{Boarding, Flights, Launch, Pilot, Waiter};
+use super::gathered::Gathered;
+use super::pattern::Pace;
 use super::room::{Asked, Purpose};
 use super::spill::{self, Spill};
 use super::{Shared, access, download};
-use crate::cache::{BLOCK, ContentId, WholeFile};
+use crate::cache::{BLOCK, ContentId, Run, WholeFile};
 use crate::model::{ObjectId, Progress, Result};
 use crate::provider::Reads;
 
@@ -105,13 +106,12 @@ impl Source {
         let (wait, waiting) = oneshot::channel();
         let mut wait = Some(wait);
         let reading = async {
-            let started = Instant::now();
             let read = self.object.pieces(wanted.clone(), extent.clone(), &mut wait).await;
             drop(wait);
             Ok(match read? {
                 Served::Pieces(pieces) => pieces,
-                Served::Asked(pieces) => {
-                    self.ahead.lock().answered(started.elapsed());
+                Served::Asked(pieces, pace) => {
+                    self.ahead.lock().answered(pace);
                     pieces
                 }
                 Served::FromPart(bytes, waiter) => {
@@ -153,7 +153,7 @@ impl Source {
 enum Served {
     Pieces(Vec<Bytes>),
     /// After it was asked for, for this reader.
-    Asked(Vec<Bytes>),
+    Asked(Vec<Bytes>, Pace),
     /// From a whole that is still coming, for as long as somebody waits for it.
     FromPart(Bytes, Waiter),
 }
@@ -188,14 +188,11 @@ impl Object {
         let all = access::blocks(&(0..size));
         for first in all.clone().step_by(FILL as usize) {
             let run = first..(first + FILL).min(all.end);
-            let mut blocks = Vec::new();
-            for block in run {
-                let Ok(bytes) = read(access::bytes(&(block..block + 1), size)).await else {
-                    return;
-                };
-                blocks.push(bytes);
-            }
-            self.shared.cache.put(&self.content, first, blocks).await;
+            let Ok(bytes) = read(access::bytes(&run, size)).await else {
+                return;
+            };
+            let run = Run { first, bytes };
+            self.shared.cache.put(&self.content, vec![run]).await;
             Progress::tick();
         }
     }
@@ -208,23 +205,28 @@ impl Object {
         extent: Range<u64>,
         wait: &mut Option<oneshot::Sender<()>>,
     ) -> Result<Served> {
-        let wanted = access::blocks(&range);
-        let mut have = BTreeMap::new();
+        let mut gathered = Gathered::new(access::blocks(&range));
         let mut on_the_way: Vec<Waiter> = Vec::new();
-        let mut served: fn(Vec<Bytes>) -> Served = Served::Pieces;
-        while (have.len() as u64) < wanted.end - wanted.start {
+        let mut asked = None;
+        let mut pace = None;
+        while !gathered.is_complete() {
             if let Some(whole) = self.spill.get() {
-                return Ok(served(vec![whole.read(range).await?]));
+                return Ok(Served::Pieces(vec![whole.read(range).await?]));
             }
             let seen = self.flights.landed();
+            let wanted = access::blocks(&range);
             if self.shared.reads == Reads::Ranges {
                 on_the_way.extend(self.flights.join(&wanted));
             }
-            let unknown = absent(&wanted, &have, &on_the_way);
-            for run in access::requests(&unknown, u64::MAX) {
-                have.extend(self.cached(run).await);
+            let is_coming = |block| on_the_way.iter().any(|waiter| waiter.brings(block));
+            for run in gathered.absent(|block| !is_coming(block)) {
+                self.cached(run).await.into_iter().for_each(|run| gathered.add(run));
             }
-            let mut missing = absent(&wanted, &have, &on_the_way);
+            let mut missing: Vec<u64> = gathered
+                .absent(|block| !is_coming(block))
+                .into_iter()
+                .flatten()
+                .collect();
             if !missing.is_empty() {
                 if extent != range {
                     let extent = access::blocks(&extent);
@@ -234,8 +236,8 @@ impl Object {
                 let Some(boarding) = self.flights.board(seen, &self.unit(missing), self.most()) else {
                     continue;
                 };
-                served = Served::Asked;
                 on_the_way.extend(self.launched(boarding, None));
+                asked = Some(Instant::now());
             }
             for mut waiter in on_the_way.drain(..) {
                 if self.shared.reads != Reads::Ranges {
@@ -244,30 +246,46 @@ impl Object {
                         None => continue,
                     }
                 }
-                for block in wanted.clone() {
-                    if waiter.brings(block) && !have.contains_key(&block) {
-                        if !waiter.has(block) {
-                            // Nobody may want to know any more.
-                            wait.take().map(|wait| wait.send(()));
-                        }
-                        // Without one, the cache has it by now.
-                        have.extend(waiter.block(block).await?.map(|bytes| (block, bytes)));
-                    }
+                for blocks in gathered.absent(|block| waiter.brings(block)) {
+                    self.take(&mut waiter, blocks, &mut gathered, wait).await?;
                 }
+                pace = waiter.pace().or(pace);
             }
         }
-        let cut = |(block, bytes): (u64, Bytes)| {
-            let first = block * BLOCK;
-            let from = range.start.saturating_sub(first) as usize;
-            let to = ((range.end - first) as usize).min(bytes.len());
-            bytes.slice(from..to)
-        };
-        Ok(served(have.into_iter().map(cut).collect()))
+        let pieces = gathered.cut(&range);
+        Ok(match asked {
+            Some(asked) => Served::Asked(pieces, pace.unwrap_or_else(|| Pace::of_its_beginning(asked.elapsed()))),
+            None => Served::Pieces(pieces),
+        })
     }
 
-    async fn cached(&self, blocks: Range<u64>) -> Vec<(u64, Bytes)> {
+    /// Takes blocks from the flight that brings them, unless the cache has them.
+    async fn take(
+        &self,
+        waiter: &mut Waiter,
+        mut blocks: Range<u64>,
+        gathered: &mut Gathered,
+        wait: &mut Option<oneshot::Sender<()>>,
+    ) -> Result<()> {
+        let _waiting = (!waiter.has(&blocks)).then(|| {
+            // Nobody may want to know any more.
+            wait.take().map(|wait| wait.send(()));
+            self.shared.rooms.wait()
+        });
+        while !blocks.is_empty() {
+            let Some(run) = waiter.run(&blocks).await? else { break };
+            blocks.start = run.blocks().end;
+            gathered.add(run);
+        }
+        Ok(())
+    }
+
+    async fn cached(&self, blocks: Range<u64>) -> Vec<Run> {
         let mut found = self.shared.cache.get(&self.content, blocks).await;
-        found.retain(|(block, bytes)| bytes.len() == access::block_len(*block, self.id.size));
+        found.retain(|run| {
+            let place = access::bytes(&run.blocks(), self.id.size);
+            place.end.checked_sub(place.start) == Some(run.bytes.len() as u64)
+        });
         found
     }
 
@@ -320,15 +338,6 @@ impl Object {
         };
         launch.run_by(task.abort_handle());
     }
-}
-
-/// Those of the blocks that are neither here nor on the way.
-fn absent(wanted: &Range<u64>, have: &BTreeMap<u64, Bytes>, on_the_way: &[Waiter]) -> Vec<u64> {
-    let coming = |block| on_the_way.iter().any(|waiter| waiter.brings(block));
-    wanted
-        .clone()
-        .filter(|block| !have.contains_key(block) && !coming(*block))
-        .collect()
 }
 
 impl Drop for Object {

@@ -170,6 +170,66 @@ async fn whoever_reads_on_finds_it_there() {
 }
 
 #[tokio::test]
+async fn what_is_ahead_stays_at_hand_until_it_is_read_or_somebody_waits() {
+    let all = Fixture::new(Reads::Ranges);
+    let bytes = pattern(60 * MIB);
+    let source = all.open("f", &bytes);
+    // What was asked for with the beginning is in the cache by then.
+    assert!(source.read(0, 4 * MIB).await.unwrap() == bytes[..4 * MIB]);
+    for offset in (4 * MIB..40 * MIB).step_by(2 * MIB) {
+        assert!(source.read(offset as u64, 2 * MIB).await.unwrap() == bytes[offset..offset + 2 * MIB]);
+        all.settle().await;
+        let held = all.fetcher.0.rooms.held();
+        assert!(
+            (1..=12).contains(&held),
+            "{held} blocks of 16, of which who waits has four"
+        );
+    }
+    let from_the_cache = all.fetcher.cache().usage().hits;
+    assert!(
+        from_the_cache <= 18,
+        "{from_the_cache} of 36: half came from the answers"
+    );
+    let gate = Gate::new();
+    all.fault(Fault::Stall(gate.clone()));
+    let other = all.open("g", b"g");
+    let waits = tokio::spawn(async move { other.read(0, 1).await });
+    gate.reached(1).await;
+    all.settle().await;
+    assert_eq!(all.fetcher.0.rooms.held(), 0, "the one who waits may need it");
+    gate.open();
+    waits.await.unwrap().unwrap();
+    let before = all.reads();
+    assert!(source.read(40 * BLOCK, 2 * MIB).await.unwrap() == bytes[40 * MIB..42 * MIB]);
+    assert_eq!(all.reads(), before, "it is in the cache");
+    drop(source);
+    all.settle().await;
+    assert!(all.fetcher.0.rooms.is_all_free());
+}
+
+#[tokio::test]
+async fn whoever_comes_later_gets_what_is_here_while_the_rest_stands_still() {
+    let all = Fixture::new(Reads::Ranges);
+    let bytes = pattern(4 * MIB);
+    let source = all.open("f", &bytes);
+    let gate = Gate::new();
+    all.fault(Fault::StallAfter {
+        bytes: 3 * BLOCK + 10,
+        gate: gate.clone(),
+    });
+    assert_eq!(source.read(0, 10).await.unwrap(), bytes[..10]);
+    gate.reached(1).await;
+    all.settle().await;
+    assert_eq!(source.read(BLOCK - 5, MIB).await.unwrap(), bytes[MIB - 5..2 * MIB - 5]);
+    assert_eq!(source.read(2 * BLOCK, MIB).await.unwrap(), bytes[2 * MIB..3 * MIB]);
+    let last = source.read(3 * BLOCK, 10);
+    assert!(tokio::time::timeout(Duration::ZERO, last).await.is_err());
+    gate.open();
+    assert_eq!(source.read(3 * BLOCK, 10).await.unwrap(), bytes[3 * MIB..3 * MIB + 10]);
+    assert_eq!(all.reads(), 1);
+}
+
+#[tokio::test]
 async fn what_was_asked_for_with_the_beginning_comes_though_the_reader_has_that() {
     let all = Fixture::new(Reads::Ranges);
     let bytes = pattern(4 * BLOCK as usize);

@@ -4,13 +4,11 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use bytes::Bytes;
-
-use super::{Blocks, ContentId, Disk, Fate, Index, Patience, read_stretch, stretches};
+use super::{Blocks, ContentId, Disk, Fate, Index, Patience, Run, count, read_stretch, stretches};
 
 impl Disk {
     /// What can be had without waiting for the disk or for a lock. `None` when that isn't all of what is there.
-    pub(super) fn get_at_once(self: &Arc<Self>, content: &ContentId, wanted: &Range<u64>) -> Option<Vec<(u64, Bytes)>> {
+    pub(super) fn get_at_once(self: &Arc<Self>, content: &ContentId, wanted: &Range<u64>) -> Option<Vec<Run>> {
         let records = {
             let mut index = self.index.try_lock()?;
             self.is_known(&index, content).then(|| index.pin(content, wanted))?
@@ -27,7 +25,7 @@ impl Disk {
                 return None;
             }
         }
-        self.tally.count(wanted, found.len());
+        self.tally.count(wanted, count(&found));
         Some(found)
     }
 
@@ -39,14 +37,14 @@ impl Disk {
         }
     }
 
-    fn unpin_without_waiting(self: &Arc<Self>, content: &ContentId, found: &[(u64, Bytes)]) {
+    fn unpin_without_waiting(self: &Arc<Self>, content: &ContentId, found: &[Run]) {
         let is_last = |index: &Index| {
             let kept = index.versions.peek(content);
             kept.is_some_and(|kept| kept.pins == 1 && kept.fate == Fate::Leaves)
         };
         match self.index.try_lock() {
             Some(mut index) if !is_last(&index) => {
-                index.prove(content, found.iter().map(|(block, _)| *block));
+                index.prove(content, found.iter().flat_map(Run::blocks));
                 self.unpin(&mut index, content);
             }
             _ => {

@@ -68,18 +68,16 @@ impl Drop for Hold {
 mod tests {
     use std::io::Read;
 
-    use bytes::Bytes;
-
     use super::super::{DiskCache, PIECEWISE_ABOVE};
     use super::*;
-    use crate::cache::testing::content;
-    use crate::cache::{BLOCK, BlockCache};
+    use crate::cache::testing::{content, run};
+    use crate::cache::{BLOCK, BlockCache, Run, count};
 
     const SIZE: u64 = 2 * BLOCK + 5;
 
-    fn blocks() -> Vec<Bytes> {
+    fn all() -> Run {
         let lengths = [BLOCK, BLOCK, 5];
-        lengths.map(|len| Bytes::from(vec![len as u8; len as usize])).into()
+        run(0, lengths.map(|len| vec![len as u8; len as usize]).concat())
     }
 
     /// With nobody beside it who counts what is there, and has the folder for as long as that takes.
@@ -93,30 +91,31 @@ mod tests {
     async fn all_or_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let cache = open(folder.path(), 1 << 30);
-        let (first, rest) = (vec![blocks()[0].clone()], blocks()[1..].to_vec());
+        let mut rest = all().bytes;
+        let first = rest.split_to(BLOCK as usize);
         assert!(cache.whole(&content(1), SIZE).await.is_none());
-        cache.put(&content(1), 1, rest).await;
+        cache.put(&content(1), vec![run(1, rest)]).await;
         assert!(cache.whole(&content(1), SIZE).await.is_none());
-        cache.put(&content(1), 0, first).await;
+        cache.put(&content(1), vec![run(0, first)]).await;
         assert!(cache.whole(&content(1), SIZE + BLOCK).await.is_none());
         let whole = cache.whole(&content(1), SIZE).await.unwrap();
         let mut bytes = Vec::new();
         whole.file().read_to_end(&mut bytes).unwrap();
-        assert!(bytes == blocks().concat());
+        assert!(bytes == all().bytes);
     }
 
     #[tokio::test]
     async fn what_an_earlier_run_left_is_looked_at_first() {
         let folder = tempfile::tempdir().unwrap();
-        open(folder.path(), 1 << 30).put(&content(1), 0, blocks()).await;
+        open(folder.path(), 1 << 30).put(&content(1), vec![all()]).await;
         let cache = open(folder.path(), 1 << 30);
         assert!(cache.whole(&content(1), SIZE).await.is_none());
-        assert_eq!(cache.get(&content(1), 0..2).await.len(), 2);
+        assert_eq!(count(&cache.get(&content(1), 0..2).await), 2);
         assert!(
             cache.whole(&content(1), SIZE).await.is_none(),
             "the last one may be torn"
         );
-        assert_eq!(cache.get(&content(1), 0..3).await.len(), 3);
+        assert_eq!(count(&cache.get(&content(1), 0..3).await), 3);
         assert!(cache.whole(&content(1), SIZE).await.is_some());
     }
 
@@ -125,16 +124,16 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let cap = 12 * BLOCK;
         let cache = open(folder.path(), cap);
-        cache.put(&content(0), 0, blocks()).await;
+        cache.put(&content(0), vec![all()]).await;
         let held = cache.whole(&content(0), SIZE).await.unwrap();
         for other in 1..20 {
-            cache.put(&content(other), 0, blocks()).await;
+            cache.put(&content(other), vec![all()]).await;
             assert!(cache.usage().bytes <= cap);
         }
         cache.forget(&content(0)).await;
         let mut bytes = Vec::new();
         held.file().read_to_end(&mut bytes).unwrap();
-        assert!(bytes == blocks().concat());
+        assert!(bytes == all().bytes);
         assert!(cache.whole(&content(0), SIZE).await.is_none(), "it leaves");
         assert!(cache.whole(&content(19), SIZE).await.is_some());
         drop(held);
@@ -149,7 +148,7 @@ mod tests {
         let cache = open(folder.path(), 12 * BLOCK);
         let mut held = Vec::new();
         for number in 0..4 {
-            cache.put(&content(number), 0, blocks()).await;
+            cache.put(&content(number), vec![all()]).await;
             held.extend(cache.whole(&content(number), SIZE).await);
         }
         assert_eq!(held.len(), 2);
