@@ -4,7 +4,7 @@
 //! A kernel that is short of memory forgets them while programs work with them. All that would be asked for again, and
 //! couldn't be found while nobody answers. So the latest are remembered, as far as there is room.
 
-use std::collections::{BTreeMap, HashMap};
+use lru::LruCache;
 
 use super::inode::{Ino, Placement, Presence};
 use super::nodes::Nodes;
@@ -14,12 +14,10 @@ const MOST_NAMES: usize = 50_000;
 /// A node takes as much memory as so many names of a listing.
 const NODE: usize = 4;
 
-/// Which nodes are idle, and since when.
+/// Which nodes are idle, in the order in which they became so.
 pub(super) struct Idle {
-    latest: u64,
-    by_age: BTreeMap<u64, Ino>,
-    /// With when it entered, and how many names it counts for.
-    entered: HashMap<Ino, (u64, usize)>,
+    /// With how many names each counts for.
+    nodes: LruCache<Ino, usize>,
     names: usize,
     most: usize,
 }
@@ -33,34 +31,28 @@ impl Default for Idle {
 impl Idle {
     pub(super) fn with_room_for(most: usize) -> Self {
         Self {
-            latest: 0,
-            by_age: BTreeMap::new(),
-            entered: HashMap::new(),
+            nodes: LruCache::unbounded(),
             names: 0,
             most,
         }
     }
 
     fn enter(&mut self, ino: Ino, names: usize) {
-        self.leave(ino);
-        self.latest += 1;
-        self.by_age.insert(self.latest, ino);
-        self.entered.insert(ino, (self.latest, names));
         self.names += names;
+        self.names -= self.nodes.put(ino, names).unwrap_or(0);
     }
 
     fn leave(&mut self, ino: Ino) {
-        if let Some((age, names)) = self.entered.remove(&ino) {
-            self.by_age.remove(&age);
-            self.names -= names;
-        }
+        self.names -= self.nodes.pop(&ino).unwrap_or(0);
     }
 
     /// Takes out the one that has been idle for longest, while there are too many names.
     fn too_old(&mut self) -> Option<Ino> {
-        let (_, oldest) = self.by_age.first_key_value().filter(|_| self.names > self.most)?;
-        let oldest = *oldest;
-        self.leave(oldest);
+        if self.names <= self.most {
+            return None;
+        }
+        let (oldest, names) = self.nodes.pop_lru()?;
+        self.names -= names;
         Some(oldest)
     }
 }
@@ -134,6 +126,6 @@ mod tests {
             [idle.too_old(), idle.too_old(), idle.too_old()],
             [Some(Ino(2)), Some(Ino(5)), None]
         );
-        assert_eq!((idle.names, idle.by_age.len(), idle.entered.len()), (0, 0, 0));
+        assert_eq!((idle.names, idle.nodes.len()), (0, 0));
     }
 }
