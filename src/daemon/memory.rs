@@ -13,8 +13,8 @@ const USUAL: u64 = 128 << 20;
 /// In bytes. With less, reads get slower than the memory is worth.
 const LEAST: u64 = 8 << 20;
 /// Of the budget, this many eighths are for the blocks that are kept and for what is in flight. A reader keeps half of the
-/// cache ahead at most. Where a disk keeps the blocks, the kernel keeps the disk's pages, and those in memory only bridge
-/// the time until they are written.
+/// cache ahead at most. Where a disk keeps the blocks, the kernel keeps the disk's pages, and those in memory are only
+/// what is read in small pieces.
 const IN_MEMORY: (u64, u64) = (5, 3);
 const ON_DISK: (u64, u64) = (1, 3);
 /// From here on a limit of the first version of control groups means that there is none: it is the largest multiple of a

@@ -1,10 +1,11 @@
 //! The tasks that ask the provider: for a run of blocks, or a whole object.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::access;
 use super::flight::Pilot;
@@ -18,6 +19,10 @@ use crate::provider::{ByteStream, Reads};
 
 /// The bytes of a whole that are written to disk at once, in blocks: 256 KiB.
 const FLUSH: u64 = (256 << 10) / BLOCK;
+
+/// So long what came ahead stays at hand at most. Who reads more slowly needs no more than the disk; and the answers that
+/// wait for room hold connections.
+const REST: Duration = Duration::from_secs(5);
 
 /// Why an attempt ended before its time.
 enum Failure {
@@ -64,7 +69,7 @@ pub(super) async fn ranges(object: Arc<Object>, pilot: Pilot, purpose: Purpose) 
         cache.put(&object.content, pilot.delivered()).await;
         if cache.missing(&object.content, blocks).await.is_empty() {
             if matches!(purpose, Purpose::Ahead { .. }) && pilot.rest() {
-                object.shared.rooms.somebody_waits().await;
+                let _ = timeout(REST, object.shared.rooms.somebody_waits()).await;
             }
             pilot.unload();
         }

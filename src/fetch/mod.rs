@@ -3,8 +3,8 @@
 //! It decides what is asked for, when something may be served and when a request is repeated. What is kept is up to
 //! `cache`; how a request is made and how long it may stand still is up to the provider.
 //!
-//! Locks, each a leaf and none held across an await: the objects that are open (here), the flights of one object
-//! (`flight`), the habits of one reader (`source`).
+//! Locks, each a leaf and none held across an await: the objects that are open (here), the flights of one object and what
+//! is waited for of each (`flight`), the habits of one reader (`source`).
 
 mod access;
 mod ahead;

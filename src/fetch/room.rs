@@ -4,8 +4,8 @@
 //! with a long delay nearly all of it is on its way. Room for an answer is taken as a whole when it begins. Until there is
 //! some, its bytes wait where they come from; and as every answer that has begun has its room, all of them come to an end.
 //!
-//! What came ahead of a reader keeps its room until it is read, so that it needn't be read from disk. But only as long as
-//! no reader waits for anything: then room is needed elsewhere.
+//! What came ahead of a reader keeps its room for a while, until it is read, so that it needn't be read from disk. But
+//! only as long as no reader waits for anything: then room is needed elsewhere.
 
 use std::sync::Arc;
 
