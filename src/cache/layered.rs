@@ -4,8 +4,9 @@ use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::{BlockCache, CacheUsage, ContentId, Run, WholeFile, count};
 use async_trait::async_trait;
+
+use super::{BlockCache, CacheUsage, ContentId, Run, WholeFile, count};
 
 /// More blocks than these at once are what somebody reads on in large pieces; they are put behind only, if there is room.
 const FEW: usize = 4;

@@ -130,9 +130,9 @@ impl Run {
 
     /// One by one, with their numbers; they share the memory.
     pub fn split(&self) -> impl Iterator<Item = (u64, Bytes)> {
-        let ends = (0..self.bytes.len()).step_by(BLOCK as usize);
+        let starts = (0..self.bytes.len()).step_by(BLOCK as usize);
         let slice = |from: usize| self.bytes.slice(from..(from + BLOCK as usize).min(self.bytes.len()));
-        (self.first..).zip(ends.map(slice))
+        (self.first..).zip(starts.map(slice))
     }
 }
 
