@@ -45,7 +45,7 @@ async fn heals(provider: impl Provider, authenticator: Arc<dyn Authenticator>, r
 
 #[tokio::test]
 async fn a_rejected_password_heals() {
-    for software in [webdav::Software::WsgiDav, webdav::Software::Rclone] {
+    for software in webdav::Software::ALL {
         let server = webdav::DavServer::start(software);
         let password = webdav::password(webdav::given("wrong-canary")).await;
         let client = webdav::client(&server, "", Arc::clone(&password));
@@ -227,10 +227,10 @@ async fn two_clients_of_a_bucket_lose_nothing_at_a_garage_cluster() {
 
 #[tokio::test]
 async fn two_clients_of_a_share_lose_nothing() {
-    for software in [webdav::Software::WsgiDav, webdav::Software::Rclone] {
+    for software in webdav::Software::ALL {
         let server = webdav::DavServer::start(software);
         for folder in ["one", "two"] {
-            std::fs::create_dir(server.data().join(folder)).unwrap();
+            server.make_folder(folder);
         }
         for folder in ["one", "two"] {
             let mut clients = Vec::new();

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, Url};
+use tokio::sync::Semaphore;
 
 use super::RateBucket;
 use crate::model::Error;
@@ -102,6 +103,8 @@ pub struct Request {
     pub body: Body,
     pub replay: Replay,
     pub metering: Metering,
+    /// Of the requests that share one, a single attempt at a time is at the service.
+    pub turn: Option<Arc<Semaphore>>,
     /// What a person would call it, for messages: `list the folder`.
     pub purpose: &'static str,
 }
@@ -121,6 +124,7 @@ impl Request {
             body: Body::Empty,
             replay,
             metering: Metering::Free,
+            turn: None,
             purpose,
         }
     }
@@ -156,6 +160,12 @@ impl Request {
 
     pub fn metering(mut self, metering: Metering) -> Self {
         self.metering = metering;
+        self
+    }
+
+    /// `turn` has one permit.
+    pub fn turn(mut self, turn: Arc<Semaphore>) -> Self {
+        self.turn = Some(turn);
         self
     }
 }

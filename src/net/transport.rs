@@ -211,6 +211,14 @@ impl Transport {
     }
 
     async fn attempt(&self, request: &Request, credential: &Credential) -> Result<Response, Failure> {
+        let _turn = match &request.turn {
+            Some(turn) => {
+                let turn = turn.acquire().await;
+                Progress::tick();
+                turn.ok()
+            }
+            None => None,
+        };
         let not_sent = |error| Failure {
             error,
             reach: Reach::NotSent,

@@ -1,4 +1,4 @@
-//! Real WebDAV servers for tests, two independent ones: on free loopback ports, with data folders of their own, ended
+//! Real WebDAV servers for tests, three independent ones: on free loopback ports, with data folders of their own, ended
 //! with the test.
 
 #![allow(dead_code, reason = "each suite uses a part of it")]
@@ -9,6 +9,7 @@
 )]
 
 use std::ops::{Deref, DerefMut};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -30,6 +31,12 @@ pub enum Software {
     WsgiDav,
     /// Go's library as rclone serves it: ignores conditions on changes.
     Rclone,
+    /// Apache's mod_dav: shows names that are only locked (RFC 2518), and gives files younger than two seconds weak tags.
+    Apache,
+}
+
+impl Software {
+    pub const ALL: [Self; 3] = [Self::WsgiDav, Self::Rclone, Self::Apache];
 }
 
 /// One running server over an empty folder.
@@ -64,6 +71,13 @@ impl DavServer {
         }
     }
 
+    /// A folder in its root, made behind its back. Whoever the server is may write there.
+    pub fn make_folder(&self, name: &str) {
+        let folder = self.data().join(name);
+        std::fs::create_dir(&folder).unwrap();
+        std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o777)).unwrap();
+    }
+
     /// With the data and at the port that it had before `stop`.
     pub fn start_again(&mut self) {
         let software = self.software;
@@ -90,6 +104,7 @@ impl Software {
         match self {
             Self::WsgiDav => wsgidav(folder, port, &["-m", "wsgidav.server.server_cli"]),
             Self::Rclone => rclone(folder, port),
+            Self::Apache => apache(folder, port),
         }
     }
 }
@@ -147,6 +162,62 @@ fn rclone(folder: &Path, port: u16) -> Command {
         // Not in an argument: every user of the machine can read those.
         .env("RCLONE_USER", USER)
         .env("RCLONE_PASS", PASSWORD);
+    command
+}
+
+/// Where Apache keeps properties of files, beside them; it shows it to nobody.
+pub const APACHES_OWN: &str = ".DAV";
+const APACHE: &str = "/usr/sbin/apache2";
+const APACHE_MODULES: &str = "/usr/lib/apache2/modules";
+/// As whom Apache serves where root starts it, which it never does as root.
+const APACHE_USER: &str = "www-data";
+/// `PASSWORD` as Apache stores it: its SHA-1.
+const APACHE_PASSWORD: &str = "{SHA}NMfTLf4kql4x98PMVl16orqGin0=";
+
+fn apache(folder: &Path, port: u16) -> Command {
+    let own = folder.join("apache");
+    let data = folder.join("data");
+    std::fs::create_dir_all(&own).unwrap();
+    std::fs::write(own.join("users"), format!("{USER}:{APACHE_PASSWORD}\n")).unwrap();
+    let mut settings = format!(
+        "ServerName localhost\nListen 127.0.0.1:{port}\nServerRoot \"{own}\"\nDefaultRuntimeDir \"{own}\"\n\
+        PidFile \"{own}/pid\"\nErrorLog /dev/stderr\nDavLockDB \"{own}/locks\"\nDocumentRoot \"{data}\"\n",
+        own = own.display(),
+        data = data.display(),
+    );
+    for module in [
+        "mpm_event",
+        "authn_core",
+        "authn_file",
+        "authz_core",
+        "authz_user",
+        "auth_basic",
+        "dav",
+        "dav_fs",
+    ] {
+        settings += &format!("LoadModule {module}_module {APACHE_MODULES}/mod_{module}.so\n");
+    }
+    settings += &format!(
+        "<Directory \"{}\">\nDav On\nAuthType Basic\nAuthName files\nAuthUserFile \"{}/users\"\n\
+        Require valid-user\n</Directory>\n",
+        data.display(),
+        own.display(),
+    );
+    if rustix::process::getuid().is_root() {
+        // It only has to pass through.
+        std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o711)).unwrap();
+        settings += &format!("User {APACHE_USER}\nGroup {APACHE_USER}\n");
+        let given = Command::new("chown")
+            .args(["-R", APACHE_USER])
+            .args([&own, &data])
+            .status();
+        assert!(given.unwrap().success());
+    }
+    let file = own.join("settings");
+    std::fs::write(&file, settings).unwrap();
+    let mut command = Command::new(APACHE);
+    // In one process, so that nothing is left when that is killed.
+    command.args(["-X", "-f"]).arg(file);
     command
 }
 

@@ -104,11 +104,11 @@ async fn of_a_bucket() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_a_share() {
-    for software in [webdav::Software::WsgiDav, webdav::Software::Rclone] {
+    for software in webdav::Software::ALL {
         let server = webdav::DavServer::start(software);
         // Before the server is asked for the first time: rclone remembers what is there.
         for folder in ["New 0", "Replacement 0", "New 1", "Replacement 1"] {
-            std::fs::create_dir(server.data().join(folder)).unwrap();
+            server.make_folder(folder);
         }
         let proxy = LyingProxy::before(server.port());
         let password = webdav::password(webdav::given(webdav::PASSWORD)).await;

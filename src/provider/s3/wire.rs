@@ -76,6 +76,7 @@ fn ours(request: http::Request<Buffer>) -> Result<Request> {
         headers,
         replay,
         metering: Metering::Free,
+        turn: None,
     })
 }
 

@@ -5,7 +5,7 @@
 
 use super::beside;
 use super::client::{Client, Condition, Form, Overwrite, folder_of, is_ambiguous, join};
-use super::lock::{Found, Lock};
+use super::lock::{Found, Lock, Wanted};
 use super::settle::Stored;
 use super::wire::Described;
 use crate::model::{Entry, Error, ErrorKind, Name, Result};
@@ -19,13 +19,16 @@ use crate::provider::{Content, Target};
 pub(super) async fn upload(client: &Client, target: &Target, content: &Content) -> Result<Entry> {
     let path = join(target.parent().as_str(), target.name().as_str());
     // Of a new name, the lock tells whether it is free.
-    let is_replaced = matches!(target, Target::Replace { .. });
-    if is_replaced && found(client.describe(&path).await)?.is_some_and(|now| now.is_directory()) {
+    let wanted = match target {
+        Target::New { .. } => Wanted::Free,
+        Target::Replace { .. } => Wanted::Taken,
+    };
+    if wanted == Wanted::Taken && found(client.describe(&path).await)?.is_some_and(|now| now.is_directory()) {
         return Err(clash(target));
     }
     let path = path.as_str();
     client
-        .alone(path, |lock| store(client, path, target, content, lock))
+        .alone(path, wanted, |lock| store(client, path, target, content, lock))
         .await
 }
 
@@ -36,19 +39,15 @@ async fn store(client: &Client, path: &str, target: &Target, content: &Content, 
     let now = match target {
         // The server had nothing of that name when it made an empty file for the lock, and lets nobody else to it.
         Target::New { .. } if made.is_some() => None,
-        _ => found(client.describe(path).await)?.filter(|now| now.size > 0 || now.is_directory() || made.is_none()),
+        _ => found(client.describe(path).await)?.filter(|now| now.is_something() || made.is_none()),
     };
-    let (condition, instead) = match target {
-        Target::New { .. } if now.is_some() => return Err(exists(name)),
-        Target::New { .. } => (Condition::Free, ErrorKind::Changed),
-        Target::Replace { entry, .. }
-            if now
-                .as_ref()
-                .is_none_or(|now| now.is_directory() || now.version != entry.version) =>
-        {
-            return Err(changed(name));
+    let (condition, instead) = match (target, &now) {
+        (Target::New { .. }, Some(_)) => return Err(exists(name)),
+        (Target::New { .. }, None) => (Condition::Free, ErrorKind::Changed),
+        (Target::Replace { entry, .. }, Some(now)) if !now.is_directory() && now.is(&entry.version) => {
+            (Condition::Version(&now.version), ErrorKind::NotFound)
         }
-        Target::Replace { entry, .. } => (Condition::Version(&entry.version), ErrorKind::NotFound),
+        (Target::Replace { .. }, _) => return Err(changed(name)),
     };
     let told = match client.put(path, content, condition, lock).await {
         Ok(told) => told,
@@ -104,19 +103,19 @@ pub(super) async fn remove_file(client: &Client, entry: &Entry) -> Result<()> {
         return Err(Error::new(ErrorKind::IsADirectory, message));
     }
     client
-        .alone(path, |lock| async move {
+        .alone(path, Wanted::Taken, |lock| async move {
             let now = client.describe(path).await?;
             if now.size == 0 && lock.as_ref().is_some_and(|lock| lock.found == Found::Nothing) {
                 return Err(Error::not_found(format_args!("{:?}", entry.name.as_str())));
             }
-            if now.version != entry.version {
+            if !now.is(&entry.version) {
                 return Err(changed(&entry.name));
             }
             let removed = client.delete(path, Form::Plain, lock.as_ref()).await;
             match settled(client, path, removed).await {
                 // Some servers fail (500) when the file is taken away under their hands, and another may be there since.
                 Err(error) if is_ambiguous(&error) => match client.describe(path).await {
-                    Ok(now) if now.version != entry.version => Err(changed(&entry.name)),
+                    Ok(now) if !now.is(&entry.version) => Err(changed(&entry.name)),
                     _ => Err(error),
                 },
                 done => done,
@@ -174,7 +173,7 @@ pub(super) async fn rename(
         Some(_) => {
             let to = to.as_str();
             client
-                .alone(to, |lock| async move {
+                .alone(to, Wanted::Taken, |lock| async move {
                     // Where it is gone meanwhile, what is there now is the lock's and has another version.
                     replaceable(client, to, moved, &client.describe(to).await?, replaced).await?;
                     carry(client, from, to, moved, Overwrite::Allowed, lock, name).await
@@ -230,7 +229,7 @@ async fn carry(
 /// Whether somebody else has taken away what was to be moved.
 async fn has_gone(client: &Client, from: &str, moved: &Described) -> bool {
     match client.describe(from).await {
-        Ok(now) => now.kind != moved.kind || now.version != moved.version,
+        Ok(now) => now.kind != moved.kind || !now.is(&moved.version),
         Err(error) => error.kind() == ErrorKind::NotFound,
     }
 }
@@ -247,7 +246,7 @@ async fn replaceable(
         return Err(Error::new(ErrorKind::AlreadyExists, format!("{path:?} exists already")));
     };
     let name = &replaced.name;
-    if there.kind != replaced.kind || there.version != replaced.version {
+    if there.kind != replaced.kind || !there.is(&replaced.version) {
         return Err(exists(name));
     }
     let named = |kind, what: &str| Err(Error::new(kind, format!("{:?} {what}", name.as_str())));

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use percent_encoding::percent_decode_str;
 use reqwest::header::{CONTENT_TYPE, ETAG, HeaderName, HeaderValue, IF_MATCH, IF_NONE_MATCH, RANGE};
@@ -11,7 +12,7 @@ use reqwest::{Method, Url};
 use tokio::sync::OnceCell;
 use tracing::debug;
 
-use super::lock::{Lock, Proof};
+use super::lock::{Lock, Locks, Proof, under};
 use super::wire::{self, Described, Resource};
 use crate::api::Api;
 use crate::model::{Action, Entry, Error, ErrorKind, Name, ObjectKey, Result, Rights, Version};
@@ -23,8 +24,8 @@ use crate::provider::learned_rights::LearnedRights;
 pub(super) struct Client {
     api: Arc<Api>,
     pub(super) rights: LearnedRights,
-    /// Whether the server has locks, once it was asked.
-    pub(super) locks: OnceCell<bool>,
+    /// What locks the server has, once it was asked.
+    pub(super) locks: OnceCell<Locks>,
     pub(super) properties: Mutex<Properties>,
 }
 
@@ -102,7 +103,16 @@ impl Client {
         let answer = self
             .propfind(path, Form::Directory, "1", wire::ENTRY_PROPERTIES, "list the directory")
             .await;
-        let found = self.rights.noting(path, Action::Read, answer)?;
+        let found = match self.rights.noting(path, Action::Read, answer) {
+            // A file has no name with a slash at its end (Apache).
+            Err(error) if error.kind() == ErrorKind::InvalidInput => {
+                return Err(match self.describe(path).await {
+                    Ok(described) if !described.is_directory() => not_a_directory(path),
+                    _ => error,
+                });
+            }
+            found => found?,
+        };
         // A server behind a proxy may name other paths than it is called with, so only their lengths and ends count.
         let base = self.api.base();
         let mut paths: Vec<(Vec<String>, &Resource)> = found
@@ -116,10 +126,7 @@ impl Client {
             ));
         };
         if !described.describe()?.is_directory() {
-            return Err(Error::new(
-                ErrorKind::NotADirectory,
-                format!("{path:?} is not a directory"),
-            ));
+            return Err(not_a_directory(path));
         }
         let children = paths.iter().filter(|(parts, _)| parts.len() == own.len() + 1);
         Ok(children
@@ -216,11 +223,34 @@ impl Client {
         }
         request = self.proving(request, lock, Proof::OfAddress)?;
         let answer = self.api.call(&request).await;
-        let response = self.rights.noting(folder_of(path), Action::Write, answer)?;
+        let response = self
+            .rights
+            .noting(folder_of(path), Action::Write, under(lock, answer))?;
         Ok(response
             .header(ETAG.as_str())
             .and_then(wire::strong_etag)
             .map(Version::new))
+    }
+
+    /// An empty file of a name that is free. Gives whether it was.
+    ///
+    /// # Errors
+    /// `NotFound` when the directory is missing.
+    pub(super) async fn reserve(&self, path: &str) -> Result<bool> {
+        let request = Request::new(Method::PUT, self.url(path, Form::Plain), "store the file")
+            .replay(Replay::Once)
+            .header(IF_NONE_MATCH, HeaderValue::from_static("*"))
+            .body(Body::Bytes(Bytes::new()));
+        let answer = self.api.call(&request).await;
+        match self.rights.noting(folder_of(path), Action::Write, answer) {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::Changed => Ok(false),
+            // Nobody knows what came of it; or a directory has the name (409).
+            Err(error) => match self.describe(path).await {
+                Ok(there) => Ok(is_ambiguous(&error) && !there.is_something()),
+                Err(_) => Err(error),
+            },
+        }
     }
 
     pub(super) fn proving(&self, request: Request, lock: Option<&Lock>, of: Proof) -> Result<Request> {
@@ -243,8 +273,12 @@ impl Client {
     /// `NotFound`.
     pub(super) async fn delete(&self, path: &str, form: Form, lock: Option<&Lock>) -> Result<()> {
         let request = Request::new(Method::DELETE, self.url(path, form), "remove it").replay(Replay::Once);
-        let request = self.proving(request, lock, Proof::OfAddress)?;
-        self.change(folder_of(path), Action::Delete, &request).await
+        let request = self.proving(request, lock, Proof::OfTarget)?;
+        under(
+            lock,
+            self.change(folder_of(path), Action::Delete, &self.in_turn(request))
+                .await,
+        )
     }
 
     /// # Errors
@@ -268,7 +302,10 @@ impl Client {
             )
             .header(HeaderName::from_static("overwrite"), HeaderValue::from_static(flag));
         let request = self.proving(request, lock, Proof::OfTarget)?;
-        self.change(folder_of(to), Action::Write, &request).await
+        under(
+            lock,
+            self.change(folder_of(to), Action::Write, &self.in_turn(request)).await,
+        )
     }
 
     async fn change(&self, folder: &str, action: Action, request: &Request) -> Result<()> {
@@ -328,6 +365,10 @@ impl Client {
 /// Whether an attempt may have been carried out though no answer came.
 pub(super) fn is_ambiguous(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::Unreachable | ErrorKind::TimedOut)
+}
+
+fn not_a_directory(path: &str) -> Error {
+    Error::new(ErrorKind::NotADirectory, format!("{path:?} is not a directory"))
 }
 
 pub(super) fn join(folder: &str, name: &str) -> String {

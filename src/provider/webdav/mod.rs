@@ -4,7 +4,8 @@
 //! * A file's `Version` is its strong entity tag. Where a server has only weak ones or none, the size and the time of the
 //!   last change stand in, which don't tell two changes in one second apart.
 //! * A file is changed under a lock where the server has locks (class 2), and under a condition (`If-Match`,
-//!   `If-None-Match`, `Overwrite`) everywhere. Its name and version are looked at before.
+//!   `If-None-Match`, `Overwrite`) everywhere. Its name and version are looked at before. A server that mixes up its locks
+//!   (Apache) is asked to change one at a time.
 //! * Rights aren't told: all are assumed, and refusals correct that until the next probe.
 //! * Labels don't exist. What POSIX has of a file is a property of it, where the server keeps properties of others.
 //!

@@ -141,7 +141,7 @@ async fn confirm(client: &Client, object: &ObjectId) -> Result<()> {
     if now.is_directory() {
         return Err(Error::not_found(format_args!("{:?}", object.key.as_str())));
     }
-    if now.version != object.version {
+    if !now.is(&object.version) {
         return Err(changed(object));
     }
     Ok(())

@@ -69,7 +69,7 @@ impl Stored<'_> {
             let has = there.size;
             return Err(wrong(&format!("{len} bytes were sent and the server has {has}")));
         }
-        let is_as_before = before.is_some_and(|before| before.version == there.version);
+        let is_as_before = before.is_some_and(|before| there.is(&before.version));
         if is_as_before && !is_proven && !client.holds(path, self.content).await {
             return Err(wrong(
                 "the server said that it is stored, and has what was there before",
@@ -93,9 +93,10 @@ impl Stored<'_> {
                 };
             }
         };
-        let version = response.header(ETAG.as_str()).and_then(wire::strong_etag);
-        let version = version.map(Version::new);
-        let modified = response.header(LAST_MODIFIED.as_str()).and_then(wire::http_date);
+        let modified = response.header(LAST_MODIFIED.as_str());
+        let version = response.header(ETAG.as_str());
+        let version = version.map(|etag| wire::version_of(Some(etag), self.content.len(), modified));
+        let modified = modified.and_then(wire::http_date);
         if !self.content.is_same_as(response.stream(PURPOSE)).await? {
             return Ok(Back::Other(version));
         }

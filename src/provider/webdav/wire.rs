@@ -25,6 +25,10 @@ const OURS: Namespace<'static> = Namespace("keymount:");
 const POSIX: &str = "posix";
 /// The version of every directory: not all servers have one that changes with what is inside.
 const DIRECTORY_VERSION: &str = "directory";
+/// The beginning of versions that are no strong tags: without quotes they are never taken for one.
+const NO_TAG: &str = "~";
+/// The same of a weak tag.
+const WEAK: &str = "~W/";
 /// The longest explanation of a server that is passed on, in characters.
 const MAX_WORDS: usize = 200;
 
@@ -65,6 +69,24 @@ impl Described {
         self.kind == Kind::Directory
     }
 
+    /// Whether there would be something to lose: an empty file may be there for the sake of its name alone.
+    pub(super) fn is_something(&self) -> bool {
+        self.is_directory() || self.size > 0
+    }
+
+    /// Whether it has this version still.
+    ///
+    /// Of a file that was changed a moment ago some servers (Apache, for two seconds) give the tag as a weak one first, and
+    /// the same as a strong one later. A later change would have given it another tag.
+    pub(super) fn is(&self, version: &Version) -> bool {
+        self.version == *version || Weak::read(version).is_some_and(|weak| self.has_tag(&weak))
+    }
+
+    fn has_tag(&self, weak: &Weak<'_>) -> bool {
+        let tag = etag_of(&self.version).or_else(|| Some(Weak::read(&self.version)?.tag));
+        tag == Some(weak.tag) && weak.size == self.size && weak.modified == self.modified
+    }
+
     /// The content that times belong to, as far as the server tells: the property stays when somebody else stores another
     /// one, and goes along when the file is renamed, which an entity tag needn't survive.
     fn content(&self) -> String {
@@ -98,7 +120,8 @@ pub(super) fn proppatch(file: &Described, attributes: &PosixAttributes) -> Strin
 
 impl Resource {
     /// # Errors
-    /// `NotFound` and `Denied` where the server says so of this one, `BadData` when a file has no length.
+    /// `NotFound` and `Denied` where the server says so of this one, `NotFound` too for a name that is only locked,
+    /// `BadData` when a file has no length.
     pub(super) fn describe(&self) -> Result<Described> {
         match self.status {
             Some(404 | 410) => return Err(Error::new(ErrorKind::NotFound, "it does not exist")),
@@ -119,6 +142,10 @@ impl Resource {
                 posix: ToldAttributes::None,
             });
         }
+        if told.length.is_none() && told.modified.is_none() && told.etag.is_none() {
+            // A name that only a lock holds, as servers of RFC 2518 (7.4) show it: Apache's.
+            return Err(Error::new(ErrorKind::NotFound, "only a lock is there"));
+        }
         let size = told
             .length
             .as_deref()
@@ -128,15 +155,7 @@ impl Resource {
             kind: Kind::File,
             size,
             modified: modified.unwrap_or(SystemTime::UNIX_EPOCH),
-            version: match told.etag.as_deref().and_then(strong_etag) {
-                Some(etag) => Version::new(etag),
-                // Without quotes at its beginning it is never taken for a tag.
-                None => Version::new(format!(
-                    "~{};{size};{}",
-                    told.etag.as_deref().unwrap_or_default(),
-                    told.modified.as_deref().unwrap_or_default()
-                )),
-            },
+            version: version_of(told.etag.as_deref(), size, told.modified.as_deref()),
             posix: ToldAttributes::None,
         };
         if let Some(text) = &told.posix {
@@ -168,6 +187,34 @@ impl Resource {
             .map(|part| percent_decode_str(part).decode_utf8().ok().map(String::from))
             .collect()
     }
+}
+
+/// What the tag of a file says without promising anything about its bytes, and what else tells versions apart.
+struct Weak<'a> {
+    tag: &'a str,
+    size: u64,
+    modified: SystemTime,
+}
+
+impl<'a> Weak<'a> {
+    fn read(version: &'a Version) -> Option<Self> {
+        let (rest, date) = version.as_str().strip_prefix(WEAK)?.rsplit_once(';')?;
+        let (tag, size) = rest.rsplit_once(';')?;
+        Some(Self {
+            tag,
+            size: size.parse().ok()?,
+            modified: http_date(date)?,
+        })
+    }
+}
+
+/// The version of a file with this tag, of this size, changed at this time: its tag alone, if that is a strong one.
+pub(super) fn version_of(etag: Option<&str>, size: u64, modified: Option<&str>) -> Version {
+    let etag = etag.unwrap_or_default();
+    strong_etag(etag).map_or_else(
+        || Version::new(format!("{NO_TAG}{etag};{size};{}", modified.unwrap_or_default())),
+        Version::new,
+    )
 }
 
 /// The entity tag of a version that a server promises to be another one for other bytes (RFC 9110, 8.8.3).
@@ -433,6 +480,42 @@ mod tests {
             let refused = multistatus(document.as_bytes()).unwrap_err();
             assert_eq!(refused.kind(), ErrorKind::BadData, "{document:?}");
         }
+    }
+
+    #[test]
+    fn a_weak_tag_that_became_strong_is_the_same_version() {
+        let with = |tag: &str, size: u64, second: u64| {
+            let found = read(&format!(
+                r#"<D:multistatus xmlns:D="DAV:"><D:response><D:href>/dav/a</D:href><D:propstat><D:prop>
+                <D:getcontentlength>{size}</D:getcontentlength>
+                <D:getlastmodified>Thu, 01 Jan 1970 00:00:0{second} GMT</D:getlastmodified><D:getetag>{tag}</D:getetag>
+                </D:prop><D:status>HTTP/1.1 200 OK</D:status></D:propstat></D:response></D:multistatus>"#
+            ));
+            found[0].describe().unwrap()
+        };
+        let young = with("W/\"3;7\"", 3, 7).version;
+        assert!(with("\"3;7\"", 3, 7).is(&young) && with("W/\"3;7\"", 3, 7).is(&young));
+        for (tag, size, second) in [
+            ("\"3;8\"", 3, 7),
+            ("\"3;7\"", 4, 7),
+            ("\"3;7\"", 3, 8),
+            ("W/\"3;8\"", 3, 7),
+        ] {
+            assert!(!with(tag, size, second).is(&young), "{tag} {size} {second}");
+        }
+        let old = with("\"3;7\"", 3, 7).version;
+        assert!(!with("W/\"3;7\"", 3, 7).is(&old));
+    }
+
+    #[test]
+    fn a_name_that_only_a_lock_holds_is_free() {
+        let found = read(
+            r#"<D:multistatus xmlns:D="DAV:"><D:response><D:href>/dav/a</D:href><D:propstat><D:prop><D:resourcetype/>
+            </D:prop><D:status>HTTP/1.1 200 OK</D:status></D:propstat><D:propstat><D:prop><D:getcontentlength/>
+            <D:getlastmodified/><D:getetag/></D:prop><D:status>HTTP/1.1 404 Not Found</D:status></D:propstat>
+            </D:response></D:multistatus>"#,
+        );
+        assert_eq!(found[0].describe().unwrap_err().kind(), ErrorKind::NotFound);
     }
 
     #[test]
