@@ -407,11 +407,6 @@ fn of_a_share_at_rclone() {
     share(&DavServer::start(Software::Rclone), &[libc::EIO]);
 }
 
-#[test]
-fn of_a_share_at_apache() {
-    share(&DavServer::start(Software::Apache), &[]);
-}
-
 /// What a host has not seen it neither removes nor replaces, however old its own picture is.
 #[test]
 fn what_the_other_host_has_changed_is_kept() {

@@ -305,7 +305,13 @@ async fn free(client: &Client, path: &str, lock: Option<&Lock>) {
         if client.describe(path).await?.is_something() {
             return Ok(());
         }
-        client.delete(path, Form::Plain, lock).await
+        match client.delete(path, Form::Plain, lock).await {
+            // The lock is lost; with the file in its place the next attempt would find the name taken.
+            Err(error) if lock.is_some() && error.kind() == ErrorKind::Busy => {
+                client.delete(path, Form::Plain, None).await
+            }
+            done => done,
+        }
     };
     let freed: Result<()> = freed.await;
     if let Err(error) = freed
