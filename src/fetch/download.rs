@@ -24,6 +24,9 @@ const FLUSH: u64 = (256 << 10) / BLOCK;
 /// wait for room hold connections.
 const REST: Duration = Duration::from_secs(5);
 
+/// How often those who wait are told that bytes move, at most: each time wakes all of them.
+const SIGN_OF_LIFE: Duration = Duration::from_millis(100);
+
 /// Why an attempt ended before its time.
 enum Failure {
     /// The provider refused, or the local disk did.
@@ -97,6 +100,7 @@ async fn ask_for_blocks(
     }
     let len = (wanted.end - wanted.start) as usize;
     let began = Instant::now();
+    let mut told = began;
     // One piece of memory, so that whoever reads much at once gets it as it is.
     let mut bytes = BytesMut::with_capacity(len);
     let mut have = 0;
@@ -116,7 +120,10 @@ async fn ask_for_blocks(
                 return Err(Failure::Answer(error));
             }
         };
-        pilot.moved();
+        if told.elapsed() >= SIGN_OF_LIFE {
+            pilot.moved();
+            told = Instant::now();
+        }
         have += chunk.len();
         if have > len {
             return Err(wrong_length(object, "more"));

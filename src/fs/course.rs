@@ -14,6 +14,9 @@ use crate::model::Name;
 
 /// Directories that were listed one after the other before they count as a walk: the one above, and two in it.
 const SURE: u32 = 3;
+/// Who goes from a directory into the first one in it, so soon after it was listed, probably walks: programs are this quick
+/// and people are not.
+const SOON: Duration = Duration::from_millis(100);
 /// A step may leave out so many, as long as it isn't sure that somebody walks.
 const SKIPS: usize = 2;
 /// The same afterwards: `ls` sorts by a language's rules, not by bytes.
@@ -55,6 +58,15 @@ enum Reach {
     Level(u32),
 }
 
+/// Whether somebody walks here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Confidence {
+    None,
+    /// So it begins: half as many are listed ahead.
+    Some,
+    Sure,
+}
+
 /// A child of a directory that was listed.
 pub(super) struct Subdirectory {
     pub ino: Ino,
@@ -68,6 +80,9 @@ pub(super) struct Course<Held> {
     depth: u32,
     /// Whether what is in that directory is planned.
     entered: bool,
+    /// When that was.
+    entered_at: Instant,
+    confidence: Confidence,
     steps: u32,
     /// Steps that went on to another directory than one in the last.
     advances: u32,
@@ -96,6 +111,8 @@ impl<Held> Course<Held> {
             at,
             depth: 0,
             entered: false,
+            entered_at: Instant::now(),
+            confidence: Confidence::None,
             steps: 1,
             advances: 0,
             reach: Reach::Everything,
@@ -103,10 +120,6 @@ impl<Held> Course<Held> {
             passed: VecDeque::new(),
             pace: VecDeque::from([Instant::now()]),
         }
-    }
-
-    fn is_sure(&self) -> bool {
-        self.steps >= SURE && self.advances > 0
     }
 
     /// Somebody lists a directory: whether it is this course's walker.
@@ -119,13 +132,18 @@ impl<Held> Course<Held> {
             .iter()
             .take_while(|planned| planned.depth > self.depth)
             .count();
-        let skips = if self.is_sure() { SKIPS_WHEN_SURE } else { SKIPS };
+        let skips = match self.confidence {
+            Confidence::Sure => SKIPS_WHEN_SURE,
+            Confidence::None | Confidence::Some => SKIPS,
+        };
         let within = |planned: &VecDeque<Planned<Held>>, from: usize| {
             let mut places = planned.iter().skip(from).take(skips + 1);
             places.position(|planned| planned.ino == ino).map(|at| from + at)
         };
+        let mut goes_straight_in = false;
         let reached = match within(&self.ahead, 0).filter(|place| *place < inside) {
             Some(place) => {
+                goes_straight_in = place == 0 && self.entered_at.elapsed() < SOON;
                 self.reach = Reach::Everything;
                 self.take(place)
             }
@@ -153,7 +171,13 @@ impl<Held> Course<Held> {
         self.at = ino;
         self.depth = reached.depth;
         self.entered = reached.listed == Listed::Yes;
+        self.entered_at = Instant::now();
         self.steps += 1;
+        if self.steps >= SURE && self.advances > 0 {
+            self.confidence = Confidence::Sure;
+        } else if goes_straight_in {
+            self.confidence = Confidence::Some;
+        }
         if self.pace.len() == STEPS_OF_PACE {
             self.pace.pop_front();
         }
@@ -175,6 +199,7 @@ impl<Held> Course<Held> {
             if std::mem::replace(&mut self.entered, true) {
                 return;
             }
+            self.entered_at = Instant::now();
             (0, self.depth)
         } else {
             let mut planned = self.ahead.iter_mut().enumerate();
@@ -203,7 +228,7 @@ impl<Held> Course<Held> {
         self.ahead.truncate(MOST_PLANNED);
     }
 
-    /// What to list now, so that `at_once` are on the way; `hold` gives what keeps it, or nothing for what cannot be
+    /// What to list now, so that `at_once` are on the way, or half as many in all if it may be no walk; `hold` gives what keeps it, or nothing for what cannot be
     /// listed. No more than the walker comes to before what is known of them is too old.
     pub fn next(
         &mut self,
@@ -211,10 +236,11 @@ impl<Held> Course<Held> {
         ttl: Duration,
         mut hold: impl FnMut(&Planned<Held>) -> Option<Held>,
     ) -> Vec<Ino> {
-        if !self.is_sure() {
-            return Vec::new();
-        }
-        let window = self.window(ttl);
+        let window = match self.confidence {
+            Confidence::None => return Vec::new(),
+            Confidence::Some => self.window(ttl).min(at_once / 2),
+            Confidence::Sure => self.window(ttl),
+        };
         let on_the_way = |planned: &&Planned<Held>| planned.listed == Listed::OnTheWay;
         let mut room = at_once.saturating_sub(self.ahead.iter().filter(on_the_way).count());
         let mut wanted = Vec::new();
@@ -278,6 +304,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_next_ones_are_listed_in_order_as_many_as_are_let_at_once() {
         let mut course = root();
+        tokio::time::advance(SOON).await;
         assert!(course.step(Ino(10)));
         course.found(Ino(10), []);
         assert_eq!(next(&mut course), [0; 0], "it may be one look into a directory");
@@ -287,6 +314,20 @@ mod tests {
         course.found(Ino(15), []);
         course.found(Ino(12), []);
         assert_eq!(next(&mut course), [20, 21]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_goes_straight_into_the_first_one_has_half_as_many_ahead() {
+        let mut course = root();
+        assert!(course.step(Ino(10)));
+        assert_eq!(next(&mut course), [11, 12, 13, 14]);
+        course.found(Ino(11), []);
+        assert_eq!(next(&mut course), [0; 0]);
+        assert!(course.step(Ino(11)));
+        assert_eq!(next(&mut course), [15, 16, 17, 18, 19]);
+        let mut course = root();
+        assert!(course.step(Ino(11)));
+        assert_eq!(next(&mut course), [0; 0], "that is not the first one");
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,8 +1,11 @@
 //! Listing directories.
 
 use std::collections::HashSet;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 
+use futures_util::poll;
 use tracing::warn;
 
 use super::handle::{DirectoryHandle, Handle, HandleId};
@@ -117,8 +120,14 @@ impl FileSystem {
     }
 
     async fn snapshot(&self, ino: Ino) -> Result<Vec<DirEntry>> {
+        let mut listing = pin!(self.listing(ino));
+        // Asked for before what may be wanted after it: the connection that is free is for who waits.
+        let known = poll!(listing.as_mut());
         self.directory_is_listed(ino);
-        let listing = self.listing(ino).await?;
+        let listing = match known {
+            Poll::Ready(listing) => listing?,
+            Poll::Pending => listing.await?,
+        };
         self.directory_was_listed(ino, &listing);
         let parent = self.table.with(ino, |node| match node.placement {
             Placement::Child { parent, .. } => parent,

@@ -17,6 +17,9 @@ fn walked() -> Fixture {
     it
 }
 
+/// A person's pause between two commands.
+const NO_PROGRAM: Duration = Duration::from_secs(1);
+
 impl Fixture {
     /// Waits until the provider was asked so often.
     async fn asked(&self, operation: Operation, times: u64) {
@@ -40,6 +43,7 @@ async fn directories_listed_in_order_are_listed_ahead_and_once() {
         it.store.put(&format!("d{number:02}/file"), "x").unwrap();
     }
     it.names(Ino::ROOT).await;
+    tokio::time::advance(NO_PROGRAM).await;
     let first = it.ino("d00").await;
     it.names(first).await;
     it.settle().await;
@@ -62,6 +66,7 @@ async fn so_many_directories_are_listed_at_once_and_in_order() {
         it.store.make_directory(&format!("d{number:02}")).unwrap();
     }
     it.names(Ino::ROOT).await;
+    tokio::time::advance(NO_PROGRAM).await;
     it.names(it.ino("d00").await).await;
     let gate = Gate::new();
     let held = Fault::Stall(gate.clone());
@@ -83,6 +88,20 @@ async fn so_many_directories_are_listed_at_once_and_in_order() {
     listed.sort_unstable();
     listed.dedup();
     assert_eq!((listed.len(), it.provider.calls(Operation::List)), (59, 59));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_goes_straight_into_the_first_directory_has_those_after_it_on_the_way() {
+    let it = walked();
+    for number in 0..60 {
+        it.store.make_directory(&format!("d{number:02}")).unwrap();
+    }
+    it.names(Ino::ROOT).await;
+    it.names(it.ino("d00").await).await;
+    it.settle().await;
+    let listed: Vec<String> = it.provider.listed().iter().map(ToString::to_string).collect();
+    let expected: Vec<String> = (0..=LISTS_AHEAD / 2).map(|number| format!("d{number:02}")).collect();
+    assert_eq!(listed[1..], expected);
 }
 
 /// Walks as `find` does and gives how many directories there are.
