@@ -9,6 +9,7 @@ import argparse
 import collections
 import contextlib
 import functools
+import http.client
 import json
 import os
 import platform
@@ -286,9 +287,42 @@ class WarmFile(typing.NamedTuple):
     path: Path
     user: str | None
     drop_pages: typing.Callable[[], None]
+    processes: typing.Callable[[], typing.Iterable]
 
     def drop(self):
         self.drop_pages()
+
+
+class Profile:
+    """What all cores do while this is entered, looked at some thousand times a second."""
+
+    def __init__(self, works, work, rtt, tool):
+        self.works, self.bench, self.row = works, works.bench, {"work": work, "rtt": rtt}
+        self.data = self.bench.new_folder("profile") / "data"
+        self.own = {int(folder.name): "keymount" for folder, _ in tool.processes()}
+        self.own[works.link.process.pid] = "the link"
+
+    def __enter__(self):
+        command = [self.bench.options.perf, "record", "-a", "-k", "CLOCK_MONOTONIC", "-e", "cpu-clock", "-F", "3989", "-o", self.data]
+        self.recorder = self.bench.start(command, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+        self.bench.wait_until(lambda: self.data.exists() and self.data.stat().st_size, "perf records")
+        self.began = time.monotonic()
+
+    def __exit__(self, *_):
+        ended = time.monotonic()
+        self.recorder.send_signal(signal.SIGINT)
+        self.recorder.wait(20)
+        printed = self.bench.run([self.bench.options.perf, "script", "-i", self.data, "-F", "comm,pid,time,ip,sym"])
+        counts = collections.Counter()
+        for line in printed.splitlines():
+            # "command  process  seconds: address symbol+offset"; a command may have spaces.
+            sample = re.match(r"\s*(.*?)\s+(\d+)\s+(\d+\.\d+):\s+[0-9a-f]+ (.*)", line)
+            if sample and self.began <= float(sample[3]) <= ended:
+                counts[self.own.get(int(sample[2]), sample[1]), sample[4].strip()] += 1
+        if not counts:
+            raise RuntimeError("perf saw nothing")
+        self.row["shares"] = [(100 * count / counts.total(), *what) for what, count in counts.most_common()]
+        self.works.profiles.append(self.row)
 
 
 class Works:
@@ -333,10 +367,30 @@ class Works:
     def ordinary(self):
         return ["keymount, ordinary user"] if self.bench.options.user else []
 
+    def head(self):
+        """How long the head of an answer to a range is, as long as it gets: its numbers are the largest."""
+        self.link.take()
+        host, port = self.link.address.split(":")
+        connection = http.client.HTTPConnection(host, int(port), timeout=self.bench.left())
+        connection.request("GET", "/big.bin", headers={"Range": f"bytes={self.size - 16 * PAGE}-{self.size - 1}"})
+        content = len(connection.getresponse().read())
+        connection.close()
+        return self.link.take()[-1] - content
+
     def traffic(self, sample, read):
         connections, requests, up, down = self.link.take()
         sample.update(requests=float(requests), connections=float(connections), fetched=down / read if read else 0.0)
         return sample
+
+    def profile(self, work, rtt, tool, once):
+        """One more sample of keymount's, with a look at all cores while the file or the tree is read."""
+        if not self.bench.options.perf or tool.name != "keymount":
+            return
+        self.link_for(work, rtt)
+        try:
+            once(lambda: Profile(self, work, rtt, tool))
+        except (OutOfTime, RuntimeError, OSError, subprocess.TimeoutExpired) as error:
+            self.missing.append((f"{work}: a profile", tool.name, rtt, str(error) or "there was no time left"))
 
     # Cold.
 
@@ -370,7 +424,7 @@ class Works:
         self.ceiling(work, rtt)
         for tool in self.tools():
 
-            def once(_, tool=tool, begin=lambda _: None, end=lambda: None):
+            def once(_, tool=tool, watch=contextlib.nullcontext):
                 with mounted(tool):
                     self.bench.run(["stat", tool.file("big.bin")], tool.user)
                     # Where free memory is given back to a host, new pages cost ten times as much as used ones, and who
@@ -378,10 +432,9 @@ class Works:
                     self.bench.link("touch", min(2 * self.size // MIB + 512, available() // MIB // 2))
                     self.link.take()
                     tool.forget_peak()
-                    begin(tool)
                     before, cpu, all_cpu = tool.memory(), tool.cpu(), busy()
-                    seconds, read = self.bench.link("sequential", tool.file("big.bin"), user=tool.user)
-                    end()
+                    with watch():
+                        seconds, read = self.bench.link("sequential", tool.file("big.bin"), user=tool.user)
                     all_cpu = busy() - all_cpu
                     if read != self.size:
                         raise RuntimeError(f"{read} bytes were read of {self.size}")
@@ -393,44 +446,14 @@ class Works:
                     return self.traffic(sample, read)
 
             self.measure(work, tool.name, rtt, once)
-            if self.bench.options.perf and tool.name == "keymount":
-                self.profile(work, rtt, once)
-
-    def profile(self, work, rtt, once):
-        """One more sample, with a look at all cores a thousand times a second."""
-        data = self.bench.scratch / "perf.data"
-        self.link_for(work, rtt)
-        recorder = []
-
-        def begin(tool):
-            own.update((int(folder.name), "keymount") for folder, _ in tool.processes())
-            command = [self.bench.options.perf, "record", "-a", "-e", "cpu-clock", "-F", "997", "-o", data]
-            recorder.append(self.bench.start(command, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)))
-            self.bench.wait_until(data.exists, "perf records")
-
-        try:
-            own = {}
-            once(0, begin=begin, end=lambda: (recorder[0].send_signal(signal.SIGINT), recorder[0].wait(20)))
-            printed = self.bench.run([self.bench.options.perf, "script", "-i", data, "-F", "pid,comm,ip,sym"])
-        except (OutOfTime, RuntimeError, OSError, subprocess.TimeoutExpired) as error:
-            self.missing.append((f"{work}: a profile", "keymount", rtt, str(error) or "there was no time left"))
-            return
-        counts = collections.Counter()
-        for line in printed.splitlines():
-            # "command  process  address symbol+offset"; a command may have spaces.
-            sample = re.match(r"\s*(.*?)\s+(\d+)\s+[0-9a-f]+ (.*)", line)
-            if sample:
-                command, process, symbol = sample.groups()
-                who = "the link" if int(process) == self.link.process.pid else own.get(int(process), command)
-                counts[who, symbol.strip()] += 1
-        shares = [(100 * count / counts.total(), who, symbol) for (who, symbol), count in counts.most_common()]
-        self.profiles.append({"work": work, "rtt": rtt, "shares": shares})
+            self.profile(work, rtt, tool, lambda watch: once(0, watch=watch))  # noqa: B023
 
     def cold_random(self, rtt, tasks):
         reads = 20 if self.bench.options.quick else 100
         for tool in self.tools():
 
             def once(number, tool=tool):
+                head = self.head()
                 with mounted(tool):
                     self.bench.run(["stat", tool.file("big.bin")], tool.user)
                     self.link.take()
@@ -438,7 +461,9 @@ class Works:
                         "random", tool.file("big.bin"), tasks, reads, number, user=tool.user
                     )
                     sample = {"seconds": seconds, "p50_ms": p50, "p99_ms": p99, "per_second": count / seconds}
-                    return self.traffic(sample, count * PAGE)
+                    self.traffic(sample, count * PAGE)
+                    sample["content"] = sample["fetched"] - sample["requests"] * head / (count * PAGE)
+                    return sample
 
             self.measure(f"cold random 4 KiB, {tasks} task{'s' if tasks > 1 else ''}", tool.name, rtt, once)
 
@@ -447,7 +472,7 @@ class Works:
     def warm(self):
         local = self.bench.new_folder("local") / "big.bin"
         shutil.copyfile(self.served / "big.bin", local)
-        disk = WarmFile("local disk", local, None, lambda: self.bench.run([self.bench.options.link, "drop", local]))
+        disk = WarmFile("local disk", local, None, lambda: self.bench.run([self.bench.options.link, "drop", local]), list)
         self.warm_rows(disk, disk)
         for tool in self.tools(*self.ordinary()):
             if not tool.keeps:
@@ -455,7 +480,7 @@ class Works:
             self.link.tell("rtt 0")
             try:
                 with mounted(tool):
-                    file = WarmFile(tool.name, tool.file("big.bin"), tool.user, tool.drop_pages)
+                    file = WarmFile(tool.name, tool.file("big.bin"), tool.user, tool.drop_pages, tool.processes)
                     # Twice: what one reading left out the other brings.
                     for _ in range(2):
                         self.bench.link("sequential", file.path, user=file.user)
@@ -471,8 +496,8 @@ class Works:
             seconds, read = self.bench.link("sequential", file.path, user=file.user)
             return {"seconds": seconds, "rate": read / seconds}
 
-        def random(file, number):
-            seconds, p50, p99, count = self.bench.link("random", file.path, 1, 2000, number, user=file.user)
+        def random(file, number, reads):
+            seconds, p50, p99, count = self.bench.link("random", file.path, 1, reads, number, user=file.user)
             return {"seconds": seconds, "p50_ms": p50, "p99_ms": p99, "per_second": count / seconds}
 
         def in_turn(prepare, read, number):
@@ -487,23 +512,30 @@ class Works:
         def bring(file):
             self.bench.link("sequential", file.path, user=file.user)
 
-        for pages, prepare in (("dropped", WarmFile.drop), ("kept", bring)):
-            for access, read in (("sequential", sequential), ("random 4 KiB", random)):
-                once = functools.partial(in_turn, prepare, read)
-                self.measure(f"warm {access}, pages {pages}", file.name, None, once)
+        def watched(prepare, read, watch):
+            prepare(file)
+            with watch():
+                read(file, self.runs)
+
+        for pages, prepare, reads in (("dropped", WarmFile.drop, 2000), ("kept", bring, 20_000)):
+            for access, read in (("sequential", sequential), ("random 4 KiB", functools.partial(random, reads=reads))):
+                work = f"warm {access}, pages {pages}"
+                self.measure(work, file.name, None, functools.partial(in_turn, prepare, read))
+                self.profile(work, None, file, functools.partial(watched, prepare, read))
 
     # Trees.
 
     def trees(self, rtt):
         for what, command in (("find", ["find"]), ("ls -lR", ["ls", "-lR"])):
             for tool in self.tools():
-                samples = {"cold": [], "warm": [], "after a remount": []}
+                samples = {"cold": [], "warm": [], "after a remount": [], "watched": []}
 
-                def walk(state, tool=tool, command=command, samples=samples):
+                def walk(state, tool=tool, command=command, samples=samples, watch=contextlib.nullcontext):
                     self.link.take()
-                    begin = time.monotonic()
-                    printed = self.bench.run([*command, tool.file("tree")], tool.user)
-                    seconds = time.monotonic() - begin
+                    with watch():
+                        begin = time.monotonic()
+                        printed = self.bench.run([*command, tool.file("tree")], tool.user)
+                        seconds = time.monotonic() - begin
                     if printed.count("file-") != DIRECTORIES * FILES_EACH:
                         raise RuntimeError(f"{printed.count('file-')} files were listed")
                     samples[state].append(self.traffic({"seconds": seconds}, 0))
@@ -516,6 +548,10 @@ class Works:
                         walk("after a remount")
                     return {}
 
+                def watched(watch, tool=tool, walk=walk):
+                    with mounted(tool):
+                        walk("watched", watch=watch)
+
                 self.link.tell(f"rtt {rtt}")
                 self.link.tell("rate 0")
                 try:
@@ -523,6 +559,8 @@ class Works:
                         once(number)
                 except (OutOfTime, RuntimeError, OSError) as error:
                     self.missing.append((what, tool.name, rtt, str(error) or "there was no time left"))
+                self.profile(f"{what}, cold", rtt, tool, watched)
+                del samples["watched"]
                 for state, taken in samples.items():
                     if taken:
                         self.add(f"{what}, {state}", tool.name, rtt, taken)
