@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a helper that fails ends the test")]
 
+#[path = "support/program.rs"]
+mod program;
 #[path = "support/reductstore.rs"]
 mod server;
 

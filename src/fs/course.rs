@@ -83,6 +83,8 @@ pub(super) struct Course<Held> {
     /// When that was.
     entered_at: Instant,
     confidence: Confidence,
+    /// How many were listed ahead before that was sure.
+    risked: usize,
     steps: u32,
     /// Steps that went on to another directory than one in the last.
     advances: u32,
@@ -113,6 +115,7 @@ impl<Held> Course<Held> {
             entered: false,
             entered_at: Instant::now(),
             confidence: Confidence::None,
+            risked: 0,
             steps: 1,
             advances: 0,
             reach: Reach::Everything,
@@ -236,13 +239,16 @@ impl<Held> Course<Held> {
         ttl: Duration,
         mut hold: impl FnMut(&Planned<Held>) -> Option<Held>,
     ) -> Vec<Ino> {
-        let window = match self.confidence {
+        let most = match self.confidence {
             Confidence::None => return Vec::new(),
-            Confidence::Some => self.window(ttl).min(at_once / 2),
-            Confidence::Sure => self.window(ttl),
+            Confidence::Some => (at_once / 2).saturating_sub(self.risked),
+            Confidence::Sure => at_once,
         };
+        let window = self.window(ttl);
         let on_the_way = |planned: &&Planned<Held>| planned.listed == Listed::OnTheWay;
-        let mut room = at_once.saturating_sub(self.ahead.iter().filter(on_the_way).count());
+        let mut room = at_once
+            .saturating_sub(self.ahead.iter().filter(on_the_way).count())
+            .min(most);
         let mut wanted = Vec::new();
         for planned in self.ahead.iter_mut().take(window) {
             if room == 0 {
@@ -260,6 +266,9 @@ impl<Held> Course<Held> {
                 }
                 None => planned.listed = Listed::Yes,
             }
+        }
+        if self.confidence == Confidence::Some {
+            self.risked += wanted.len();
         }
         wanted
     }
@@ -321,10 +330,10 @@ mod tests {
         let mut course = root();
         assert!(course.step(Ino(10)));
         assert_eq!(next(&mut course), [11, 12, 13, 14]);
-        course.found(Ino(11), []);
+        course.found(Ino(11), inside([200, 201]));
         assert_eq!(next(&mut course), [0; 0]);
         assert!(course.step(Ino(11)));
-        assert_eq!(next(&mut course), [15, 16, 17, 18, 19]);
+        assert_eq!(next(&mut course), [200, 201, 15, 16, 17]);
         let mut course = root();
         assert!(course.step(Ino(11)));
         assert_eq!(next(&mut course), [0; 0], "that is not the first one");

@@ -158,7 +158,7 @@ impl Program {
 }
 
 /// Whether this very process listens there: somebody else may have taken the port.
-fn listens(pid: u32, port: u16) -> bool {
+pub fn listens(pid: u32, port: u16) -> bool {
     /// `TCP_LISTEN`, as the kernel's tables write it.
     const LISTENING: &str = "0A";
     let own: Vec<String> = std::fs::read_dir(format!("/proc/{pid}/fd"))

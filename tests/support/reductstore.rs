@@ -13,6 +13,8 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use super::program::listens;
+
 /// The token with full access.
 pub const TOKEN: &str = "full-access-for-tests";
 
@@ -124,7 +126,7 @@ impl ReductServer {
             if let Ok(Some(_)) = child.try_wait() {
                 return false;
             }
-            if is_alive(self.port) {
+            if listens(child.id(), self.port) && is_alive(self.port) {
                 break true;
             }
             if start.elapsed() > START_TIME {

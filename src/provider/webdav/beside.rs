@@ -43,7 +43,7 @@ pub(super) async fn change(client: &Client, entry: &Entry, attributes: &PosixAtt
     }
     let path = entry.key.as_str();
     let mut described = client.describe(path).await?;
-    if !described.is(&entry.version) {
+    if described.version != entry.version {
         let message = format!("{:?} was changed or removed by somebody else", entry.name.as_str());
         return Err(Error::new(ErrorKind::Changed, message));
     }

@@ -44,8 +44,9 @@ async fn store(client: &Client, path: &str, target: &Target, content: &Content, 
     let (condition, instead) = match (target, &now) {
         (Target::New { .. }, Some(_)) => return Err(exists(name)),
         (Target::New { .. }, None) => (Condition::Free, ErrorKind::Changed),
-        (Target::Replace { entry, .. }, Some(now)) if !now.is_directory() && now.is(&entry.version) => {
-            (Condition::Version(&now.version), ErrorKind::NotFound)
+        (Target::Replace { entry, .. }, Some(now)) if !now.is_directory() && now.version == entry.version => {
+            let condition = now.condition().map_or(Condition::Looked, Condition::Version);
+            (condition, ErrorKind::NotFound)
         }
         (Target::Replace { .. }, _) => return Err(changed(name)),
     };
@@ -108,14 +109,14 @@ pub(super) async fn remove_file(client: &Client, entry: &Entry) -> Result<()> {
             if now.size == 0 && lock.as_ref().is_some_and(|lock| lock.found == Found::Nothing) {
                 return Err(Error::not_found(format_args!("{:?}", entry.name.as_str())));
             }
-            if !now.is(&entry.version) {
+            if now.version != entry.version {
                 return Err(changed(&entry.name));
             }
             let removed = client.delete(path, Form::Plain, lock.as_ref()).await;
             match settled(client, path, removed).await {
                 // Some servers fail (500) when the file is taken away under their hands, and another may be there since.
                 Err(error) if is_ambiguous(&error) => match client.describe(path).await {
-                    Ok(now) if !now.is(&entry.version) => Err(changed(&entry.name)),
+                    Ok(now) if now.version != entry.version => Err(changed(&entry.name)),
                     _ => Err(error),
                 },
                 done => done,
@@ -229,7 +230,7 @@ async fn carry(
 /// Whether somebody else has taken away what was to be moved.
 async fn has_gone(client: &Client, from: &str, moved: &Described) -> bool {
     match client.describe(from).await {
-        Ok(now) => now.kind != moved.kind || !now.is(&moved.version),
+        Ok(now) => now.kind != moved.kind || now.version != moved.version,
         Err(error) => error.kind() == ErrorKind::NotFound,
     }
 }
@@ -246,7 +247,7 @@ async fn replaceable(
         return Err(Error::new(ErrorKind::AlreadyExists, format!("{path:?} exists already")));
     };
     let name = &replaced.name;
-    if there.kind != replaced.kind || !there.is(&replaced.version) {
+    if there.kind != replaced.kind || there.version != replaced.version {
         return Err(exists(name));
     }
     let named = |kind, what: &str| Err(Error::new(kind, format!("{:?} {what}", name.as_str())));

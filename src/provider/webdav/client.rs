@@ -2,9 +2,11 @@
 //!
 //! How several requests make one safe change is in `change`, how bytes are checked in `read`.
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use lru::LruCache;
 use parking_lot::Mutex;
 use percent_encoding::percent_decode_str;
 use reqwest::header::{CONTENT_TYPE, ETAG, HeaderName, HeaderValue, IF_MATCH, IF_NONE_MATCH, RANGE};
@@ -20,6 +22,9 @@ use crate::net::{Body, Replay, Request, Response};
 use crate::provider::Content;
 use crate::provider::learned_rights::LearnedRights;
 
+/// Many more than are stored at the same time: 1024.
+const MOST_RESERVED: NonZeroUsize = NonZeroUsize::MIN.saturating_add(1023);
+
 /// One server, called as one user.
 pub(super) struct Client {
     api: Arc<Api>,
@@ -27,6 +32,8 @@ pub(super) struct Client {
     /// What locks the server has, once it was asked.
     pub(super) locks: OnceCell<Locks>,
     pub(super) properties: Mutex<Properties>,
+    /// The names that have an empty file of ours until something is stored there.
+    reserved: Mutex<LruCache<String, ()>>,
 }
 
 /// What is known of a server's keeping properties that it doesn't know.
@@ -53,6 +60,8 @@ pub(super) enum Condition<'a> {
     Free,
     /// The file there has this version.
     Version(&'a Version),
+    /// None: what is there was looked at, and no condition can name it.
+    Looked,
 }
 
 /// Whether a move may replace what has the name (RFC 4918, 10.6).
@@ -69,6 +78,7 @@ impl Client {
             rights: LearnedRights::new(assumed),
             locks: OnceCell::new(),
             properties: Mutex::default(),
+            reserved: Mutex::new(LruCache::new(MOST_RESERVED)),
         }
     }
 
@@ -195,7 +205,7 @@ impl Client {
     /// A name whose lock made an empty file is free. Gives the version if the server tells it with its answer.
     ///
     /// # Errors
-    /// `NotFound` when the directory is missing, `Changed` when the condition doesn't hold.
+    /// `NotFound` when the directory is missing, `Changed` when the condition doesn't hold, `Busy` in its place under a lock.
     pub(super) async fn put(
         &self,
         path: &str,
@@ -214,6 +224,7 @@ impl Client {
             .body(body);
         match condition {
             Condition::Free if lock.is_some() => {}
+            Condition::Looked => {}
             Condition::Free => request = request.header(IF_NONE_MATCH, HeaderValue::from_static("*")),
             Condition::Version(version) => {
                 if let Some(etag) = wire::etag_of(version) {
@@ -232,7 +243,7 @@ impl Client {
             .map(Version::new))
     }
 
-    /// An empty file of a name that is free. Gives whether it was.
+    /// An empty file of a name that is free. Gives whether it was, or such a file is left from an earlier attempt.
     ///
     /// # Errors
     /// `NotFound` when the directory is missing.
@@ -243,14 +254,24 @@ impl Client {
             .body(Body::Bytes(Bytes::new()));
         let answer = self.api.call(&request).await;
         match self.rights.noting(folder_of(path), Action::Write, answer) {
-            Ok(_) => Ok(true),
-            Err(error) if error.kind() == ErrorKind::Changed => Ok(false),
-            // Nobody knows what came of it; or a directory has the name (409).
-            Err(error) => match self.describe(path).await {
-                Ok(there) => Ok(is_ambiguous(&error) && !there.is_something()),
-                Err(_) => Err(error),
-            },
+            Ok(_) => {
+                self.reserved.lock().put(path.to_owned(), ());
+                Ok(true)
+            }
+            Err(error) if error.kind() == ErrorKind::Changed => Ok(self.reserved.lock().contains(path)),
+            Err(error) if is_ambiguous(&error) => {
+                // If it was made it is found at the next attempt.
+                self.reserved.lock().put(path.to_owned(), ());
+                Err(error)
+            }
+            // A directory has the name (409).
+            Err(error) => self.describe(path).await.map(|_| false).map_err(|_| error),
         }
+    }
+
+    /// A name is no longer one that `reserve` made an empty file for.
+    pub(super) fn not_reserved(&self, path: &str) {
+        self.reserved.lock().pop(path);
     }
 
     pub(super) fn proving(&self, request: Request, lock: Option<&Lock>, of: Proof) -> Result<Request> {
@@ -273,7 +294,12 @@ impl Client {
     /// `NotFound`.
     pub(super) async fn delete(&self, path: &str, form: Form, lock: Option<&Lock>) -> Result<()> {
         let request = Request::new(Method::DELETE, self.url(path, form), "remove it").replay(Replay::Once);
-        let request = self.proving(request, lock, Proof::OfTarget)?;
+        let proof = match self.locks.get() {
+            // Apache says 424 otherwise.
+            Some(Locks::Fragile(_)) => Proof::OfTarget,
+            _ => Proof::OfAddress,
+        };
+        let request = self.proving(request, lock, proof)?;
         under(
             lock,
             self.change(folder_of(path), Action::Delete, &self.in_turn(request))
@@ -282,7 +308,8 @@ impl Client {
     }
 
     /// # Errors
-    /// `NotFound` also when the target's directory is missing, `Changed` when the name is taken and stays so.
+    /// `NotFound` also when the target's directory is missing, `Changed` when the name is taken and stays so, `Busy` in its
+    /// place under a lock.
     pub(super) async fn move_to(
         &self,
         from: &str,
@@ -328,7 +355,7 @@ impl Client {
             if there.is_directory() || there.size != content.len() {
                 return Ok(false);
             }
-            let theirs = self.get(path, None, Some(&there.version)).await?;
+            let theirs = self.get(path, None, there.condition()).await?;
             content.is_same_as(theirs.stream("read the file")).await
         };
         let same: Result<bool> = same.await;

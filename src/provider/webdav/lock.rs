@@ -7,6 +7,7 @@
 //! This module takes, renews and gives back. What is done under a lock is in `change`.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use reqwest::Method;
@@ -26,8 +27,8 @@ const RENEWAL: Duration = Duration::from_secs(15);
 /// So many renewals in a row may fail: then the lease is nearly over.
 const FAILED: u32 = 3;
 
-/// How often a change begins anew because the server lost its lock, before it does without.
-const ATTEMPTS: u32 = 2;
+/// How often a change is tried that fails because the server lost its lock.
+const ATTEMPTS: u32 = 3;
 
 const LOCKINFO: &str = r#"<?xml version="1.0" encoding="utf-8"?><D:lockinfo xmlns:D="DAV:"><D:lockscope><D:exclusive/></D:lockscope><D:locktype><D:write/></D:locktype><D:owner>keymount</D:owner></D:lockinfo>"#;
 
@@ -46,6 +47,8 @@ pub(super) struct Lock {
     /// The server's name for it, in angle brackets. Of use to nobody without the credential.
     token: HeaderValue,
     pub(super) found: Found,
+    /// Whether the server refused what was done under it.
+    is_doubtful: Arc<AtomicBool>,
 }
 
 /// What a name is to stand for when its lock is taken.
@@ -79,24 +82,22 @@ impl Lock {
             (Locks::Fragile(_), Wanted::Free) => client.reserve(path).await?,
             _ => false,
         };
-        let taken = Self::ask(client, path).await;
+        let lock = Self::ask(client, path).await?;
         if !is_reserved {
-            return taken;
+            return Ok(lock);
         }
-        let Ok(Some(mut lock)) = taken else {
+        let Some(mut lock) = lock else {
             free(client, path, None).await;
-            return taken;
+            return Ok(None);
         };
-        lock.found = Found::Nothing;
-        match client.describe(path).await {
-            Ok(there) if there.is_something() => lock.found = Found::Something,
-            Ok(_) => {}
-            Err(error) => {
-                lock.undo(client).await;
+        lock.found = match client.describe(path).await {
+            Ok(there) if there.is_something() => Found::Something,
+            Err(error) if error.kind() != ErrorKind::NotFound => {
                 lock.give_back(client).await;
                 return Err(error);
             }
-        }
+            _ => Found::Nothing,
+        };
         Ok(Some(lock))
     }
 
@@ -134,6 +135,7 @@ impl Lock {
         Ok(Some(Self {
             path: path.to_owned(),
             token,
+            is_doubtful: Arc::default(),
             found: if response.status.as_u16() == 201 {
                 Found::Nothing
             } else {
@@ -215,10 +217,12 @@ impl Lock {
     }
 }
 
-/// Which of a request's addresses a lock is of.
+/// How a request says which of its addresses a lock is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Proof {
+    /// Of the only one.
     OfAddress,
+    /// Of the one that is named: there are several, or the server wants it so.
     OfTarget,
 }
 
@@ -262,7 +266,7 @@ impl Client {
     }
 
     /// Changes what has a name while nobody else does. The work gets the lock, where the server has locks. It looks at what
-    /// is there before it changes anything, and is done again where the lock didn't last; in the end without one.
+    /// is there before it changes anything, and is done again where the lock didn't last.
     ///
     /// # Errors
     /// `Busy` while somebody else changes it, and the work's own.
@@ -270,21 +274,24 @@ impl Client {
     where
         F: Future<Output = Result<T>>,
     {
-        for _ in 0..ATTEMPTS {
+        let mut attempt = 1;
+        loop {
             let Some(lock) = Lock::take(self, path, wanted).await? else {
-                break;
+                return work(None).await;
             };
             let done = lock.keeping(self, work(Some(lock.clone()))).await;
-            if done.is_err() {
-                lock.undo(self).await;
+            match &done {
+                Ok(_) => self.not_reserved(path),
+                Err(_) => lock.undo(self).await,
             }
+            let is_doubtful = lock.is_doubtful.load(Ordering::Relaxed);
             lock.give_back(self).await;
             match done {
-                Err(error) if error.kind() == ErrorKind::Busy => debug!(path, %error, "a lock didn't last"),
+                Err(error) if is_doubtful && attempt < ATTEMPTS => debug!(path, %error, "a lock didn't last"),
                 done => return done,
             }
+            attempt += 1;
         }
-        work(None).await
     }
 }
 
@@ -305,13 +312,9 @@ async fn free(client: &Client, path: &str, lock: Option<&Lock>) {
         if client.describe(path).await?.is_something() {
             return Ok(());
         }
-        match client.delete(path, Form::Plain, lock).await {
-            // The lock is lost; with the file in its place the next attempt would find the name taken.
-            Err(error) if lock.is_some() && error.kind() == ErrorKind::Busy => {
-                client.delete(path, Form::Plain, None).await
-            }
-            done => done,
-        }
+        client.delete(path, Form::Plain, lock).await?;
+        client.not_reserved(path);
+        Ok(())
     };
     let freed: Result<()> = freed.await;
     if let Err(error) = freed
@@ -325,7 +328,8 @@ async fn free(client: &Client, path: &str, lock: Option<&Lock>) {
 /// the server has lost. It began anew, or mixed up locks of new names that were asked for at the same time (Apache).
 pub(super) fn under<T>(lock: Option<&Lock>, answer: Result<T>) -> Result<T> {
     answer.map_err(|error| match (lock, error.kind()) {
-        (Some(_), ErrorKind::Changed) => {
+        (Some(lock), ErrorKind::Changed) => {
+            lock.is_doubtful.store(true, Ordering::Relaxed);
             Error::new(ErrorKind::Busy, "the server has lost a lock, or the file was changed")
         }
         _ => error,

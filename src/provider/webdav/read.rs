@@ -36,7 +36,14 @@ pub(super) async fn read(client: Arc<Client>, object: ObjectId, range: Range<u64
         return Ok(stream::empty().boxed());
     }
     let header = (!whole).then(|| format!("bytes={}-{}", range.start, range.end - 1));
-    let answer = client.get(object.key.as_str(), header, Some(&object.version)).await;
+    let path = object.key.as_str();
+    let answer = match client.get(path, header.clone(), Some(&object.version)).await {
+        // Of a file that was just changed no condition holds; the tag of the answer tells.
+        Err(error) if error.kind() == ErrorKind::Changed && is_there(&client, &object).await => {
+            client.get(path, header, None).await
+        }
+        answer => answer,
+    };
     let response = match answer {
         Ok(response) => response,
         // The condition didn't hold; or the file is shorter now (416); or a directory has its name.
@@ -51,8 +58,8 @@ pub(super) async fn read(client: Arc<Client>, object: ObjectId, range: Range<u64
         Err(error) => return Err(error),
     };
     let is_proved = match (wire::etag_of(&object.version), response.header(ETAG.as_str())) {
-        (Some(wanted), Some(given)) => match wire::strong_etag(given) {
-            Some(given) if given == wanted => true,
+        (Some(wanted), Some(given)) => match wire::Tag::of(given, object.size) {
+            Some(given) if given.version.as_str() == wanted => true,
             Some(_) => return Err(changed(&object)),
             None => false,
         },
@@ -141,10 +148,14 @@ async fn confirm(client: &Client, object: &ObjectId) -> Result<()> {
     if now.is_directory() {
         return Err(Error::not_found(format_args!("{:?}", object.key.as_str())));
     }
-    if !now.is(&object.version) {
+    if now.version != object.version {
         return Err(changed(object));
     }
     Ok(())
+}
+
+async fn is_there(client: &Client, object: &ObjectId) -> bool {
+    confirm(client, object).await.is_ok()
 }
 
 /// The reason for a failed read, where the file itself is the reason.

@@ -69,12 +69,14 @@ impl Register for WebdavRegister {
             if known == Some(&now.version) {
                 return Ok(Held::Same);
             }
-            let answer = match self.client.get(&self.path, None, Some(&now.version)).await {
+            let answer = match self.client.get(&self.path, None, now.condition()).await {
                 Err(error) if matches!(error.kind(), ErrorKind::Changed | ErrorKind::NotFound) => continue,
                 answer => answer?,
             };
-            let told = answer.header(ETAG.as_str()).and_then(wire::strong_etag);
-            if told.is_some_and(|told| told != now.version.as_str()) {
+            let told = answer
+                .header(ETAG.as_str())
+                .and_then(|told| wire::Tag::of(told, now.size));
+            if told.is_some_and(|told| told.version != now.version) {
                 continue;
             }
             let bytes = gathered(answer.stream("read the shared index"), limit).await?;

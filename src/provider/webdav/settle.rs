@@ -69,7 +69,7 @@ impl Stored<'_> {
             let has = there.size;
             return Err(wrong(&format!("{len} bytes were sent and the server has {has}")));
         }
-        let is_as_before = before.is_some_and(|before| there.is(&before.version));
+        let is_as_before = before.is_some_and(|before| there.version == before.version);
         if is_as_before && !is_proven && !client.holds(path, self.content).await {
             return Err(wrong(
                 "the server said that it is stored, and has what was there before",
@@ -93,18 +93,18 @@ impl Stored<'_> {
                 };
             }
         };
-        let modified = response.header(LAST_MODIFIED.as_str());
-        let version = response.header(ETAG.as_str());
-        let version = version.map(|etag| wire::version_of(Some(etag), self.content.len(), modified));
-        let modified = modified.and_then(wire::http_date);
+        let tag = response.header(ETAG.as_str());
+        let tag = tag.and_then(|text| wire::Tag::of(text, self.content.len()));
+        let modified = response.header(LAST_MODIFIED.as_str()).and_then(wire::http_date);
         if !self.content.is_same_as(response.stream(PURPOSE)).await? {
-            return Ok(Back::Other(version));
+            return Ok(Back::Other(tag.map(|tag| tag.version)));
         }
-        let described = version.zip(modified).map(|(version, modified)| Described {
+        let described = tag.zip(modified).map(|(tag, modified)| Described {
             kind: Kind::File,
             size: self.content.len(),
             modified,
-            version,
+            version: tag.version,
+            is_young: tag.is_young,
             posix: ToldAttributes::None,
         });
         Ok(Back::Same(described))

@@ -27,8 +27,6 @@ const POSIX: &str = "posix";
 const DIRECTORY_VERSION: &str = "directory";
 /// The beginning of versions that are no strong tags: without quotes they are never taken for one.
 const NO_TAG: &str = "~";
-/// The same of a weak tag.
-const WEAK: &str = "~W/";
 /// The longest explanation of a server that is passed on, in characters.
 const MAX_WORDS: usize = 200;
 
@@ -61,6 +59,9 @@ pub(super) struct Described {
     pub(super) size: u64,
     pub(super) modified: SystemTime,
     pub(super) version: Version,
+    /// Whether it was changed so lately that no condition that names its version holds: the server (Apache, for two
+    /// seconds) gives its tag as a weak one, and the same as a strong one later.
+    pub(super) is_young: bool,
     pub(super) posix: ToldAttributes,
 }
 
@@ -74,17 +75,9 @@ impl Described {
         self.is_directory() || self.size > 0
     }
 
-    /// Whether it has this version still.
-    ///
-    /// Of a file that was changed a moment ago some servers (Apache, for two seconds) give the tag as a weak one first, and
-    /// the same as a strong one later. A later change would have given it another tag.
-    pub(super) fn is(&self, version: &Version) -> bool {
-        self.version == *version || Weak::read(version).is_some_and(|weak| self.has_tag(&weak))
-    }
-
-    fn has_tag(&self, weak: &Weak<'_>) -> bool {
-        let tag = etag_of(&self.version).or_else(|| Some(Weak::read(&self.version)?.tag));
-        tag == Some(weak.tag) && weak.size == self.size && weak.modified == self.modified
+    /// Its version, where a request can be made to fail unless the file has it.
+    pub(super) fn condition(&self) -> Option<&Version> {
+        (!self.is_young).then_some(&self.version)
     }
 
     /// The content that times belong to, as far as the server tells: the property stays when somebody else stores another
@@ -139,6 +132,7 @@ impl Resource {
                 size: 0,
                 modified: modified.unwrap_or(SystemTime::UNIX_EPOCH),
                 version: Version::new(DIRECTORY_VERSION),
+                is_young: false,
                 posix: ToldAttributes::None,
             });
         }
@@ -151,11 +145,20 @@ impl Resource {
             .as_deref()
             .and_then(|length| length.trim().parse().ok())
             .ok_or_else(|| Error::bad_data("the server tells no length of a file"))?;
+        let etag = told.etag.as_deref().unwrap_or_default();
+        let tag = Tag::of(etag, size).unwrap_or_else(|| Tag {
+            version: Version::new(format!(
+                "{NO_TAG}{etag};{size};{}",
+                told.modified.as_deref().unwrap_or_default()
+            )),
+            is_young: false,
+        });
         let mut described = Described {
             kind: Kind::File,
             size,
             modified: modified.unwrap_or(SystemTime::UNIX_EPOCH),
-            version: version_of(told.etag.as_deref(), size, told.modified.as_deref()),
+            version: tag.version,
+            is_young: tag.is_young,
             posix: ToldAttributes::None,
         };
         if let Some(text) = &told.posix {
@@ -189,32 +192,33 @@ impl Resource {
     }
 }
 
-/// What the tag of a file says without promising anything about its bytes, and what else tells versions apart.
-struct Weak<'a> {
-    tag: &'a str,
-    size: u64,
-    modified: SystemTime,
+/// A version that a server tells by an entity tag.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Tag {
+    pub(super) version: Version,
+    /// See `Described::is_young`.
+    pub(super) is_young: bool,
 }
 
-impl<'a> Weak<'a> {
-    fn read(version: &'a Version) -> Option<Self> {
-        let (rest, date) = version.as_str().strip_prefix(WEAK)?.rsplit_once(';')?;
-        let (tag, size) = rest.rsplit_once(';')?;
-        Some(Self {
-            tag,
-            size: size.parse().ok()?,
-            modified: http_date(date)?,
+impl Tag {
+    /// Of a file of this size; `None` where the tag promises nothing about its bytes.
+    pub(super) fn of(text: &str, size: u64) -> Option<Self> {
+        if let Some(etag) = strong_etag(text) {
+            return Some(Self {
+                version: Version::new(etag),
+                is_young: false,
+            });
+        }
+        // Apache's are `[inode-]size-mtime`, in hex and with microseconds: another content has another one. It adds the `W/`
+        // only because the file may still be changed within what its clock can tell apart (server/util_etag.c).
+        let etag = text.trim().strip_prefix("W/")?;
+        let parts = etag.strip_prefix('"')?.strip_suffix('"')?.rsplit('-');
+        let is_apaches = parts.skip(1).take(1).any(|part| part == format!("{size:x}"));
+        is_apaches.then(|| Self {
+            version: Version::new(etag),
+            is_young: true,
         })
     }
-}
-
-/// The version of a file with this tag, of this size, changed at this time: its tag alone, if that is a strong one.
-pub(super) fn version_of(etag: Option<&str>, size: u64, modified: Option<&str>) -> Version {
-    let etag = etag.unwrap_or_default();
-    strong_etag(etag).map_or_else(
-        || Version::new(format!("{NO_TAG}{etag};{size};{}", modified.unwrap_or_default())),
-        Version::new,
-    )
 }
 
 /// The entity tag of a version that a server promises to be another one for other bytes (RFC 9110, 8.8.3).
@@ -483,28 +487,16 @@ mod tests {
     }
 
     #[test]
-    fn a_weak_tag_that_became_strong_is_the_same_version() {
-        let with = |tag: &str, size: u64, second: u64| {
-            let found = read(&format!(
-                r#"<D:multistatus xmlns:D="DAV:"><D:response><D:href>/dav/a</D:href><D:propstat><D:prop>
-                <D:getcontentlength>{size}</D:getcontentlength>
-                <D:getlastmodified>Thu, 01 Jan 1970 00:00:0{second} GMT</D:getlastmodified><D:getetag>{tag}</D:getetag>
-                </D:prop><D:status>HTTP/1.1 200 OK</D:status></D:propstat></D:response></D:multistatus>"#
-            ));
-            found[0].describe().unwrap()
-        };
-        let young = with("W/\"3;7\"", 3, 7).version;
-        assert!(with("\"3;7\"", 3, 7).is(&young) && with("W/\"3;7\"", 3, 7).is(&young));
-        for (tag, size, second) in [
-            ("\"3;8\"", 3, 7),
-            ("\"3;7\"", 4, 7),
-            ("\"3;7\"", 3, 8),
-            ("W/\"3;8\"", 3, 7),
-        ] {
-            assert!(!with(tag, size, second).is(&young), "{tag} {size} {second}");
+    fn a_weak_tag_that_will_be_strong_is_the_same_version() {
+        let tag = |text: &str| Tag::of(text, 0x1a).map(|tag| (tag.version.as_str().to_owned(), tag.is_young));
+        let strong = |text: &str| Some((text.to_owned(), false));
+        let young = |text: &str| Some((text.to_owned(), true));
+        assert_eq!(tag(r#""1a-660f0a74b6f79""#), strong(r#""1a-660f0a74b6f79""#));
+        assert_eq!(tag(r#"W/"1a-660f0a74b6f79""#), young(r#""1a-660f0a74b6f79""#));
+        assert_eq!(tag(r#"W/"7f3-1a-660f0a74b6f79""#), young(r#""7f3-1a-660f0a74b6f79""#));
+        for weak in [r#"W/"1b-660f0a74b6f79""#, r#"W/"1a""#, "W/1a-66", r#"W/"""#, "W/", ""] {
+            assert_eq!(tag(weak), None, "{weak}");
         }
-        let old = with("\"3;7\"", 3, 7).version;
-        assert!(!with("W/\"3;7\"", 3, 7).is(&old));
     }
 
     #[test]
