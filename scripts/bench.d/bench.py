@@ -367,6 +367,11 @@ class Works:
     def ordinary(self):
         return ["keymount, ordinary user"] if self.bench.options.user else []
 
+    def have_memory(self):
+        """Where free memory is given back to a host, new pages cost ten times as much as used ones, and who caches would pay
+        for it. So there are enough of them for two copies."""
+        self.bench.link("touch", min(2 * self.size // MIB + 512, available() // MIB // 2))
+
     def head(self):
         """How long the head of an answer to a range is, as long as it gets: its numbers are the largest."""
         self.link.take()
@@ -427,9 +432,7 @@ class Works:
             def once(_, tool=tool, watch=contextlib.nullcontext):
                 with mounted(tool):
                     self.bench.run(["stat", tool.file("big.bin")], tool.user)
-                    # Where free memory is given back to a host, new pages cost ten times as much as used ones, and who
-                    # caches would pay for it. So there are enough of them for two copies.
-                    self.bench.link("touch", min(2 * self.size // MIB + 512, available() // MIB // 2))
+                    self.have_memory()
                     self.link.take()
                     tool.forget_peak()
                     before, cpu, all_cpu = tool.memory(), tool.cpu(), busy()
@@ -517,7 +520,11 @@ class Works:
             with watch():
                 read(file, self.runs)
 
-        for pages, prepare, reads in (("dropped", WarmFile.drop, 2000), ("kept", bring, 20_000)):
+        def drop(file):
+            file.drop()
+            self.have_memory()
+
+        for pages, prepare, reads in (("dropped", drop, 2000), ("kept", bring, 20_000)):
             for access, read in (("sequential", sequential), ("random 4 KiB", functools.partial(random, reads=reads))):
                 work = f"warm {access}, pages {pages}"
                 self.measure(work, file.name, None, functools.partial(in_turn, prepare, read))
