@@ -231,8 +231,9 @@ impl<Held> Course<Held> {
         self.ahead.truncate(MOST_PLANNED);
     }
 
-    /// What to list now, so that `at_once` are on the way, or half as many in all if it may be no walk; `hold` gives what keeps it, or nothing for what cannot be
-    /// listed. No more than the walker comes to before what is known of them is too old.
+    /// What to list now, so that `at_once` are on the way, or half as many in all if it may be no walk; `hold` gives what
+    /// keeps it, or nothing for what cannot be listed. No more than the walker comes to before what is known of them is too
+    /// old.
     pub fn next(
         &mut self,
         at_once: usize,

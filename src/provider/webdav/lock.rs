@@ -91,7 +91,10 @@ impl Lock {
             return Ok(None);
         };
         lock.found = match client.describe(path).await {
-            Ok(there) if there.is_something() => Found::Something,
+            Ok(there) if there.is_something() => {
+                client.not_reserved(path);
+                Found::Something
+            }
             Err(error) if error.kind() != ErrorKind::NotFound => {
                 lock.give_back(client).await;
                 return Err(error);

@@ -39,7 +39,7 @@ pub(super) async fn read(client: Arc<Client>, object: ObjectId, range: Range<u64
     let path = object.key.as_str();
     let answer = match client.get(path, header.clone(), Some(&object.version)).await {
         // Of a file that was just changed no condition holds; the tag of the answer tells.
-        Err(error) if error.kind() == ErrorKind::Changed && is_there(&client, &object).await => {
+        Err(error) if error.kind() == ErrorKind::Changed && confirm(&client, &object).await.is_ok() => {
             client.get(path, header, None).await
         }
         answer => answer,
@@ -152,10 +152,6 @@ async fn confirm(client: &Client, object: &ObjectId) -> Result<()> {
         return Err(changed(object));
     }
     Ok(())
-}
-
-async fn is_there(client: &Client, object: &ObjectId) -> bool {
-    confirm(client, object).await.is_ok()
 }
 
 /// The reason for a failed read, where the file itself is the reason.

@@ -69,7 +69,7 @@ impl Stored<'_> {
             let has = there.size;
             return Err(wrong(&format!("{len} bytes were sent and the server has {has}")));
         }
-        let is_as_before = before.is_some_and(|before| there.version == before.version);
+        let is_as_before = before.is_some_and(|before| before.version == there.version);
         if is_as_before && !is_proven && !client.holds(path, self.content).await {
             return Err(wrong(
                 "the server said that it is stored, and has what was there before",

@@ -77,7 +77,7 @@ impl Described {
 
     /// Its version, where a request can be made to fail unless the file has it.
     pub(super) fn condition(&self) -> Option<&Version> {
-        (!self.is_young).then_some(&self.version)
+        Some(&self.version).filter(|version| !self.is_young && etag_of(version).is_some())
     }
 
     /// The content that times belong to, as far as the server tells: the property stays when somebody else stores another
@@ -212,9 +212,8 @@ impl Tag {
         // Apache's are `[inode-]size-mtime`, in hex and with microseconds: another content has another one. It adds the `W/`
         // only because the file may still be changed within what its clock can tell apart (server/util_etag.c).
         let etag = text.trim().strip_prefix("W/")?;
-        let parts = etag.strip_prefix('"')?.strip_suffix('"')?.rsplit('-');
-        let is_apaches = parts.skip(1).take(1).any(|part| part == format!("{size:x}"));
-        is_apaches.then(|| Self {
+        let told = etag.strip_prefix('"')?.strip_suffix('"')?.rsplit('-').nth(1)?;
+        (told == format!("{size:x}")).then(|| Self {
             version: Version::new(etag),
             is_young: true,
         })
