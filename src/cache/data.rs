@@ -1,5 +1,6 @@
 //! Reading versions' bytes from disk: their files stay open from one read to the next, because the kernel remembers
-//! there how far it reads ahead, and what the page cache has is read without waiting.
+//! there how far it reads ahead, and what the page cache has is read without waiting. What is read on in large pieces
+//! leaves nothing in the page cache, for the kernel keeps the mounted file's pages.
 
 use std::fs::File;
 use std::io::{self, IoSliceMut};
@@ -14,10 +15,14 @@ use parking_lot::Mutex;
 use rustix::io::{Errno, ReadWriteFlags, preadv2};
 
 use super::map::Record;
-use super::{BLOCK, ContentId, Run};
+use super::{BLOCK, ContentId, FEW, Run};
 
 /// The most files that are kept open: more than are read at a time by most, and few beside the 1024 a process may have.
 const MOST_OPEN: usize = 64;
+
+/// `RWF_DONTCACHE` of preadv2(2), since Linux 6.14: pages that come for this read alone go with it. Memory for them is found
+/// at once then, which otherwise costs more than the read where a virtual machine gives free memory back to its host.
+const DONT_CACHE: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x80);
 
 /// Open files, for reading. A leaf lock guards them.
 pub(super) struct DataFiles(Mutex<LruCache<ContentId, Arc<File>>>);
@@ -118,15 +123,17 @@ pub(super) fn read_stretch(
 }
 
 fn read_at(file: &File, buffer: &mut [u8], offset: u64, patience: Patience) -> io::Result<usize> {
-    match patience {
-        Patience::Waits => file.read_at(buffer, offset),
-        Patience::Never => {
-            let into = &mut [IoSliceMut::new(buffer)];
-            preadv2(file, into, offset, ReadWriteFlags::NOWAIT).map_err(|errno| match errno {
-                // File systems without such reads, and kernels.
-                Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL => io::ErrorKind::WouldBlock.into(),
-                errno => errno.into(),
-            })
-        }
+    let flags = match patience {
+        Patience::Never => ReadWriteFlags::NOWAIT,
+        Patience::Waits if buffer.len() as u64 > FEW as u64 * BLOCK => DONT_CACHE,
+        Patience::Waits => return file.read_at(buffer, offset),
+    };
+    match preadv2(file, &mut [IoSliceMut::new(buffer)], offset, flags) {
+        // File systems without such reads, and kernels.
+        Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => match patience {
+            Patience::Never => Err(io::ErrorKind::WouldBlock.into()),
+            Patience::Waits => file.read_at(buffer, offset),
+        },
+        read => Ok(read?),
     }
 }

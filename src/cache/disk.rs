@@ -29,7 +29,7 @@ use super::folder::{Folder, file_options, pages};
 use super::health::Health;
 use super::index::{Block, Blocks, Fate, Index, Kept, runs};
 use super::map::{self, Record};
-use super::{BLOCK, BlockCache, CacheUsage, ContentId, Run, Tally, WholeFile, count};
+use super::{BLOCK, BlockCache, CacheUsage, ContentId, FEW, Run, Tally, WholeFile, count};
 use crate::model::Result;
 
 mod at_once;
@@ -132,6 +132,10 @@ impl BlockCache for DiskCache {
     async fn clear(&self, keep: &HashSet<ContentId>) {
         let keep = keep.clone();
         self.run(move |disk| disk.clear(&keep)).await;
+    }
+
+    fn is_on_disk(&self) -> bool {
+        true
     }
 
     fn usage(&self) -> CacheUsage {

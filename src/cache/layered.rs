@@ -6,12 +6,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::{BlockCache, CacheUsage, ContentId, Run, WholeFile, count};
+use super::{BlockCache, CacheUsage, ContentId, FEW, Run, WholeFile, count};
 
-/// More blocks than these at once are what somebody reads on in large pieces; they are put behind only, if there is room.
-const FEW: usize = 4;
-
-/// Memory before disk: what was asked for by itself is read in many small pieces.
+/// Memory before disk: what was asked for by itself is read in many small pieces. What is read on in large ones is put
+/// behind only, if there is room.
 ///
 /// What is in front is behind as well, so bytes and cap are those behind. What comes from behind is not put in front: the
 /// kernel keeps the disk's pages.
@@ -76,6 +74,10 @@ impl BlockCache for Layered {
     async fn clear(&self, keep: &HashSet<ContentId>) {
         self.front.clear(keep).await;
         self.back.clear(keep).await;
+    }
+
+    fn is_on_disk(&self) -> bool {
+        self.back.is_on_disk()
     }
 
     fn usage(&self) -> CacheUsage {

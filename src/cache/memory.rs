@@ -116,6 +116,10 @@ impl BlockCache for MemoryCache {
         }
     }
 
+    fn is_on_disk(&self) -> bool {
+        false
+    }
+
     fn usage(&self) -> CacheUsage {
         self.tally.usage(self.held.lock().bytes, self.cap)
     }

@@ -37,6 +37,9 @@ use crate::model::ObjectId;
 /// for many at once (`fetch`). Of 4 KiB asked for, 64 KiB come: at 10 Gbit/s that adds 0.05 ms to a round trip.
 pub const BLOCK: u64 = 64 * 1024;
 
+/// More blocks than these at once are what somebody reads on in large pieces: he has them in memory until they are read.
+const FEW: usize = 4;
+
 /// Names the bytes of one version of one object of one provider.
 ///
 /// A SHA-256, so that neither the provider's identity nor the object's name reaches the disk in the clear.
@@ -163,6 +166,9 @@ pub trait BlockCache: Send + Sync + 'static {
 
     /// Drops everything but these versions and what somebody is reading at this moment.
     async fn clear(&self, keep: &HashSet<ContentId>);
+
+    /// Whether what it has comes from a disk, so that it is worth having ahead of who reads on.
+    fn is_on_disk(&self) -> bool;
 
     /// Never waits.
     fn usage(&self) -> CacheUsage;

@@ -5,7 +5,7 @@ use std::ops::Range;
 use tokio::time::Instant;
 
 use super::access;
-use super::flight::Waiter;
+use super::flight::{Origin, Waiter};
 use super::pattern::{Pace, Pattern};
 
 pub(super) struct Ahead {
@@ -62,8 +62,11 @@ impl Ahead {
     }
 
     /// What is to be asked for, because the reader waits for what is on the way.
-    pub(super) fn stalled(&mut self, wanted: &Range<u64>, size: u64, now: Instant) -> Vec<Range<u64>> {
-        self.pattern.stalled(wanted, size, now)
+    pub(super) fn stalled(&mut self, wanted: &Range<u64>, size: u64, now: Instant, origin: Origin) -> Vec<Range<u64>> {
+        match origin {
+            Origin::Provider => self.pattern.stalled(wanted, size, now),
+            Origin::Cache => self.pattern.stalled_by_disk(size),
+        }
     }
 
     pub(super) fn give_back(&mut self, from: u64) {

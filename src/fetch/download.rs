@@ -1,11 +1,11 @@
-//! The tasks that ask the provider: for a run of blocks, or a whole object.
+//! The tasks that bring a run of blocks, from the provider or from the disk, or a whole object.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::access;
 use super::flight::Pilot;
@@ -23,6 +23,9 @@ const FLUSH: u64 = (256 << 10) / BLOCK;
 /// So long what came ahead stays at hand at most. Who reads more slowly needs no more than the disk; and the answers that
 /// wait for room hold connections.
 const REST: Duration = Duration::from_secs(5);
+
+/// What was read from the disk stays at hand for so long even when room is short: to read it again would take more.
+const GRACE: Duration = Duration::from_millis(250);
 
 /// How often those who wait are told that bytes move, at most: each time wakes all of them.
 const SIGN_OF_LIFE: Duration = Duration::from_millis(100);
@@ -77,6 +80,32 @@ pub(super) async fn ranges(object: Arc<Object>, pilot: Pilot, purpose: Purpose) 
             pilot.unload();
         }
     }
+}
+
+/// Brings the pilot's blocks from the cache and keeps them at hand until they are read. Those that turn out not to be
+/// there are up to who wants them.
+pub(super) async fn kept(object: Arc<Object>, pilot: Pilot, purpose: Purpose) {
+    let blocks = pilot.blocks();
+    let rooms = &object.shared.rooms;
+    let Ok(_room) = rooms.take(blocks.end - blocks.start, &purpose).await else {
+        return;
+    };
+    for run in object.cached(blocks.clone()).await {
+        if run.first == pilot.next() {
+            pilot.deliver(run.bytes);
+        }
+    }
+    if pilot.next() == blocks.end {
+        pilot.end(Ok(()));
+        if pilot.rest() {
+            let room_is_short = async {
+                sleep(GRACE).await;
+                rooms.is_short().await;
+            };
+            let _ = timeout(REST, room_is_short).await;
+        }
+    }
+    pilot.unload();
 }
 
 /// One request for what the pilot hasn't delivered yet. Its bytes are taken in when there is room.

@@ -31,8 +31,17 @@ struct Table {
     waiters: HashMap<u64, usize>,
 }
 
+/// Where a flight begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    Provider,
+    /// The cache, which is on a disk.
+    Cache,
+}
+
 struct Flight {
     number: u64,
+    origin: Origin,
     blocks: Range<u64>,
     news: watch::Receiver<News>,
     abort: OnceLock<AbortHandle>,
@@ -123,7 +132,7 @@ impl Flights {
 
     /// Joins the flights that bring the missing blocks, and makes those that there aren't yet. `None` when a flight
     /// landed since `seen`: what is missing may be in the cache now.
-    pub(super) fn board(self: &Arc<Self>, seen: u64, missing: &[u64], most: u64) -> Option<Boarding> {
+    pub(super) fn board(self: &Arc<Self>, seen: u64, missing: &[u64], most: u64, origin: Origin) -> Option<Boarding> {
         let mut table = self.0.lock();
         if table.landed != seen {
             return None;
@@ -132,7 +141,7 @@ impl Flights {
         let free: Vec<u64> = missing.iter().copied().filter(|block| !in_flight(block)).collect();
         let mut launches = Vec::new();
         for blocks in access::requests(&free, most) {
-            launches.push(self.add(&mut table, blocks));
+            launches.push(self.add(&mut table, blocks, origin));
         }
         let mut joined: BTreeMap<u64, Arc<Flight>> = BTreeMap::new();
         for block in missing {
@@ -168,12 +177,13 @@ impl Flights {
         is_of_no_use
     }
 
-    fn add(self: &Arc<Self>, table: &mut Table, blocks: Range<u64>) -> (Launch, Pilot) {
+    fn add(self: &Arc<Self>, table: &mut Table, blocks: Range<u64>, origin: Origin) -> (Launch, Pilot) {
         let (sender, receiver) = watch::channel(News::default());
         let number = table.next_number;
         table.next_number += 1;
         let flight = Arc::new(Flight {
             number,
+            origin,
             blocks: blocks.clone(),
             news: receiver,
             abort: OnceLock::new(),
@@ -222,6 +232,10 @@ pub(super) struct Pilot {
 impl Pilot {
     pub(super) fn blocks(&self) -> Range<u64> {
         self.flight.blocks.clone()
+    }
+
+    pub(super) fn origin(&self) -> Origin {
+        self.flight.origin
     }
 
     /// The first block that wasn't delivered yet.
@@ -314,6 +328,10 @@ pub(super) struct Waiter {
 impl Waiter {
     pub(super) fn brings(&self, block: u64) -> bool {
         self.flight.blocks.contains(&block)
+    }
+
+    pub(super) fn origin(&self) -> Origin {
+        self.flight.origin
     }
 
     /// All that the flight brings.

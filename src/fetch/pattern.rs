@@ -27,6 +27,8 @@ const TIMES_ON_THE_WAY: f64 = 4.0;
 const LEAST_STEP: u64 = 1 << 20;
 const LARGEST_STEP: u64 = 4 << 20;
 const STEPS: u64 = 4;
+/// What a reader has ahead on a disk that he has to wait for, in bytes: no disk takes long to answer.
+const DISK_WINDOW: u64 = 8 << 20;
 /// Reads at equal distances are had ahead so many at first, and at most.
 const FIRST_STRIDES: u64 = 4;
 const MOST_STRIDES: u64 = 32;
@@ -204,6 +206,15 @@ impl Pattern {
         self.fill(size)
     }
 
+    /// The reader has to wait for what is on its way from a disk. Says what to ask for beside it.
+    pub(super) fn stalled_by_disk(&mut self, size: u64) -> Vec<Range<u64>> {
+        if self.streak < SURE || self.window >= DISK_WINDOW {
+            return Vec::new();
+        }
+        self.window = DISK_WINDOW.min(self.largest_window);
+        self.fill(size)
+    }
+
     /// Nothing from here on was asked for after all, though it was planned.
     pub(super) fn give_back(&mut self, from: u64) {
         self.asked = self.asked.min(from.into());
@@ -346,6 +357,17 @@ mod tests {
         let more = pattern.stalled(&at(10 * PIECE, PIECE), SIZE, now);
         assert_eq!(more.last().map(|range| range.end), Some(10 * PIECE + BLIND_WINDOW));
         assert!(more.len() <= 8, "{more:?}");
+    }
+
+    #[test]
+    fn a_window_on_a_disk_grows_once() {
+        let mut pattern = pattern();
+        assert_eq!(pattern.stalled_by_disk(SIZE), [], "nobody reads on yet");
+        read_on(&mut pattern, 0..2);
+        let more = pattern.stalled_by_disk(SIZE);
+        assert_eq!(more.first().map(|range| range.start), Some(10 * PIECE));
+        assert_eq!(more.last().map(|range| range.end), Some(2 * PIECE + DISK_WINDOW));
+        assert_eq!(pattern.stalled_by_disk(SIZE), []);
     }
 
     /// What a reader has ahead at last, and the seconds until it has all, on a line that brings what is asked for after

@@ -31,6 +31,8 @@ pub(super) struct Rooms {
     blocks: usize,
     /// How many readers wait.
     waiting: Arc<watch::Sender<usize>>,
+    /// How many answers wait for room.
+    short: Arc<watch::Sender<usize>>,
 }
 
 /// Why a flight is made.
@@ -50,12 +52,19 @@ impl From<Option<Asked>> for Purpose {
 /// The right to ask for blocks that nobody waits for yet.
 pub(super) struct Asked(OwnedSemaphorePermit);
 
-/// A reader that waits.
+/// One of those who wait.
 pub(super) struct Waiting(Arc<watch::Sender<usize>>);
+
+impl Waiting {
+    fn among(others: &Arc<watch::Sender<usize>>) -> Self {
+        others.send_modify(|waiting| *waiting += 1);
+        Self(Arc::clone(others))
+    }
+}
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        self.0.send_modify(|readers| *readers -= 1);
+        self.0.send_modify(|waiting| *waiting -= 1);
     }
 }
 
@@ -76,19 +85,23 @@ impl Rooms {
             ahead: Arc::new(Semaphore::new(eighths(blocks as u64, AHEAD) as usize)),
             blocks,
             waiting: Arc::new(watch::Sender::new(0)),
+            short: Arc::new(watch::Sender::new(0)),
         }
     }
 
     /// To be held while a reader waits.
     pub(super) fn wait(&self) -> Waiting {
-        self.waiting.send_modify(|readers| *readers += 1);
-        Waiting(Arc::clone(&self.waiting))
+        Waiting::among(&self.waiting)
     }
 
     /// Comes back when a reader waits.
     pub(super) async fn somebody_waits(&self) {
-        // Fails when the sender is gone, which is held here.
-        let _ = self.waiting.subscribe().wait_for(|readers| *readers > 0).await;
+        some(&self.waiting).await;
+    }
+
+    /// Comes back when there is no room for an answer.
+    pub(super) async fn is_short(&self) {
+        some(&self.short).await;
     }
 
     /// What one reader may ask for ahead, in bytes.
@@ -111,6 +124,10 @@ impl Rooms {
     pub(super) async fn take(&self, blocks: u64, purpose: &Purpose) -> Result<Room> {
         let take = async |of: &Arc<Semaphore>, most: usize| {
             let permits = u32::try_from(blocks).unwrap_or(u32::MAX).min(most as u32);
+            if let Ok(permit) = Arc::clone(of).try_acquire_many_owned(permits) {
+                return Ok(permit);
+            }
+            let _waiting = Waiting::among(&self.short);
             let permit = Arc::clone(of).acquire_many_owned(permits).await;
             permit.map_err(|_| Error::internal("the download was interrupted"))
         };
@@ -143,6 +160,12 @@ impl Asked {
     pub(super) fn split(&mut self, blocks: u64) -> Option<Self> {
         self.0.split(blocks as usize).map(Self)
     }
+}
+
+/// Comes back when somebody waits.
+async fn some(waiting: &watch::Sender<usize>) {
+    // Fails when the sender is gone, which is held here.
+    let _ = waiting.subscribe().wait_for(|waiting| *waiting > 0).await;
 }
 
 fn eighths(blocks: u64, eighths: u64) -> u64 {
@@ -179,6 +202,18 @@ mod tests {
         assert!(hears());
         drop(other);
         assert!(!hears());
+    }
+
+    #[test]
+    fn room_is_short_while_an_answer_waits_for_it() {
+        let rooms = Rooms::new(2 * BLOCK);
+        let is_short = || rooms.is_short().now_or_never().is_some();
+        let all = rooms.take(2, &Purpose::Wanted).now_or_never();
+        assert!(all.is_some() && !is_short());
+        let mut more = Box::pin(rooms.take(1, &Purpose::Wanted));
+        assert!((&mut more).now_or_never().is_none() && is_short());
+        drop(all);
+        assert!(more.now_or_never().is_some() && !is_short());
     }
 
     #[test]

@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::ahead::Ahead;
-use super::flight::{Boarding, Flights, Launch, Pilot, Waiter};
+use super::flight::{Boarding, Flights, Launch, Origin, Pilot, Waiter};
 use super::gathered::Gathered;
 use super::pattern::Pace;
 use super::room::{Asked, Purpose};
@@ -121,15 +121,15 @@ impl Source {
             })
         };
         let fetching_ahead = async {
-            let waits = waiting.await.is_ok();
-            if waits && extent != wanted {
+            let waits_for = waiting.await.ok();
+            if waits_for.is_some() && extent != wanted {
                 // It goes on for this reader when the beginning is here.
                 let rest = self.object.flights.join(&access::blocks(&extent));
                 self.ahead.lock().hold(rest);
             }
             self.fetch_ranges_ahead(plan).await;
-            if waits {
-                let more = self.ahead.lock().stalled(&wanted, size, Instant::now());
+            if let Some(origin) = waits_for {
+                let more = self.ahead.lock().stalled(&wanted, size, Instant::now(), origin);
                 self.fetch_ranges_ahead(more).await;
             }
         };
@@ -145,6 +145,8 @@ impl Source {
                 Some(waiters) => self.ahead.lock().hold(waiters),
                 None => return self.ahead.lock().give_back(range.start),
             }
+            let kept = self.object.bring(access::blocks(&range)).await;
+            self.ahead.lock().hold(kept);
         }
     }
 }
@@ -203,7 +205,7 @@ impl Object {
         self: &Arc<Self>,
         range: Range<u64>,
         extent: Range<u64>,
-        wait: &mut Option<oneshot::Sender<()>>,
+        wait: &mut Option<oneshot::Sender<Origin>>,
     ) -> Result<Served> {
         let mut gathered = Gathered::new(access::blocks(&range));
         let mut on_the_way: Vec<Waiter> = Vec::new();
@@ -233,7 +235,7 @@ impl Object {
                     let rest = self.shared.cache.missing(&self.content, wanted.end..extent.end);
                     missing.extend(rest.await);
                 }
-                let Some(boarding) = self.flights.board(seen, &self.unit(missing), self.most()) else {
+                let Some(boarding) = self.board(seen, &self.unit(missing), Origin::Provider) else {
                     continue;
                 };
                 on_the_way.extend(self.launched(boarding, None));
@@ -265,11 +267,11 @@ impl Object {
         waiter: &mut Waiter,
         mut blocks: Range<u64>,
         gathered: &mut Gathered,
-        wait: &mut Option<oneshot::Sender<()>>,
+        wait: &mut Option<oneshot::Sender<Origin>>,
     ) -> Result<()> {
         let _waiting = (!waiter.has(&blocks)).then(|| {
             // Nobody may want to know any more.
-            wait.take().map(|wait| wait.send(()));
+            wait.take().map(|wait| wait.send(waiter.origin()));
             self.shared.rooms.wait()
         });
         while !blocks.is_empty() {
@@ -280,7 +282,7 @@ impl Object {
         Ok(())
     }
 
-    async fn cached(&self, blocks: Range<u64>) -> Vec<Run> {
+    pub(super) async fn cached(&self, blocks: Range<u64>) -> Vec<Run> {
         let mut found = self.shared.cache.get(&self.content, blocks).await;
         found.retain(|run| {
             let place = access::bytes(&run.blocks(), self.id.size);
@@ -299,10 +301,37 @@ impl Object {
                 return Some(Vec::new());
             }
             let asked = self.shared.rooms.ask_ahead(missing.len() as u64)?;
-            if let Some(boarding) = self.flights.board(seen, &missing, self.most()) {
+            if let Some(boarding) = self.board(seen, &missing, Origin::Provider) {
                 return Some(self.launched(boarding, Some(asked)));
             }
         }
+    }
+
+    /// Has what is on disk read before it is wanted, unless enough is on the way.
+    async fn bring(self: &Arc<Self>, blocks: Range<u64>) -> Vec<Waiter> {
+        let cache = &self.shared.cache;
+        if !cache.is_on_disk() {
+            return Vec::new();
+        }
+        loop {
+            let seen = self.flights.landed();
+            let missing = cache.missing(&self.content, blocks.clone()).await;
+            let is_kept = |block: &u64| missing.binary_search(block).is_err();
+            let kept = self.flights.free(blocks.clone().filter(is_kept).collect());
+            if kept.is_empty() {
+                return Vec::new();
+            }
+            let Some(asked) = self.shared.rooms.ask_ahead(kept.len() as u64) else {
+                return Vec::new();
+            };
+            if let Some(boarding) = self.board(seen, &kept, Origin::Cache) {
+                return self.launched(boarding, Some(asked));
+            }
+        }
+    }
+
+    fn board(&self, seen: u64, blocks: &[u64], origin: Origin) -> Option<Boarding> {
+        self.flights.board(seen, blocks, self.most(), origin)
     }
 
     /// The blocks as they travel: a whole goes as block 0.
@@ -332,9 +361,10 @@ impl Object {
 
     fn launch(self: &Arc<Self>, launch: Launch, pilot: Pilot, purpose: Purpose) {
         let object = Arc::clone(self);
-        let task = match self.shared.reads {
-            Reads::Ranges => tokio::spawn(download::ranges(object, pilot, purpose)),
-            Reads::WholeOnly | Reads::WholeInOrder => tokio::spawn(download::whole(object, pilot)),
+        let task = match (pilot.origin(), self.shared.reads) {
+            (Origin::Cache, _) => tokio::spawn(download::kept(object, pilot, purpose)),
+            (Origin::Provider, Reads::Ranges) => tokio::spawn(download::ranges(object, pilot, purpose)),
+            (Origin::Provider, Reads::WholeOnly | Reads::WholeInOrder) => tokio::spawn(download::whole(object, pilot)),
         };
         launch.run_by(task.abort_handle());
     }

@@ -8,10 +8,12 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::cache::{BLOCK, DiskCache, MemoryCache};
-use crate::model::{Entry, ErrorKind, Progress};
+use crate::model::{Entry, ErrorKind, ObjectId, Progress};
 use crate::provider::Capabilities;
 use crate::provider::faulty::{Fault, Faulty, Gate, Operation, Times};
 use crate::provider::memory::{Memory, Options};
+
+mod from_disk;
 
 const MIB: usize = BLOCK as usize;
 
@@ -45,6 +47,23 @@ impl Fixture {
             fetcher: Fetcher::new(Arc::new(service.clone()), cache, settings),
             service,
             spills,
+        }
+    }
+
+    /// Reads with so many bytes for what is on the way, from the same provider through the same cache.
+    fn use_memory(&mut self, memory: u64) {
+        let provider = Arc::new(self.service.clone());
+        let settings = FetchSettings {
+            memory,
+            ..self.fetcher.0.settings.clone()
+        };
+        self.fetcher = Fetcher::new(provider, Arc::clone(self.fetcher.cache()), settings);
+    }
+
+    /// When what nobody wants any more has ended.
+    async fn until_all_room_is_free(&self) {
+        while !self.fetcher.0.rooms.is_all_free() {
+            tokio::task::yield_now().await;
         }
     }
 

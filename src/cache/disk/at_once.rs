@@ -4,11 +4,15 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::{Blocks, ContentId, Disk, Fate, Index, Patience, Run, count, read_stretch, stretches};
+use super::{Blocks, ContentId, Disk, FEW, Fate, Index, Patience, Run, count, read_stretch, stretches};
 
 impl Disk {
-    /// What can be had without waiting for the disk or for a lock. `None` when that isn't all of what is there.
+    /// What can be had without waiting for the disk or for a lock, of few blocks. `None` when that isn't all of what is
+    /// there.
     pub(super) fn get_at_once(self: &Arc<Self>, content: &ContentId, wanted: &Range<u64>) -> Option<Vec<Run>> {
+        if wanted.end - wanted.start > FEW as u64 {
+            return None;
+        }
         let records = {
             let mut index = self.index.try_lock()?;
             self.is_known(&index, content).then(|| index.pin(content, wanted))?
