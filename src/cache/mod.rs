@@ -37,8 +37,8 @@ use crate::model::ObjectId;
 /// for many at once (`fetch`). Of 4 KiB asked for, 64 KiB come: at 10 Gbit/s that adds 0.05 ms to a round trip.
 pub const BLOCK: u64 = 64 * 1024;
 
-/// More blocks than these at once are what somebody reads on in large pieces: he has them in memory until they are read.
-const FEW: usize = 4;
+/// More blocks than these at once are what somebody reads on in large pieces, and has in memory until they are read.
+pub const FEW: usize = 4;
 
 /// Names the bytes of one version of one object of one provider.
 ///

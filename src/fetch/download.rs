@@ -83,12 +83,12 @@ pub(super) async fn ranges(object: Arc<Object>, pilot: Pilot, purpose: Purpose) 
 }
 
 /// Brings the pilot's blocks from the cache and keeps them at hand until they are read. Those that turn out not to be
-/// there are up to who wants them.
+/// there are up to who wants them, and all of them when there is no room: nobody waits for a line to read from the disk.
 pub(super) async fn kept(object: Arc<Object>, pilot: Pilot, purpose: Purpose) {
     let blocks = pilot.blocks();
     let rooms = &object.shared.rooms;
-    let Ok(_room) = rooms.take(blocks.end - blocks.start, &purpose).await else {
-        return;
+    let Some(_room) = rooms.take_at_once(blocks.end - blocks.start, &purpose) else {
+        return pilot.unload();
     };
     for run in object.cached(blocks.clone()).await {
         if run.first == pilot.next() {

@@ -122,22 +122,45 @@ impl Rooms {
 
     /// Waits until so many blocks may be in memory. Fails never: no semaphore is closed.
     pub(super) async fn take(&self, blocks: u64, purpose: &Purpose) -> Result<Room> {
-        let take = async |of: &Arc<Semaphore>, most: usize| {
-            let permits = u32::try_from(blocks).unwrap_or(u32::MAX).min(most as u32);
-            if let Ok(permit) = Arc::clone(of).try_acquire_many_owned(permits) {
-                return Ok(permit);
-            }
-            let _waiting = Waiting::among(&self.short);
+        if let Some(room) = self.take_at_once(blocks, purpose) {
+            return Ok(room);
+        }
+        let _waiting = Waiting::among(&self.short);
+        let take = async |of: &Arc<Semaphore>, permits: u32| {
             let permit = Arc::clone(of).acquire_many_owned(permits).await;
             permit.map_err(|_| Error::internal("the download was interrupted"))
         };
+        let (ahead, memory) = self.permits(blocks, purpose);
         Ok(Room {
-            _ahead: match purpose {
-                Purpose::Wanted => None,
-                Purpose::Ahead { .. } => Some(take(&self.ahead_in_memory, self.largest_flight() as usize).await?),
+            _ahead: match ahead {
+                None => None,
+                Some(permits) => Some(take(&self.ahead_in_memory, permits).await?),
             },
-            _memory: take(&self.memory, self.blocks).await?,
+            _memory: take(&self.memory, memory).await?,
         })
+    }
+
+    /// As `take`, unless that means to wait.
+    pub(super) fn take_at_once(&self, blocks: u64, purpose: &Purpose) -> Option<Room> {
+        let take = |of: &Arc<Semaphore>, permits: u32| Arc::clone(of).try_acquire_many_owned(permits).ok();
+        let (ahead, memory) = self.permits(blocks, purpose);
+        Some(Room {
+            _ahead: match ahead {
+                None => None,
+                Some(permits) => Some(take(&self.ahead_in_memory, permits)?),
+            },
+            _memory: take(&self.memory, memory)?,
+        })
+    }
+
+    /// Of what is ahead, if it is that, and of the memory: what is larger than all takes all.
+    fn permits(&self, blocks: u64, purpose: &Purpose) -> (Option<u32>, u32) {
+        let at_most = |most: u64| blocks.min(most) as u32;
+        let ahead = match purpose {
+            Purpose::Wanted => None,
+            Purpose::Ahead { .. } => Some(at_most(self.largest_flight())),
+        };
+        (ahead, at_most(self.blocks as u64))
     }
 
     /// In blocks.

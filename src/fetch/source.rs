@@ -16,7 +16,7 @@ use super::pattern::Pace;
 use super::room::{Asked, Purpose};
 use super::spill::{self, Spill};
 use super::{Shared, access, download};
-use crate::cache::{BLOCK, ContentId, Run, WholeFile};
+use crate::cache::{BLOCK, ContentId, FEW, Run, WholeFile};
 use crate::model::{ObjectId, Progress, Result};
 use crate::provider::Reads;
 
@@ -307,10 +307,10 @@ impl Object {
         }
     }
 
-    /// Has what is on disk read before it is wanted, unless enough is on the way.
+    /// Has what is on disk read before it is wanted, unless it is little, or enough is on the way.
     async fn bring(self: &Arc<Self>, blocks: Range<u64>) -> Vec<Waiter> {
         let cache = &self.shared.cache;
-        if !cache.is_on_disk() {
+        if !cache.is_on_disk() || blocks.end - blocks.start <= FEW as u64 {
             return Vec::new();
         }
         loop {

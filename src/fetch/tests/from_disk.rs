@@ -33,7 +33,7 @@ fn fixture(folder: &TempDir, memory: u64) -> Fixture {
 #[tokio::test]
 async fn every_block_is_taken_from_disk_once_though_it_is_read_in_parts() {
     let folder = tempfile::tempdir().unwrap();
-    let all = fixture(&folder, 64 * BLOCK);
+    let all = fixture(&folder, 256 * BLOCK);
     let (bytes, object) = on_disk(&all).await;
     let source = all.fetcher.open(object);
     for (offset, piece) in (0..).step_by(PIECE).zip(bytes.chunks(PIECE)) {
@@ -65,6 +65,21 @@ async fn what_turns_out_to_be_torn_is_asked_for() {
         assert!(source.read(offset, PIECE).await.unwrap() == piece, "at {offset}");
     }
     assert!((1..=4).contains(&all.reads()), "{} requests", all.reads());
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_for_room_to_read_from_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let all = fixture(&folder, 64 * BLOCK);
+    let (bytes, object) = on_disk(&all).await;
+    let all_room = all.fetcher.0.rooms.take(64, &room::Purpose::Wanted).await;
+    assert!(all_room.is_ok());
+    let source = all.fetcher.open(object);
+    for (offset, piece) in (0..).step_by(PIECE).zip(bytes.chunks(PIECE)) {
+        let read = timeout(Duration::from_secs(1), source.read(offset, PIECE)).await;
+        assert!(read.expect("it is on disk").unwrap() == piece, "at {offset}");
+    }
+    assert_eq!(all.reads(), 0);
 }
 
 #[tokio::test(start_paused = true)]
