@@ -297,7 +297,7 @@ class Profile:
     """What all cores do while this is entered, looked at some thousand times a second."""
 
     def __init__(self, works, work, rtt, tool):
-        self.works, self.bench, self.row = works, works.bench, {"work": work, "rtt": rtt}
+        self.works, self.bench, self.row = works, works.bench, {"work": work, "rtt": rtt, "tool": tool.name}
         self.data = self.bench.new_folder("profile") / "data"
         self.own = {int(folder.name): "keymount" for folder, _ in tool.processes()}
         self.own[works.link.process.pid] = "the link"
@@ -389,7 +389,7 @@ class Works:
 
     def profile(self, work, rtt, tool, once):
         """One more sample of keymount's, with a look at all cores while the file or the tree is read."""
-        if not self.bench.options.perf or tool.name != "keymount":
+        if not self.bench.options.perf or not tool.name.startswith("keymount"):
             return
         self.link_for(work, rtt)
         try:
@@ -524,11 +524,15 @@ class Works:
             file.drop()
             self.have_memory()
 
-        for pages, prepare, reads in (("dropped", drop, 2000), ("kept", bring, 20_000)):
-            for access, read in (("sequential", sequential), ("random 4 KiB", functools.partial(random, reads=reads))):
+        # A look at 20,000 reads from the page cache would be over before it began.
+        for pages, prepare, reads, looked_at in (("dropped", drop, 2000, 2000), ("kept", bring, 20_000, 1_000_000)):
+            for access, read, long in (
+                ("sequential", sequential, sequential),
+                ("random 4 KiB", functools.partial(random, reads=reads), functools.partial(random, reads=looked_at)),
+            ):
                 work = f"warm {access}, pages {pages}"
                 self.measure(work, file.name, None, functools.partial(in_turn, prepare, read))
-                self.profile(work, None, file, functools.partial(watched, prepare, read))
+                self.profile(work, None, file, functools.partial(watched, prepare, long))
 
     # Trees.
 

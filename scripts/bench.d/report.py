@@ -150,7 +150,8 @@ def costs(result):
         most = next((who for who, share in named if who == "keymount" and share >= 5), "the reader")
         part = [(share, symbol) for share, who, symbol in shares if names.get(who, who) == most]
         total = sum(share for share, _ in part) or 1
-        where = "" if profile["rtt"] is None else f" at {profile['rtt']} ms"
+        where = profile["tool"].removeprefix("keymount").replace(", ", ", as an ")
+        where += "" if profile["rtt"] is None else f" at {profile['rtt']} ms"
         lines += ["", f"Profile of {profile['work']}{where}, all cores: "
                   + ", ".join(f"{who} {share:.0f} %" for who, share in named if share >= 1) + ".",
                   f"Most of the part of {most}: "
