@@ -289,9 +289,6 @@ class WarmFile(typing.NamedTuple):
     drop_pages: typing.Callable[[], None]
     processes: typing.Callable[[], typing.Iterable]
 
-    def drop(self):
-        self.drop_pages()
-
 
 class Profile:
     """What all cores do while this is entered, looked at some thousand times a second."""
@@ -521,7 +518,7 @@ class Works:
                 read(file, self.runs)
 
         def drop(file):
-            file.drop()
+            file.drop_pages()
             self.have_memory()
 
         # A look at 20,000 reads from the page cache would be over before it began.

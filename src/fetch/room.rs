@@ -96,12 +96,12 @@ impl Rooms {
 
     /// Comes back when a reader waits.
     pub(super) async fn somebody_waits(&self) {
-        some(&self.waiting).await;
+        until_some(&self.waiting).await;
     }
 
     /// Comes back when there is no room for an answer.
     pub(super) async fn is_short(&self) {
-        some(&self.short).await;
+        until_some(&self.short).await;
     }
 
     /// What one reader may ask for ahead, in bytes.
@@ -186,7 +186,7 @@ impl Asked {
 }
 
 /// Comes back when somebody waits.
-async fn some(waiting: &watch::Sender<usize>) {
+async fn until_some(waiting: &watch::Sender<usize>) {
     // Fails when the sender is gone, which is held here.
     let _ = waiting.subscribe().wait_for(|waiting| *waiting > 0).await;
 }
