@@ -157,7 +157,11 @@ impl FileSystem {
     /// # Errors
     /// `NotPermitted` for another owner where none are kept, `Denied` and `ReadOnly` without the right to write.
     pub async fn set_attributes(&self, ino: Ino, change: AttributeChange) -> Result<Found> {
-        let entry = self.fresh_entry(ino).await?;
+        let entry = match change.handle {
+            // It was asked for when that was opened.
+            Some(_) => self.entry(ino).await?,
+            None => self.fresh_entry(ino).await?,
+        };
         let foreign = |asked: Option<u32>, own: u32| asked.is_some_and(|id| id != own && id != u32::MAX);
         if self.owners == Owners::Mounter
             && (foreign(change.uid, self.settings.uid) || foreign(change.gid, self.settings.gid))

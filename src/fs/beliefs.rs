@@ -27,12 +27,19 @@ const ONE_CALL: Duration = Duration::from_secs(1);
 const MOST_BELIEVED: usize = 1000;
 
 /// What a program was shown when nobody knew whether it is the latest.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Belief {
     lineage: Lineage,
     since: Instant,
     /// In bytes: what this mount may have put in its place, without an answer.
     or_size: Option<u64>,
+}
+
+/// What opening a file to read it has changed of what is believed of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Shown {
+    before: Option<Belief>,
+    after: Option<Belief>,
 }
 
 /// A belief of a name that has no node.
@@ -169,16 +176,27 @@ impl Nodes {
 }
 
 impl Table {
-    /// A program opens a file to read what is of this lineage.
-    pub(super) fn is_read(&self, ino: Ino, lineage: Lineage) {
+    /// A program opens a file to read what is of this lineage. `None` for a number that is not in the table.
+    pub(super) fn is_read(&self, ino: Ino, lineage: Lineage) -> Option<Shown> {
         let mut inner = self.inner.lock();
-        let Some(node) = inner.nodes.get_mut(&ino) else { return };
+        let node = inner.nodes.get_mut(&ino)?;
         node.was_read = true;
         let is_latest = matches!(node.freshness, Freshness::Checked(at) if at.elapsed() <= ONE_CALL);
-        node.belief = (!is_latest || node.is_ours()).then(|| Belief::of(lineage));
+        let after = (!is_latest || node.is_ours()).then(|| Belief::of(lineage));
+        let before = std::mem::replace(&mut node.belief, after);
         if let Some((parent, name)) = node.aside_from.clone() {
             // It may have come by this name, which the kernel has not forgotten yet.
             inner.believe((parent, &name), lineage);
+        }
+        Some(Shown { before, after })
+    }
+
+    /// What was opened to read it is emptied before a byte was read: nobody was shown anything.
+    pub(super) fn was_not_read(&self, ino: Ino, shown: Shown) {
+        if let Some(node) = self.inner.lock().nodes.get_mut(&ino)
+            && node.belief == shown.after
+        {
+            node.belief = shown.before;
         }
     }
 

@@ -47,7 +47,7 @@ impl FileSystem {
     /// # Errors
     /// `Denied` and `ReadOnly` when the access isn't granted, `IsADirectory`, `Changed` when it is gone, and as
     /// `Provider::stat`.
-    pub async fn open(&self, ino: Ino, access: Access, truncate: bool) -> Result<Opened> {
+    pub async fn open(&self, ino: Ino, access: Access) -> Result<Opened> {
         // The kernel knew its name: told that this is outdated, it asks what the name stands for now.
         self.settle_clash(ino).await?;
         let entry = self.fresh_entry(ino).await.map_err(replaced_if_gone)?;
@@ -65,17 +65,8 @@ impl FileSystem {
         if access.reads() {
             self.require(&entry, Action::Read)?;
         }
-        if access.writes() || truncate {
+        if access.writes() {
             self.require(&entry, Action::Write)?;
-        }
-        let is_shown = access.reads() && !truncate;
-        let access = match access {
-            // What it emptied is to be sent when it is closed.
-            Access::Read if truncate => Access::ReadWrite,
-            access => access,
-        };
-        if truncate {
-            self.truncate(ino, 0, None).await?;
         }
         let whole = self.whole_file(&entry, access).await;
         let (reading, backing) = (self.current_version(ino)?, self.enter(ino, access, whole)?);
@@ -87,24 +78,23 @@ impl FileSystem {
             None => self.table.with(ino, |node| {
                 let keep = node.is_ours() || node.kernel_version.as_ref() == Some(&node.entry.version);
                 node.kernel_version = Some(node.entry.version.clone());
-                if keep && !truncate {
+                if keep {
                     HandleReads::KeepPages
                 } else {
                     HandleReads::Anew
                 }
             })?,
         };
-        if is_shown {
-            self.table.is_read(ino, reading.lineage);
-        }
         Ok(self.new_handle(ino, access, reading, reads))
     }
 
     /// A handle that is counted already.
     fn new_handle(&self, ino: Ino, access: Access, reading: Reading, reads: HandleReads) -> Opened {
+        let shown = access.reads().then(|| self.table.is_read(ino, reading.lineage));
         let file = FileHandle {
             ino,
             access,
+            shown: shown.flatten(),
             reading: Mutex::new(reading),
         };
         Opened {
@@ -133,9 +123,6 @@ impl FileSystem {
         self.written(reference.ino(), &staged);
         let reading = self.current_version(reference.ino())?;
         self.table.opened(reference.ino(), access.writes())?;
-        if access.reads() {
-            self.table.is_read(reference.ino(), reading.lineage);
-        }
         let opened = self.new_handle(reference.ino(), access, reading, HandleReads::Anew);
         self.note_new(reference.ino(), mode, umask);
         self.names_changed(parent);
@@ -274,11 +261,20 @@ impl FileSystem {
         sent
     }
 
-    /// `truncate` of a file: by a handle it is sent when that is flushed, else at once.
+    /// `truncate` of a file: by a handle that writes it is sent when that is flushed, else at once.
     pub(super) async fn resize(&self, ino: Ino, size: u64, handle: Option<HandleId>) -> Result<()> {
-        let by = handle.map(|handle| self.handles.get(handle)).transpose()?;
-        let by = by.as_deref().map(Handle::file).transpose()?;
+        let handle = handle.map(|handle| self.handles.get(handle)).transpose()?;
+        let file = handle.as_deref().map(Handle::file).transpose()?;
+        // O_TRUNC comes as an `open` and this: the handle has shown nobody anything.
+        let emptied = file.filter(|file| size == 0 && !file.reading.lock().used);
+        if let Some(shown) = emptied.and_then(|file| file.shown) {
+            self.table.was_not_read(ino, shown);
+        }
+        let by = file.filter(|file| file.access.writes());
         self.truncate(ino, size, by).await?;
+        if let Some(file) = emptied {
+            *file.reading.lock() = self.current_version(ino)?;
+        }
         if by.is_none() {
             self.settle_change(ino).await?;
             self.table.settle(ino);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::beliefs::Shown;
 use super::directory::DirEntry;
 use super::files::Access;
 use super::inode::{Ino, Lineage};
@@ -23,6 +24,8 @@ pub enum Handle {
 pub struct FileHandle {
     pub ino: Ino,
     pub access: Access,
+    /// What opening it has shown; `None` for who only writes.
+    pub shown: Option<Shown>,
     /// The version that reads come from; follows local changes, not remote ones.
     pub reading: Mutex<Reading>,
 }

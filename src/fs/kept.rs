@@ -470,8 +470,10 @@ impl FileSystem {
         });
     }
 
-    /// Writes at once what waits to be written. To be called at the end: the next mount shows the same.
+    /// Writes at once what waits to be written. To be called at the end: the next mount shows the same, and the journal has
+    /// nothing of what was sent.
     pub async fn write_kept(&self) {
+        self.journal.caught_up().await;
         if let Err(error) = self.state.keep_attributes() {
             warn!(%error, "modes and times of files are not kept");
         }

@@ -44,8 +44,8 @@ impl Adapter {
 
 impl Filesystem for Adapter {
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        // Without FUSE_ATOMIC_O_TRUNC: with it a program that runs is emptied before the kernel refuses that.
         let wanted = [
-            InitFlags::FUSE_ATOMIC_O_TRUNC,
             InitFlags::FUSE_DO_READDIRPLUS,
             InitFlags::FUSE_READDIRPLUS_AUTO,
             InitFlags::FUSE_PARALLEL_DIROPS,
@@ -226,8 +226,7 @@ impl Filesystem for Adapter {
 
     fn open(&self, _: &Request, number: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let fs = self.bridge.fs.clone();
-        let truncate = flags.0 & libc::O_TRUNC != 0;
-        let work = async move { fs.open(ino(number), access(flags), truncate).await };
+        let work = async move { fs.open(ino(number), access(flags)).await };
         let answer = open_reply(self.bridge.fs.clone(), ino(number), reply);
         self.bridge.answer("open", ino(number), work, answer);
     }

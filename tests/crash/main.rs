@@ -5,6 +5,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "../support/kernel.rs"]
+mod kernel;
 mod script;
 mod shelf;
 
@@ -29,6 +31,7 @@ use keymount::outbox::{Spool, recover};
 use keymount::provider::Provider;
 use keymount::state::StateDb;
 
+use kernel::open_emptied;
 use rustix::process::{Signal, getpid, kill_process};
 use script::{Contest, LEFT, Moment, Step, Tree};
 use shelf::{Shelf, store_by_another};
@@ -118,8 +121,7 @@ impl Bench {
         let name = OsStr::new(&name);
         let handle = match self.fs.lookup(directory, name).await {
             Ok(found) => {
-                self.fs
-                    .open(found.keep().attributes.ino, Access::Write, true)
+                open_emptied(&self.fs, found.keep().attributes.ino, Access::Write)
                     .await?
                     .handle
             }
@@ -165,7 +167,7 @@ impl Bench {
                     .keep()
                     .attributes
                     .ino;
-                let handle = self.fs.open(ino, Access::ReadWrite, false).await?.handle;
+                let handle = self.fs.open(ino, Access::ReadWrite).await?.handle;
                 if !bytes.is_empty() {
                     self.fs
                         .write(handle, Some(*offset), Bytes::copy_from_slice(bytes))
@@ -222,7 +224,7 @@ impl Bench {
         let name = OsStr::new(&name);
         let handle = if it.before.is_some() {
             let ino = self.fs.lookup(directory, name).await?.keep().attributes.ino;
-            self.fs.open(ino, Access::Write, true).await?.handle
+            open_emptied(&self.fs, ino, Access::Write).await?.handle
         } else {
             let made = self.fs.create(directory, name, Access::Write, 0o644, 0o022).await?;
             made.0.keep();
@@ -276,7 +278,7 @@ impl Bench {
                     directories.push((child, format!("{path}/")));
                     continue;
                 }
-                let opened = self.fs.open(child, Access::Read, false).await.unwrap();
+                let opened = self.fs.open(child, Access::Read).await.unwrap();
                 let bytes = self.fs.read(opened.handle, 0, 4 << 20).await.unwrap();
                 self.fs.close(opened.handle);
                 tree.insert(path, bytes.to_vec());

@@ -252,7 +252,7 @@ async fn files_read_in_no_order_bring_nothing_ahead() {
 impl Fixture {
     /// Reads a file unless the kernel does so by itself; whether it did.
     async fn read_or_not(&self, name: &str) -> bool {
-        let opened = self.fs.open(self.ino(name).await, Access::Read, false).await.unwrap();
+        let opened = self.fs.open(self.ino(name).await, Access::Read).await.unwrap();
         let by_the_kernel = matches!(opened.reads, HandleReads::Itself(_));
         if !by_the_kernel {
             self.fs.read(opened.handle, 0, 100).await.unwrap();
@@ -325,7 +325,7 @@ async fn who_reads_through_one_directory_after_another_has_the_files_of_the_next
     }
     let read = async |directory: &str, number: u64| {
         let ino = it.child(it.ino(directory).await, &format!("f{number}")).await;
-        let opened = it.fs.open(ino, Access::Read, false).await.unwrap();
+        let opened = it.fs.open(ino, Access::Read).await.unwrap();
         it.fs.read(opened.handle, 0, 10).await.unwrap();
         it.close(opened.handle).await;
         it.settle().await;
@@ -357,7 +357,7 @@ async fn a_long_walk_through_files_asks_for_their_directory_and_not_for_each() {
         if number % 20 == 19 {
             tokio::time::advance(MINUTE).await;
         }
-        let opened = it.fs.open(ino, Access::Read, false).await.unwrap();
+        let opened = it.fs.open(ino, Access::Read).await.unwrap();
         assert_eq!(it.fs.read(opened.handle, 0, 10).await.unwrap(), "x");
         it.close(opened.handle).await;
         it.settle().await;

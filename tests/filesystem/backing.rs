@@ -7,7 +7,7 @@ use keymount::model::{ErrorKind, Result, Rights};
 use crate::support::Fixture;
 
 async fn open(it: &Fixture, ino: Ino, access: Access) -> Result<Opened> {
-    it.fs.open(ino, access, false).await
+    it.fs.open(ino, access).await
 }
 
 fn by_the_kernel(opened: &Opened) -> bool {

@@ -7,7 +7,16 @@ use keymount::fs::{Access, HandleId, Ino, RenameMode};
 use keymount::model::ErrorKind;
 use keymount::provider::faulty::{Fault, Gate, Operation, Times};
 
+use crate::kernel::open_emptied;
 use crate::support::{Fixture, os};
+
+/// How a program saves what it doesn't change in its place.
+#[derive(Clone, Copy, Debug)]
+enum Saving {
+    Rename,
+    /// It opens the file with O_TRUNC.
+    Emptying(Access),
+}
 
 /// A mount in which `b` was changed while somebody else stored it; what is changed here waits at the gate.
 pub async fn beaten() -> (Fixture, Gate) {
@@ -62,7 +71,7 @@ async fn texts(it: &Fixture) -> Vec<String> {
 
 async fn open_to_change(it: &Fixture, name: &str) -> HandleId {
     let ino = it.ino(name).await;
-    it.fs.open(ino, Access::ReadWrite, false).await.unwrap().handle
+    it.fs.open(ino, Access::ReadWrite).await.unwrap().handle
 }
 
 #[tokio::test(start_paused = true)]
@@ -211,7 +220,7 @@ async fn an_open_that_begins_after_the_refusal_waits_for_the_winners_version() {
     looking.reached(1).await;
     let opening = tokio::spawn({
         let fs = std::sync::Arc::clone(&it.fs);
-        async move { fs.open(ino, Access::Read, false).await.map(drop) }
+        async move { fs.open(ino, Access::Read).await.map(drop) }
     });
     for _ in 0..100 {
         tokio::task::yield_now().await;
@@ -239,7 +248,11 @@ async fn an_open_after_the_refusal_shows_what_is_here_while_nobody_answers() {
 /// What was read from what is cached may have been outdated then.
 #[tokio::test(start_paused = true)]
 async fn what_was_read_within_the_ttl_does_not_replace_what_was_stored_before() {
-    for by_rename in [true, false] {
+    for by in [
+        Saving::Rename,
+        Saving::Emptying(Access::Write),
+        Saving::Emptying(Access::ReadWrite),
+    ] {
         let it = Fixture::with_ttl_in_background(Duration::from_secs(10));
         it.store.put("b", "base").unwrap();
         assert_eq!(it.read("b").await, b"base");
@@ -247,12 +260,18 @@ async fn what_was_read_within_the_ttl_does_not_replace_what_was_stored_before() 
         tokio::time::sleep(Duration::from_secs(5)).await;
         assert_eq!(it.read("b").await, b"base");
         tokio::time::sleep(Duration::from_secs(6)).await;
-        if by_rename {
-            save_by_rename(&it, b"base, mine").await;
-        } else {
-            it.write("b", b"base, mine").await;
+        match by {
+            Saving::Rename => save_by_rename(&it, b"base, mine").await,
+            Saving::Emptying(access) => {
+                let ino = it.ino("b").await;
+                let opened = open_emptied(&it.fs, ino, access).await.unwrap();
+                let mine = Bytes::from_static(b"base, mine");
+                it.fs.write(opened.handle, Some(0), mine).await.unwrap();
+                it.fs.flush(opened.handle).await.unwrap();
+                it.close(opened.handle).await;
+            }
         }
-        assert_eq!(texts(&it).await, ["base, theirs", "base, mine"], "{by_rename}");
+        assert_eq!(texts(&it).await, ["base, theirs", "base, mine"], "{by:?}");
     }
 }
 
@@ -287,7 +306,7 @@ async fn what_was_shown_is_remembered_without_the_file() {
         it.store.put("b", "base").unwrap();
         let ino = it.ino("b").await;
         tokio::time::sleep(Duration::from_secs(5)).await;
-        let opened = it.fs.open(ino, Access::Read, false).await.unwrap();
+        let opened = it.fs.open(ino, Access::Read).await.unwrap();
         it.close(opened.handle).await;
         it.fs.forget(ino, 1);
         assert_eq!(it.fs.known(), 1);

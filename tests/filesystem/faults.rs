@@ -10,6 +10,7 @@ use keymount::model::{Error, ErrorKind};
 use keymount::provider::faulty::{Fault, Gate, Operation, Times};
 use tokio::time::{Instant, timeout};
 
+use crate::kernel::open_emptied;
 use crate::support::{Fixture, os};
 
 /// How long an operation may take, as a mount has it unless told otherwise.
@@ -89,7 +90,7 @@ impl Run {
         let fs = self.it.fs.clone();
         let opened = within(async move {
             match fs.lookup(Ino::ROOT, os(name)).await {
-                Ok(found) => fs.open(found.keep().attributes.ino, Access::Write, true).await,
+                Ok(found) => open_emptied(&fs, found.keep().attributes.ino, Access::Write).await,
                 Err(error) if error.kind() == ErrorKind::NotFound => {
                     let made = fs.create(Ino::ROOT, os(name), Access::Write, 0o644, 0).await?;
                     made.0.keep();
@@ -124,7 +125,7 @@ impl Run {
         let fs = self.it.fs.clone();
         let read = within(async move {
             let ino = fs.lookup(Ino::ROOT, os(name)).await?.keep().attributes.ino;
-            let opened = fs.open(ino, Access::Read, false).await?;
+            let opened = fs.open(ino, Access::Read).await?;
             let bytes = fs.read(opened.handle, 0, 100).await;
             fs.close(opened.handle);
             bytes

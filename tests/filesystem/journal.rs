@@ -9,7 +9,9 @@ use keymount::fs::{Access, Ino, RenameMode, Resumed};
 use keymount::model::ErrorKind;
 use keymount::provider::faulty::{Fault, Gate, Operation, Times};
 
+use crate::kernel::open_emptied;
 use crate::support::{Fixture, Wreck, os};
+use keymount::state::StateDb;
 
 fn away(it: &Fixture) {
     it.provider
@@ -70,6 +72,19 @@ async fn a_file_that_is_being_written_stays_so_when_it_is_renamed_or_looked_at()
     assert_eq!(std::fs::read(saved).unwrap(), b"half of it");
 }
 
+/// Who unmounts and looks at what is pending sees nothing that was sent.
+#[tokio::test(start_paused = true)]
+async fn what_was_sent_is_out_of_the_journal_at_the_end() {
+    let it = Fixture::in_background();
+    let journal = StateDb::open(&it.state_database()).unwrap();
+    for _ in 0..20 {
+        it.write("a", b"text").await;
+        it.sent().await;
+        it.fs.write_kept().await;
+        assert!(journal.journaled(None).unwrap().is_empty());
+    }
+}
+
 /// Emptying a file is the first half of writing it anew: the closed content stays until the second half is done.
 #[tokio::test(start_paused = true)]
 async fn closed_content_outlives_a_kill_while_it_is_written_anew() {
@@ -77,7 +92,7 @@ async fn closed_content_outlives_a_kill_while_it_is_written_anew() {
     away(&it);
     it.write("a", b"closed").await;
     let ino = it.ino("a").await;
-    let opened = it.fs.open(ino, Access::Write, true).await.unwrap();
+    let opened = open_emptied(&it.fs, ino, Access::Write).await.unwrap();
     it.fs
         .write(opened.handle, Some(0), Bytes::from_static(b"ne"))
         .await
@@ -397,7 +412,7 @@ async fn what_cannot_fit_at_the_provider_is_refused_when_it_is_written() {
     write(opened.handle, 400).await.unwrap();
     assert_eq!(write(opened.handle, 401).await.unwrap_err().kind(), ErrorKind::Quota);
     let ino = it.ino("old").await;
-    let old = it.fs.open(ino, Access::Write, false).await.unwrap();
+    let old = it.fs.open(ino, Access::Write).await.unwrap();
     assert_eq!(
         write(old.handle, 601).await.unwrap_err().kind(),
         ErrorKind::Quota,

@@ -169,11 +169,11 @@ async fn a_file_is_opened_only_as_the_provider_has_it_now() {
     it.store.put("d/file", "newer").unwrap();
     it.store.remove("d/gone").unwrap();
     let opening = async {
-        let missing = it.fs.open(gone.ino(), Access::Read, false).await;
+        let missing = it.fs.open(gone.ino(), Access::Read).await;
         assert!(missing.is_err(), "nothing of it is shown");
         let looked = it.fs.lookup(directory, os("gone")).await;
         assert_eq!(looked.unwrap_err().kind(), ErrorKind::NotFound);
-        let opened = it.fs.open(file.ino(), Access::Read, false).await.unwrap();
+        let opened = it.fs.open(file.ino(), Access::Read).await.unwrap();
         assert_eq!(it.fs.read(opened.handle, 0, 100).await.unwrap(), "newer");
         it.close(opened.handle).await;
     };
@@ -201,7 +201,7 @@ async fn while_nobody_answers_after_a_remount_what_was_known_is_shown() {
         assert_eq!(it.names(directory).await, ["file"]);
         let file = it.fs.lookup(directory, os("file")).await.unwrap();
         assert_eq!(file.attributes.size, 7);
-        let opened = it.fs.open(file.attributes.ino, Access::Read, false).await.unwrap();
+        let opened = it.fs.open(file.attributes.ino, Access::Read).await.unwrap();
         assert!(it.fs.read(opened.handle, 0, 10).await.is_err(), "it was never read");
         it.close(opened.handle).await;
         let absent = it.fs.lookup(directory, os("new")).await.unwrap_err();

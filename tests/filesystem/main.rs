@@ -11,6 +11,8 @@ mod conflicts;
 mod faults;
 mod journal;
 mod kept;
+#[path = "../support/kernel.rs"]
+mod kernel;
 mod missing;
 mod outbox;
 mod partial;
@@ -30,6 +32,7 @@ use std::ffi::OsStr;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use kernel::open_emptied;
 use keymount::fs::{Access, AttributeChange, Child, HandleReads, Ino, RenameMode, SetMode};
 use keymount::model::{ErrorKind, Kind, Rights};
 use keymount::provider::faulty::{Fault, Operation, Times};
@@ -60,7 +63,7 @@ async fn a_part_is_changed_and_the_rest_stays() {
     let it = Fixture::new();
     it.store.put("a", "0123456789").unwrap();
     let ino = it.ino("a").await;
-    let opened = it.fs.open(ino, Access::ReadWrite, false).await.unwrap();
+    let opened = it.fs.open(ino, Access::ReadWrite).await.unwrap();
     it.fs
         .write(opened.handle, Some(3), Bytes::from_static(b"xy"))
         .await
@@ -102,7 +105,7 @@ async fn truncation_works_open_and_closed() {
         .await
         .unwrap();
     assert_eq!(it.store.content("a").unwrap(), "0123\0\0");
-    let opened = it.fs.open(ino, Access::Write, true).await.unwrap();
+    let opened = open_emptied(&it.fs, ino, Access::Write).await.unwrap();
     assert_eq!(it.fs.attributes(ino).await.unwrap().attributes.size, 0);
     it.fs.flush(opened.handle).await.unwrap();
     it.close(opened.handle).await;
@@ -192,7 +195,7 @@ async fn files_below_a_renamed_directory_keep_working() {
         .await
         .unwrap();
     assert_eq!(it.fs.attributes(file).await.unwrap().attributes.size, 4);
-    let opened = it.fs.open(file, Access::ReadWrite, false).await.unwrap();
+    let opened = it.fs.open(file, Access::ReadWrite).await.unwrap();
     it.fs
         .write(opened.handle, None, Bytes::from_static(b"er"))
         .await
@@ -281,7 +284,7 @@ async fn a_remote_change_is_not_overwritten_by_an_older_edit() {
     let it = Fixture::new();
     it.store.put("shared", "v1").unwrap();
     let ino = it.ino("shared").await;
-    let opened = it.fs.open(ino, Access::ReadWrite, false).await.unwrap();
+    let opened = it.fs.open(ino, Access::ReadWrite).await.unwrap();
     it.fs
         .write(opened.handle, Some(0), Bytes::from_static(b"mine"))
         .await
@@ -303,16 +306,16 @@ async fn a_handle_keeps_its_version_or_says_stale() {
     let it = Fixture::new();
     it.store.put("a", "version one").unwrap();
     let ino = it.ino("a").await;
-    let old = it.fs.open(ino, Access::Read, false).await.unwrap();
+    let old = it.fs.open(ino, Access::Read).await.unwrap();
     it.store.put("a", "version two").unwrap();
     assert_eq!(
         it.fs.read(old.handle, 0, 20).await.unwrap_err().kind(),
         ErrorKind::Changed
     );
-    let new = it.fs.open(ino, Access::Read, false).await.unwrap();
+    let new = it.fs.open(ino, Access::Read).await.unwrap();
     assert!(matches!(new.reads, HandleReads::Anew));
     assert_eq!(it.fs.read(new.handle, 0, 20).await.unwrap(), "version two");
-    let again = it.fs.open(ino, Access::Read, false).await.unwrap();
+    let again = it.fs.open(ino, Access::Read).await.unwrap();
     assert!(matches!(again.reads, HandleReads::KeepPages));
 }
 
@@ -321,9 +324,9 @@ async fn a_reader_follows_what_this_mount_writes() {
     let it = Fixture::new();
     it.store.put("log", "one").unwrap();
     let ino = it.ino("log").await;
-    let reader = it.fs.open(ino, Access::Read, false).await.unwrap();
+    let reader = it.fs.open(ino, Access::Read).await.unwrap();
     assert_eq!(it.fs.read(reader.handle, 0, 20).await.unwrap(), "one");
-    let writer = it.fs.open(ino, Access::Write, false).await.unwrap();
+    let writer = it.fs.open(ino, Access::Write).await.unwrap();
     it.fs
         .write(writer.handle, None, Bytes::from_static(b" two"))
         .await
@@ -389,16 +392,9 @@ async fn rights_are_enforced_whatever_the_caller_is() {
 
         let list = it.fs.open_directory(Ino::ROOT).await.map(drop).map_err(|e| e.kind());
         assert_eq!(list, can(granted.read), "list with {rights:?}");
-        let read = it
-            .fs
-            .open(ino, Access::Read, false)
-            .await
-            .map(drop)
-            .map_err(|e| e.kind());
+        let read = it.fs.open(ino, Access::Read).await.map(drop).map_err(|e| e.kind());
         assert_eq!(read, can(granted.read), "read with {rights:?}");
-        let write = it
-            .fs
-            .open(ino, Access::Write, true)
+        let write = open_emptied(&it.fs, ino, Access::Write)
             .await
             .map(drop)
             .map_err(|e| e.kind());
@@ -453,7 +449,7 @@ async fn a_read_only_mount_answers_so() {
     it.store.put("file", "x").unwrap();
     let ino = it.ino("file").await;
     assert_eq!(
-        it.fs.open(ino, Access::Write, false).await.unwrap_err().kind(),
+        it.fs.open(ino, Access::Write).await.unwrap_err().kind(),
         ErrorKind::ReadOnly
     );
     assert_eq!(
@@ -622,7 +618,7 @@ async fn what_is_known_is_shown_while_nobody_answers() {
         let (folder, other) = (it.ino("d").await, it.ino("never-listed").await);
         assert_eq!(it.names(folder).await, ["known"]);
         let ino = it.child(folder, "known").await;
-        let opened = it.fs.open(ino, Access::Read, false).await.unwrap();
+        let opened = it.fs.open(ino, Access::Read).await.unwrap();
         assert_eq!(it.fs.read(opened.handle, 0, 10).await.unwrap(), "cached");
         for operation in [Operation::Stat, Operation::List, Operation::Lookup, Operation::Read] {
             it.provider.inject(operation, Times::Always, Fault::Fail(kind));
@@ -631,7 +627,7 @@ async fn what_is_known_is_shown_while_nobody_answers() {
         assert_eq!(it.child(folder, "known").await, ino);
         assert_eq!(it.names(folder).await, ["known"]);
         assert_eq!(it.fs.get_xattr(ino, os("user.keymount.state")).await.unwrap(), b"stale");
-        let again = it.fs.open(ino, Access::Read, false).await.unwrap();
+        let again = it.fs.open(ino, Access::Read).await.unwrap();
         assert_eq!(it.fs.read(again.handle, 0, 10).await.unwrap(), "cached");
         assert_eq!(it.fs.lookup(other, os("unknown")).await.unwrap_err().kind(), kind);
         // So that it can be made.
@@ -653,7 +649,7 @@ async fn what_was_listed_is_found_again_while_nobody_answers() {
         let folder = it.ino("d").await;
         assert_eq!(it.names(folder).await, ["known"]);
         let ino = it.child(folder, "known").await;
-        let opened = it.fs.open(ino, Access::Read, false).await.unwrap();
+        let opened = it.fs.open(ino, Access::Read).await.unwrap();
         assert_eq!(it.fs.read(opened.handle, 0, 10).await.unwrap(), "cached");
         it.close(opened.handle).await;
         for operation in [Operation::Stat, Operation::List, Operation::Lookup, Operation::Read] {
@@ -663,7 +659,7 @@ async fn what_was_listed_is_found_again_while_nobody_answers() {
             it.fs.forget(ino, 1);
             assert_eq!(it.child(folder, "known").await, ino);
         }
-        let again = it.fs.open(ino, Access::Read, false).await.unwrap();
+        let again = it.fs.open(ino, Access::Read).await.unwrap();
         assert_eq!(it.fs.read(again.handle, 0, 10).await.unwrap(), "cached");
         it.close(again.handle).await;
         it.fs.forget(ino, 1);
@@ -692,7 +688,7 @@ async fn what_is_known_is_found_again_when_the_kernel_has_forgotten_all_of_it() 
             [outer, inner, it.child(inner, "known").await]
         };
         let read = async |ino: Ino| {
-            let opened = it.fs.open(ino, Access::Read, false).await.unwrap();
+            let opened = it.fs.open(ino, Access::Read).await.unwrap();
             assert_eq!(it.fs.read(opened.handle, 0, 10).await.unwrap(), "cached");
             it.close(opened.handle).await;
         };
@@ -743,7 +739,7 @@ async fn a_file_that_was_replaced_under_its_name_is_found_again() {
     it.store.remove("a").unwrap();
     it.store.put("a", "second").unwrap();
     assert_eq!(it.fs.attributes(ino).await.unwrap().attributes.size, 6);
-    let opened = it.fs.open(ino, Access::Read, false).await.unwrap();
+    let opened = it.fs.open(ino, Access::Read).await.unwrap();
     assert_eq!(it.fs.read(opened.handle, 0, 10).await.unwrap(), "second");
     it.store.remove("a").unwrap();
     assert_eq!(it.fs.attributes(ino).await.unwrap_err().kind(), ErrorKind::NotFound);

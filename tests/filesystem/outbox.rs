@@ -9,6 +9,7 @@ use keymount::model::ErrorKind;
 use keymount::provider::faulty::{Fault, Gate, Operation, Times};
 use keymount::state::StateDb;
 
+use crate::kernel::open_emptied;
 use crate::support::{Fixture, Wreck, os};
 
 fn text(it: &Fixture, path: &str) -> Option<String> {
@@ -382,7 +383,7 @@ async fn killed_with_two_below() -> Wreck {
 async fn write_below(it: &Fixture, folder: Ino, name: &str, bytes: &'static [u8]) {
     let opened = match it.fs.lookup(folder, os(name)).await {
         Ok(found) => {
-            let opened = it.fs.open(found.attributes.ino, Access::Write, true).await.unwrap();
+            let opened = open_emptied(&it.fs, found.attributes.ino, Access::Write).await.unwrap();
             it.fs
                 .write(opened.handle, Some(0), Bytes::from_static(bytes))
                 .await
@@ -462,13 +463,13 @@ async fn what_is_taken_over_late_takes_nothing_away_from_what_was_done_meanwhile
         // Somebody is at it while the others are taken over.
         let open = it
             .fs
-            .open(it.child(folder, "changed").await, Access::ReadWrite, false)
+            .open(it.child(folder, "changed").await, Access::ReadWrite)
             .await
             .unwrap();
         if sent_before {
             for name in ["changed", "new"] {
                 let ino = it.child(folder, name).await;
-                let opened = it.fs.open(ino, Access::Write, false).await.unwrap();
+                let opened = it.fs.open(ino, Access::Write).await.unwrap();
                 it.fs.fsync(opened.handle).await.unwrap();
                 it.close(opened.handle).await;
             }

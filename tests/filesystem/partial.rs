@@ -9,6 +9,7 @@ use keymount::provider::memory::{Memory, Options};
 use keymount::provider::{Capabilities, Reads};
 use proptest::prelude::*;
 
+use crate::kernel::open_emptied;
 use crate::support::{Fixture, os};
 
 /// More than is fetched at once for being small.
@@ -28,7 +29,7 @@ fn with_large_file() -> Fixture {
 
 async fn open(it: &Fixture, name: &str) -> HandleId {
     let ino = it.ino(name).await;
-    it.fs.open(ino, Access::ReadWrite, false).await.unwrap().handle
+    it.fs.open(ino, Access::ReadWrite).await.unwrap().handle
 }
 
 async fn write(it: &Fixture, handle: HandleId, offset: usize, bytes: &'static [u8]) {
@@ -43,7 +44,7 @@ async fn close(it: &Fixture, handle: HandleId) {
 
 async fn all(it: &Fixture, name: &str) -> Vec<u8> {
     let ino = it.ino(name).await;
-    let opened = it.fs.open(ino, Access::Read, false).await.unwrap();
+    let opened = it.fs.open(ino, Access::Read).await.unwrap();
     let bytes = it.fs.read(opened.handle, 0, 1 << 26).await.unwrap();
     it.close(opened.handle).await;
     bytes.to_vec()
@@ -81,9 +82,9 @@ async fn a_change_in_the_middle_asks_for_nothing_until_it_is_sent() {
 async fn an_emptied_file_is_never_fetched() {
     let it = with_large_file();
     let ino = it.ino("a").await;
-    let first = it.fs.open(ino, Access::ReadWrite, false).await.unwrap().handle;
+    let first = it.fs.open(ino, Access::ReadWrite).await.unwrap().handle;
     write(&it, first, 5, b"kept by nobody").await;
-    let second = it.fs.open(ino, Access::Write, true).await.unwrap().handle;
+    let second = open_emptied(&it.fs, ino, Access::Write).await.unwrap().handle;
     assert_eq!(it.fs.attributes(ino).await.unwrap().attributes.size, 0);
     assert_eq!(it.fs.read(first, 0, 100).await.unwrap(), "");
     write(&it, second, 2, b"new").await;
@@ -236,7 +237,7 @@ async fn the_base_is_found_where_a_renamed_directory_took_it() {
     it.store.put("old/a", pattern(LARGE)).unwrap();
     let folder = it.ino("old").await;
     let ino = it.child(folder, "a").await;
-    let handle = it.fs.open(ino, Access::Write, false).await.unwrap().handle;
+    let handle = it.fs.open(ino, Access::Write).await.unwrap().handle;
     it.provider
         .inject(Operation::Upload, Times::Always, Fault::Fail(ErrorKind::Unreachable));
     it.provider
@@ -305,7 +306,7 @@ async fn a_small_file_that_nobody_can_give_now_is_changed_all_the_same() {
 async fn holes_and_room_and_copies() {
     let it = with_large_file();
     let ino = it.ino("a").await;
-    let handle = it.fs.open(ino, Access::ReadWrite, false).await.unwrap().handle;
+    let handle = it.fs.open(ino, Access::ReadWrite).await.unwrap().handle;
     let end = LARGE as u64;
     assert_eq!(it.fs.seek(handle, 9, Seek::Data).await.unwrap(), Some(9));
     assert_eq!(it.fs.seek(handle, 9, Seek::Hole).await.unwrap(), Some(end));
@@ -332,7 +333,7 @@ async fn holes_and_room_and_copies() {
         it.fs.copy_range((handle, end + 10), (handle, 0), 1000).await.unwrap(),
         0
     );
-    let reader = it.fs.open(ino, Access::Read, false).await.unwrap().handle;
+    let reader = it.fs.open(ino, Access::Read).await.unwrap().handle;
     for refused in [
         it.fs.allocate(reader, 0..1, Allocation::Zeros, Length::Stays).await,
         it.fs.copy_range((handle, 0), (reader, 0), 1).await.map(drop),

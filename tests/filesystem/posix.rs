@@ -20,8 +20,8 @@ async fn a_file_that_lost_its_name_goes_on_for_whoever_has_it_open() {
     it.store.put("replaced", "other text").unwrap();
     it.store.put("new", "newer").unwrap();
     let (removed, replaced) = (it.ino("removed").await, it.ino("replaced").await);
-    let first = it.fs.open(removed, Access::ReadWrite, false).await.unwrap().handle;
-    let second = it.fs.open(replaced, Access::Read, false).await.unwrap().handle;
+    let first = it.fs.open(removed, Access::ReadWrite).await.unwrap().handle;
+    let second = it.fs.open(replaced, Access::Read).await.unwrap().handle;
     it.fs.unlink(Ino::ROOT, os("removed")).await.unwrap();
     let new = (Ino::ROOT, os("new"));
     it.fs

@@ -8,6 +8,7 @@ use keymount::fs::{Access, AttributeChange, Ino, RenameMode};
 use keymount::model::{ErrorKind, Kind, Progress};
 use keymount::provider::faulty::{Fault, Gate, Operation, Times};
 
+use crate::kernel::open_emptied;
 use crate::support::{Fixture, os};
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -163,7 +164,7 @@ async fn a_rename_over_a_file_waits_for_its_upload() {
     it.store.put("old", "v1").unwrap();
     it.names(Ino::ROOT).await;
     let ino = it.ino("old").await;
-    let writer = it.fs.open(ino, Access::Write, true).await.unwrap();
+    let writer = open_emptied(&it.fs, ino, Access::Write).await.unwrap();
     it.fs
         .write(writer.handle, Some(0), Bytes::from_static(b"v2"))
         .await
@@ -246,7 +247,7 @@ async fn a_broken_state_database_leaves_nothing_half_done() {
         ..Default::default()
     };
     it.fs.set_attributes(ino, times.clone()).await.unwrap();
-    let writer = it.fs.open(ino, Access::Write, false).await.unwrap();
+    let writer = it.fs.open(ino, Access::Write).await.unwrap();
     it.fs
         .write(writer.handle, None, Bytes::from_static(b"!"))
         .await
@@ -286,7 +287,7 @@ async fn a_renamed_directory_is_not_read_by_its_old_keys() {
         .await
         .unwrap();
     let file = it.child(folder, "f").await;
-    let opened = it.fs.open(file, Access::Read, false).await.unwrap();
+    let opened = it.fs.open(file, Access::Read).await.unwrap();
     assert_eq!(it.fs.read(opened.handle, 0, 10).await.unwrap(), "deep");
     it.close(opened.handle).await;
 }

@@ -15,6 +15,7 @@ use keymount::provider::Provider;
 use keymount::state::StateDb;
 
 use crate::client::{Token, client};
+use crate::kernel::open_emptied;
 use crate::steps::at_step;
 use crate::support::os;
 
@@ -68,7 +69,7 @@ impl Mounted {
         let handle = match self.fs.lookup(Ino::ROOT, os(name)).await {
             Ok(found) => {
                 let ino = found.keep().attributes.ino;
-                self.fs.open(ino, Access::Write, true).await.unwrap().handle
+                open_emptied(&self.fs, ino, Access::Write).await.unwrap().handle
             }
             Err(error) => {
                 assert_eq!(error.kind(), ErrorKind::NotFound);

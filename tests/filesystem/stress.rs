@@ -14,6 +14,7 @@ use keymount::model::{Error, ErrorKind};
 use keymount::provider::faulty::{Fault, Faulty, Operation, Times};
 use keymount::provider::memory::Memory;
 
+use crate::kernel::open_emptied;
 use crate::support::{Fixture, os};
 
 const NAMES: [&str; 4] = ["a", "b", "c", "d"];
@@ -128,7 +129,11 @@ impl Worker {
                     }
                 };
                 let truncate = self.rng.bool();
-                let opened = insist(|| fs.open(ino, Access::ReadWrite, truncate)).await.unwrap();
+                let opened = match truncate {
+                    true => insist(|| open_emptied(&fs, ino, Access::ReadWrite)).await,
+                    false => insist(|| fs.open(ino, Access::ReadWrite)).await,
+                };
+                let opened = opened.unwrap();
                 (opened.handle, if truncate { Vec::new() } else { content.clone() })
             }
         };
@@ -168,7 +173,7 @@ impl Worker {
             assert_eq!(found, Err(ErrorKind::NotFound), "{name}");
             return;
         };
-        let opened = insist(|| fs.open(found.unwrap(), Access::Read, false)).await.unwrap();
+        let opened = insist(|| fs.open(found.unwrap(), Access::Read)).await.unwrap();
         let read = insist(|| fs.read(opened.handle, 0, 1000)).await.unwrap();
         assert_eq!(&read[..], &content[..], "{name}");
         close(&fs, opened.handle).await;
@@ -372,14 +377,14 @@ async fn wreak_havoc(fs: Arc<FileSystem>, folders: [Ino; 2], seed: u64) {
                 }
                 2 => {
                     let ino = kernel.lookup(&fs, folder, name).await?;
-                    let opened = fs.open(ino, Access::Write, true).await?;
+                    let opened = open_emptied(&fs, ino, Access::Write).await?;
                     fill(&fs, opened.handle, byte).await
                 }
                 3 => fs.unlink(folder, name).await,
                 4 => fs.rename((folder, name), (there, other), RenameMode::Replace).await,
                 5 => {
                     let ino = kernel.lookup(&fs, folder, name).await?;
-                    let opened = fs.open(ino, Access::Read, false).await?;
+                    let opened = fs.open(ino, Access::Read).await?;
                     let read = fs.read(opened.handle, 0, 100).await.map(drop);
                     close(&fs, opened.handle).await;
                     read

@@ -16,6 +16,8 @@ use keymount::provider::faulty::Faulty;
 use keymount::provider::memory::{Addressing, Memory, Options};
 use keymount::state::StateDb;
 
+use crate::kernel::open_emptied;
+
 pub struct Fixture {
     pub fs: Arc<FileSystem>,
     pub store: Memory,
@@ -249,8 +251,7 @@ impl Fixture {
     pub async fn write(&self, name: &str, bytes: &'static [u8]) {
         let handle = match self.fs.lookup(Ino::ROOT, os(name)).await {
             Ok(found) => {
-                self.fs
-                    .open(found.attributes.ino, Access::Write, true)
+                open_emptied(&self.fs, found.attributes.ino, Access::Write)
                     .await
                     .unwrap()
                     .handle
@@ -274,7 +275,7 @@ impl Fixture {
 
     pub async fn read(&self, name: &str) -> Vec<u8> {
         let ino = self.ino(name).await;
-        let opened = self.fs.open(ino, Access::Read, false).await.unwrap();
+        let opened = self.fs.open(ino, Access::Read).await.unwrap();
         let bytes = self.fs.read(opened.handle, 0, 1 << 20).await.unwrap();
         self.close(opened.handle).await;
         bytes.to_vec()

@@ -45,12 +45,7 @@ impl Change {
                 return;
             }
         };
-        let handle = it
-            .fs
-            .open(it.ino("a").await, Access::Write, false)
-            .await
-            .unwrap()
-            .handle;
+        let handle = it.fs.open(it.ino("a").await, Access::Write).await.unwrap().handle;
         let bytes = Bytes::from_static(bytes);
         it.fs.write(handle, Some(offset), bytes).await.unwrap();
         it.fs.flush(handle).await.unwrap();
@@ -122,7 +117,7 @@ async fn what_arrives_after_its_sender_gave_up_waiting_makes_no_conflict() {
                 let answer = Gate::new();
                 let late = Fault::StallAnswer(answer.clone());
                 it.provider.inject(Operation::Upload, Times::Next(1), late);
-                let handle = it.fs.open(it.ino("a").await, Access::Write, false).await.unwrap();
+                let handle = it.fs.open(it.ino("a").await, Access::Write).await.unwrap();
                 let patience = Duration::from_secs(60);
                 let synced = tokio::time::timeout(patience, it.fs.fsync(handle.handle)).await;
                 assert!(synced.is_err());

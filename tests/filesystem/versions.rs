@@ -4,6 +4,7 @@ use bytes::Bytes;
 use keymount::fs::{Access, AttributeChange, HandleReads, Ino};
 use keymount::model::ErrorKind;
 
+use crate::kernel::open_emptied;
 use crate::support::Fixture;
 
 /// The kernel has one set of pages for all handles of a file: what an older handle read would show in newer ones.
@@ -12,7 +13,7 @@ async fn an_older_handle_is_stale_once_a_newer_version_was_opened() {
     let it = Fixture::new();
     it.store.put("a", "version one").unwrap();
     let ino = it.ino("a").await;
-    let old = it.fs.open(ino, Access::Read, false).await.unwrap();
+    let old = it.fs.open(ino, Access::Read).await.unwrap();
     assert_eq!(it.fs.read(old.handle, 0, 20).await.unwrap(), "version one");
     it.store.put("a", "version two").unwrap();
     assert_eq!(
@@ -20,12 +21,12 @@ async fn an_older_handle_is_stale_once_a_newer_version_was_opened() {
         "version one",
         "its bytes are cached, and nobody saw the new ones"
     );
-    let new = it.fs.open(ino, Access::Read, false).await.unwrap();
+    let new = it.fs.open(ino, Access::Read).await.unwrap();
     assert!(matches!(new.reads, HandleReads::Anew));
     assert_eq!(it.fs.read(new.handle, 0, 20).await.unwrap(), "version two");
     let stale = it.fs.read(old.handle, 0, 20).await.unwrap_err();
     assert_eq!(stale.kind(), ErrorKind::Changed);
-    let again = it.fs.open(ino, Access::Read, false).await.unwrap();
+    let again = it.fs.open(ino, Access::Read).await.unwrap();
     assert!(
         matches!(again.reads, HandleReads::KeepPages),
         "only the new version's pages are there"
@@ -38,7 +39,7 @@ async fn an_older_handle_is_stale_once_another_length_was_shown() {
     let it = Fixture::new();
     it.store.put("a", "version one").unwrap();
     let ino = it.ino("a").await;
-    let old = it.fs.open(ino, Access::Read, false).await.unwrap();
+    let old = it.fs.open(ino, Access::Read).await.unwrap();
     assert_eq!(it.fs.read(old.handle, 0, 20).await.unwrap(), "version one");
     it.store.put("a", "short").unwrap();
     assert_eq!(it.fs.attributes(ino).await.unwrap().attributes.size, 5);
@@ -54,7 +55,7 @@ async fn a_new_reader_sees_the_remote_change_beside_an_open_writer() {
     let it = Fixture::new();
     it.store.put("a", "one").unwrap();
     let ino = it.ino("a").await;
-    let writer = it.fs.open(ino, Access::Write, false).await.unwrap();
+    let writer = it.fs.open(ino, Access::Write).await.unwrap();
     it.fs
         .write(writer.handle, None, Bytes::from_static(b" two"))
         .await
@@ -76,7 +77,7 @@ async fn what_was_read_of_one_version_is_not_written_into_another() {
     let it = Fixture::new();
     it.store.put("a", "count=1").unwrap();
     let ino = it.ino("a").await;
-    let opened = it.fs.open(ino, Access::ReadWrite, false).await.unwrap();
+    let opened = it.fs.open(ino, Access::ReadWrite).await.unwrap();
     assert_eq!(it.fs.read(opened.handle, 0, 20).await.unwrap(), "count=1");
     it.store.put("a", "count=5").unwrap();
     let refused = it.fs.write(opened.handle, Some(6), Bytes::from_static(b"2")).await;
@@ -92,7 +93,7 @@ async fn a_change_of_a_file_that_somebody_removed_is_not_dropped() {
     let it = Fixture::new();
     it.store.put("a", "one").unwrap();
     let ino = it.ino("a").await;
-    let opened = it.fs.open(ino, Access::ReadWrite, false).await.unwrap();
+    let opened = it.fs.open(ino, Access::ReadWrite).await.unwrap();
     it.fs
         .write(opened.handle, None, Bytes::from_static(b" two"))
         .await
@@ -118,7 +119,7 @@ async fn truncating_by_name_is_sent_although_somebody_reads_the_file() {
     let it = Fixture::new();
     it.store.put("a", "0123456789").unwrap();
     let ino = it.ino("a").await;
-    let reader = it.fs.open(ino, Access::Read, false).await.unwrap();
+    let reader = it.fs.open(ino, Access::Read).await.unwrap();
     let change = AttributeChange {
         size: Some(4),
         ..Default::default()
@@ -135,7 +136,7 @@ async fn a_file_that_was_emptied_by_a_reading_handle_is_sent() {
     let it = Fixture::new();
     it.store.put("a", "text").unwrap();
     let ino = it.ino("a").await;
-    let opened = it.fs.open(ino, Access::Read, true).await.unwrap();
+    let opened = open_emptied(&it.fs, ino, Access::Read).await.unwrap();
     it.fs.flush(opened.handle).await.unwrap();
     assert_eq!(it.store.content("a").unwrap(), "");
     it.close(opened.handle).await;
@@ -149,7 +150,7 @@ async fn a_file_that_was_read_costs_nothing_to_read_again_while_what_is_known_co
     it.provider.reset_counts();
     for _ in 0..3 {
         let ino = it.ino("file").await;
-        let opened = it.fs.open(ino, Access::Read, false).await.unwrap();
+        let opened = it.fs.open(ino, Access::Read).await.unwrap();
         assert!(
             matches!(opened.reads, HandleReads::KeepPages),
             "the kernel's pages are still this version's"

@@ -10,6 +10,7 @@ use keymount::provider::faulty::Operation;
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 
+use crate::kernel::open_emptied;
 use crate::support::{Fixture, os};
 
 const LONG: Duration = Duration::from_secs(3600);
@@ -194,7 +195,9 @@ async fn changes_that_are_not_sent_yet_survive_the_news() {
     assert_eq!(it.names(Ino::ROOT).await, ["f"]);
     at.asked(1).await;
     let ino = it.ino("f").await;
-    let opened = it.fs.open(ino, keymount::fs::Access::ReadWrite, true).await.unwrap();
+    let opened = open_emptied(&it.fs, ino, keymount::fs::Access::ReadWrite)
+        .await
+        .unwrap();
     it.fs
         .write(opened.handle, Some(0), bytes::Bytes::from_static(b"mine"))
         .await

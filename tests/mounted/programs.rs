@@ -190,6 +190,37 @@ fn what_one_process_locks_no_other_one_can() {
     });
 }
 
+/// Neither `O_TRUNC` that only reads, which the kernel refuses last of all, nor writing changes a program while it runs.
+const RUNS: &str = r#"
+import errno, os, shutil, subprocess
+shutil.copy(shutil.which("sleep"), "runs")
+size = os.stat("runs").st_size
+running = subprocess.Popen(["./runs", "1000"])
+for flags in os.O_WRONLY, os.O_RDWR, os.O_RDONLY | os.O_TRUNC, os.O_WRONLY | os.O_TRUNC:
+    try:
+        os.open("runs", flags)
+        raise SystemExit(f"{flags} was not refused")
+    except OSError as error:
+        assert error.errno == errno.ETXTBSY, error
+    assert os.stat("runs").st_size == size, flags
+assert running.poll() is None, running.returncode
+running.terminate()
+running.wait()
+os.close(os.open("runs", os.O_RDONLY | os.O_TRUNC))
+assert os.stat("runs").st_size == 0
+"#;
+
+#[test]
+fn a_program_that_runs_is_not_emptied() {
+    Who::each_with(&SERVERS, |who, software| {
+        let (person, server) = mounted(who, software);
+        person.file("work/runs.py", RUNS, 0o644);
+        person.sh("python3 ../work/runs.py").says("");
+        person.unmount();
+        assert_eq!(stored(&server, "runs"), "");
+    });
+}
+
 /// A tree with what archives carry: links, modes, times, a fifo.
 const TREE: &str = "mkdir -p t/bin t/empty && printf '#!/bin/sh\\necho runs\\n' > t/bin/tool && chmod 755 t/bin/tool && \
                     printf secret > t/private && chmod 600 t/private && ln -s bin/tool t/link && ln -s nowhere t/broken && \

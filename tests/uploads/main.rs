@@ -7,6 +7,8 @@ mod counting;
 #[allow(dead_code)]
 #[path = "../support/dstor.rs"]
 mod dstor;
+#[path = "../support/kernel.rs"]
+mod kernel;
 mod lies;
 #[path = "../support/lying.rs"]
 mod lying;

@@ -15,6 +15,8 @@ use keymount::outbox::Spool;
 use keymount::provider::Provider;
 use keymount::state::StateDb;
 
+use crate::kernel::open_emptied;
+
 /// What a provider is mounted as, without a mount.
 pub struct Mounted {
     pub fs: Arc<FileSystem>,
@@ -75,7 +77,7 @@ impl Mounted {
         let handle = match self.fs.lookup(directory, name).await {
             Ok(found) => {
                 let ino = found.keep().attributes.ino;
-                self.fs.open(ino, Access::Write, true).await.unwrap().handle
+                open_emptied(&self.fs, ino, Access::Write).await.unwrap().handle
             }
             Err(error) => {
                 assert_eq!(error.kind(), ErrorKind::NotFound);
