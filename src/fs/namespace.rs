@@ -97,6 +97,16 @@ impl FileSystem {
                 }
                 self.rename_once(from, to, mode).await
             }
+            // What was changed here was changed or removed there, too: if it keeps its name, that can be renamed.
+            Err(error) if error.kind() == ErrorKind::Changed => {
+                let child = self.table.child(from.0, &from.1);
+                let clashes = |child: &Reference| self.table.with(child.ino(), |node| node.clash.is_some());
+                let Some(child) = child.filter(|child| clashes(child).unwrap_or(false)) else {
+                    return Err(error);
+                };
+                self.settle_clash(child.ino()).await?;
+                self.rename_once(from, to, mode).await
+            }
             outcome => outcome,
         }
     }
@@ -353,7 +363,8 @@ impl FileSystem {
             return Err(Error::not_found(&name));
         }
         self.recognise(ino).await?;
-        let (presence, entry) = self.table.with(ino, |node| (node.presence, node.entry.clone()))?;
+        let of = |node: &mut Node| (node.presence, node.is_dirty(), node.entry.clone());
+        let (presence, is_dirty, entry) = self.table.with(ino, of)?;
         if presence == Presence::Local {
             return self.remove_local(ino, parent, &name);
         }
@@ -399,7 +410,11 @@ impl FileSystem {
             self.count_directories(parent, -1);
         }
         self.names_changed(parent);
-        outcome
+        match outcome {
+            // Nothing was there any more, and what was here is gone.
+            Err(_) if is_dirty => Ok(()),
+            outcome => outcome,
+        }
     }
 
     /// The provider says whether a directory is empty there; what only this host has, it doesn't know.

@@ -1,14 +1,16 @@
 //! The service's rules for uploads: names, limits, duplicates, overwriting.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use keymount::emulator::cludz::{Assumptions, Duplicates, Overwrite};
 use keymount::emulator::{Fault, Rule};
 use keymount::model::{Entry, ErrorKind};
-use keymount::provider::{Content, Provider};
+use keymount::provider::{Content, Provider, Target};
 use reqwest::Method;
 use tokio::sync::Notify;
 
+use super::steps::at_step;
 use super::{Bench, content, kind, name, new, over, place, root};
 
 #[tokio::test]
@@ -288,6 +290,57 @@ async fn an_exchange_goes_on_when_nobody_waits_for_it() {
         })
         .await;
     assert_eq!(bench.files(), [("file".to_owned(), b"new".to_vec())].into());
+}
+
+/// Whatever request of a replacement is under way when this mount gives the folder another name, no temporary name stays.
+#[tokio::test]
+async fn a_folder_gets_another_name_while_a_file_in_it_is_replaced() {
+    for step in 0.. {
+        let bench = Bench::new().await;
+        bench.drive.put("/before/file", "old").unwrap();
+        let folder = bench.entry("before").await;
+        let file = bench.cludz.lookup(&folder.key, &name("file")).await.unwrap();
+        bench.running.forget_requests();
+        let release = Arc::new(Notify::new());
+        let hold = Fault::Hold(Arc::clone(&release));
+        bench.running.faults().inject(at_step(step, false, hold));
+        let target = Target::Replace {
+            parent: folder.key.clone(),
+            entry: file,
+        };
+        let bytes = content(b"new");
+        let mut upload = std::pin::pin!(bench.cludz.upload(&target, &bytes));
+        let held = bench.running.wait_until(|log| log.len() > step);
+        tokio::select! {
+            biased;
+            stored = &mut upload => {
+                stored.unwrap();
+                assert!(step > 5, "it takes several requests");
+                break;
+            }
+            () = held => {}
+        }
+        let (before, after) = (place("before"), place("after"));
+        let mut renaming = std::pin::pin!(bench.cludz.rename(&folder, &before, &after, None));
+        // It may wait for the replacement, or not.
+        let in_time = async {
+            let renamed = tokio::time::timeout(Duration::from_millis(50), &mut renaming).await;
+            release.notify_one();
+            match renamed {
+                Ok(renamed) => renamed,
+                Err(_) => renaming.await,
+            }
+        };
+        let (stored, renamed) = tokio::join!(upload, in_time);
+        renamed.unwrap();
+        assert_eq!(bench.drive.list("/").unwrap(), ["after"], "{step}: {stored:?}");
+        assert_eq!(bench.drive.list("/after").unwrap(), ["file"], "{step}: {stored:?}");
+        let text = if stored.is_ok() { "new" } else { "old" };
+        assert_eq!(bench.drive.read("/after/file").unwrap(), text, "{step}: {stored:?}");
+        // After any other refusal it would not be sent again at once.
+        let is_known = matches!(kind(&stored), None | Some(ErrorKind::Changed | ErrorKind::NotFound));
+        assert!(is_known, "{step}: {stored:?}");
+    }
 }
 
 #[tokio::test]

@@ -158,6 +158,41 @@ async fn all_is_kept_beside_the_winners_version_until_that_is_opened() {
     }
 }
 
+/// Removing what only this host has any more is no failure: it was there to see, and is gone.
+#[tokio::test(start_paused = true)]
+async fn what_was_changed_here_and_removed_there_can_be_removed() {
+    let it = Fixture::in_background();
+    it.write("b", b"base").await;
+    it.sent().await;
+    it.provider
+        .inject(Operation::Upload, Times::Always, Fault::Fail(ErrorKind::Unreachable));
+    it.write("b", b"base, mine").await;
+    it.store.remove("b").unwrap();
+    assert_eq!(it.read("b").await, b"base, mine");
+    it.fs.unlink(Ino::ROOT, os("b")).await.unwrap();
+    let again = it.fs.unlink(Ino::ROOT, os("b")).await;
+    assert_eq!(again.unwrap_err().kind(), ErrorKind::NotFound);
+    it.provider.heal();
+    assert_eq!(texts(&it).await, [""; 0]);
+}
+
+/// What was changed here and removed there is a new file by now, which can get another name.
+#[tokio::test(start_paused = true)]
+async fn what_was_changed_here_and_removed_there_can_be_renamed() {
+    let it = Fixture::in_background();
+    it.write("b", b"base").await;
+    it.sent().await;
+    it.provider
+        .inject(Operation::Upload, Times::Next(1), Fault::Fail(ErrorKind::Unreachable));
+    it.write("b", b"base, mine").await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    it.store.remove("b").unwrap();
+    let (from, to) = ((Ino::ROOT, os("b")), (Ino::ROOT, os("c")));
+    it.fs.rename(from, to, RenameMode::Replace).await.unwrap();
+    assert_eq!(texts(&it).await, ["base, mine"]);
+    assert_eq!(it.names(Ino::ROOT).await, ["c"]);
+}
+
 /// A file that is open and changed here, and was replaced by somebody else.
 async fn changed_here_and_there() -> (Fixture, HandleId) {
     let it = Fixture::in_background();

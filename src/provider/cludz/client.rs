@@ -2,7 +2,7 @@
 //!
 //! How several requests make one safe change is in `store`, how bytes are checked in `read`.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
@@ -10,12 +10,13 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use futures_util::future::join3;
 use futures_util::stream::{self, StreamExt};
-use parking_lot::Mutex;
 use reqwest::header::{CONTENT_DISPOSITION, CONTENT_TYPE, HeaderValue};
 use reqwest::{Method, Url};
+use tokio::sync::RwLock;
 use tracing::debug;
 
 use super::names;
+use super::passing::PassingNames;
 use super::wire::{Described, Detail, Envelope, Listed};
 use crate::api::Api;
 use crate::model::{Action, Entry, Error, ErrorKind, Name, ObjectKey, Result, Rights};
@@ -75,20 +76,9 @@ pub(super) struct Client {
     details_lack_times: AtomicBool,
     /// Set once an upload to a taken name was refused: the documentation leaves open whether files can be overwritten.
     refuses_overwriting: AtomicBool,
-    /// Paths of temporary names that are in use here at the moment: nobody else is to see or touch them.
-    passing: Mutex<HashSet<String>>,
-}
-
-/// Keeps a temporary name out of listings while it lives.
-pub(super) struct Passing<'a> {
-    client: &'a Client,
-    path: String,
-}
-
-impl Drop for Passing<'_> {
-    fn drop(&mut self) {
-        self.client.passing.lock().remove(&self.path);
-    }
+    pub(super) passing: PassingNames,
+    /// Held for writing while a folder gets another name, for reading by who changes several names in one.
+    pub(super) folders: RwLock<()>,
 }
 
 impl Client {
@@ -100,16 +90,8 @@ impl Client {
             asking,
             details_lack_times: AtomicBool::new(false),
             refuses_overwriting: AtomicBool::new(false),
-            passing: Mutex::default(),
-        }
-    }
-
-    /// A temporary name is in use as long as what this gives lives. What is left after a crash is shown.
-    pub(super) fn passing(&self, path: &str) -> Passing<'_> {
-        self.passing.lock().insert(path.to_owned());
-        Passing {
-            client: self,
-            path: path.to_owned(),
+            passing: PassingNames::default(),
+            folders: RwLock::default(),
         }
     }
 
@@ -363,13 +345,13 @@ impl Client {
 
     /// The entries of a listing, each name once.
     pub(super) async fn entries_of(&self, folder: &str) -> Result<Vec<Entry>> {
-        let passing = self.passing.lock().clone();
+        let passing = self.passing.paths();
         let items = self.noting(folder, Action::Read, self.list(folder).await)?;
         self.ask_if_unknown(folder).await;
         let mut children = BTreeMap::new();
         for item in &items {
             let path = join(folder, &item.name);
-            if passing.contains(&path) || self.passing.lock().contains(&path) {
+            if passing.contains(&path) || self.passing.contains(&path) {
                 continue;
             }
             match Name::new(item.name.clone()) {

@@ -13,6 +13,7 @@
 mod client;
 mod extras;
 mod names;
+mod passing;
 mod read;
 mod store;
 mod wire;

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use serde_json::json;
 use tracing::warn;
 
-use super::client::{Client, Evidence, is_ambiguous, join};
+use super::client::{Client, Evidence, is_ambiguous, join, split};
 use super::names::{self, Temporary, temporary};
 use super::wire::{Created, Described};
 use crate::model::{Entry, Error, ErrorKind, Name, Result, Version};
@@ -158,14 +158,20 @@ pub(super) async fn replace(client: &Client, folder: &str, old: &Entry, upload: 
         )));
     }
     let fresh = temporary(Temporary::New, &old.name)?;
-    let fresh_path = join(folder, fresh.as_str());
-    let _passing = client.passing(&fresh_path);
-    let staged = match store(client, folder, &fresh, upload).await {
-        Ok(staged) => staged,
-        Err(error) => {
+    let passing = client.passing.enter(&join(folder, fresh.as_str()));
+    let staged = store(client, folder, &fresh, upload).await;
+    let _folders = client.folders.read().await;
+    let fresh_path = passing.path();
+    let is_moved = split(&fresh_path).0 != folder;
+    let staged = match staged {
+        Ok(staged) if !is_moved => staged,
+        outcome => {
             // Whatever arrived of it has a name of its own and is of no use.
             discard_if_there(client, &fresh_path).await;
-            return Err(error);
+            return Err(outcome
+                .err()
+                .filter(|_| !is_moved)
+                .unwrap_or_else(|| changed(&old.name)));
         }
     };
     let expected = Expected::File(old.version.clone());
@@ -214,7 +220,8 @@ pub(super) enum Swap {
     InBetween(Error),
 }
 
-/// Gives the entry at `source` the name of another one in its folder and removes that one.
+/// Gives the entry at `source` the name of another one in its folder and removes that one. The caller sees to it that the
+/// folder keeps its name.
 ///
 /// # Errors
 /// `NotFound` when there is nothing to replace, `AlreadyExists` when it isn't what was expected, `NotEmpty`.
@@ -229,7 +236,7 @@ pub(super) async fn swap_in(
     let target = join(folder, name.as_str());
     let aside = temporary(Temporary::Old, name).map_err(Swap::Restored)?;
     let aside_path = join(folder, aside.as_str());
-    let _passing = client.passing(&aside_path);
+    let _passing = client.passing.enter(&aside_path);
     client
         .put_name(&target, &aside, Evidence::NewExists)
         .await
@@ -353,7 +360,7 @@ pub(super) async fn create_folder(client: &Client, folder: &str, name: &Name) ->
     }
 }
 
-/// Gives an entry another name in its folder.
+/// Gives an entry another name in its folder. A folder waits for the changes of names that are under way.
 ///
 /// # Errors
 /// `NotFound`, `AlreadyExists`, `NotEmpty`, `IsADirectory`, `NotADirectory`, `BadData`; `Denied` when something is to
@@ -366,6 +373,24 @@ pub(super) async fn rename(
     replaced: Option<&Entry>,
 ) -> Result<Described, Swap> {
     names::check(name).map_err(Swap::Restored)?;
+    if !entry.is_directory() {
+        let _folders = client.folders.read().await;
+        return rename_alone(client, folder, entry, name, replaced).await;
+    }
+    let _folders = client.folders.write().await;
+    let renamed = rename_alone(client, folder, entry, name, replaced).await?;
+    client.passing.follow(entry.key.as_str(), &join(folder, name.as_str()));
+    Ok(renamed)
+}
+
+/// As `rename`, while no folder gets another name meanwhile.
+async fn rename_alone(
+    client: &Client,
+    folder: &str,
+    entry: &Entry,
+    name: &Name,
+    replaced: Option<&Entry>,
+) -> Result<Described, Swap> {
     let source = entry.key.as_str();
     let moved = client.detail(source).await.map_err(Swap::Restored)?;
     if moved.kind != entry.kind {
@@ -416,7 +441,7 @@ async fn replaceable(client: &Client, moved: &Described, replaced: &Entry) -> Re
         (true, true) if !client.list(path).await?.is_empty() => return Err(not_empty(&replaced.name)),
         _ => {}
     }
-    let folder = super::client::split(path).0;
+    let folder = split(path).0;
     if !client.rights.at(folder).delete {
         return Err(Error::denied(format_args!(
             "the token may not delete, which replacing {:?} needs",
