@@ -196,16 +196,18 @@ import errno, os, shutil, subprocess
 shutil.copy(shutil.which("sleep"), "runs")
 size = os.stat("runs").st_size
 running = subprocess.Popen(["./runs", "1000"])
-for flags in os.O_WRONLY, os.O_RDWR, os.O_RDONLY | os.O_TRUNC, os.O_WRONLY | os.O_TRUNC:
-    try:
-        os.open("runs", flags)
-        raise SystemExit(f"{flags} was not refused")
-    except OSError as error:
-        assert error.errno == errno.ETXTBSY, error
-    assert os.stat("runs").st_size == size, flags
-assert running.poll() is None, running.returncode
-running.terminate()
-running.wait()
+try:
+    for flags in os.O_WRONLY, os.O_RDWR, os.O_RDONLY | os.O_TRUNC, os.O_WRONLY | os.O_TRUNC:
+        try:
+            os.open("runs", flags)
+            raise SystemExit(f"{flags} was not refused")
+        except OSError as error:
+            assert error.errno == errno.ETXTBSY, error
+        assert os.stat("runs").st_size == size, flags
+    assert running.poll() is None, running.returncode
+finally:
+    running.kill()
+    running.wait()
 os.close(os.open("runs", os.O_RDONLY | os.O_TRUNC))
 assert os.stat("runs").st_size == 0
 "#;
