@@ -77,7 +77,7 @@ pub(super) struct Client {
     /// Set once an upload to a taken name was refused: the documentation leaves open whether files can be overwritten.
     refuses_overwriting: AtomicBool,
     pub(super) passing: PassingNames,
-    /// Held for writing while a folder gets another name, for reading by who changes several names in one.
+    /// Held for writing while a folder gets another name, for reading by whoever changes several names in one.
     pub(super) folders: RwLock<()>,
 }
 

@@ -281,12 +281,17 @@ impl Provider for Cludz {
         let (entry, to, replaced) = (entry.clone(), to.clone(), replaced.cloned());
         unbroken(async move {
             let folder = to.parent.as_str();
+            let _folders = match entry.kind {
+                Kind::Directory => (Some(client.folders.write().await), None),
+                Kind::File => (None, Some(client.folders.read().await)),
+            };
             let described = store::rename(&client, folder, &entry, &to.name, replaced.as_ref())
                 .await
                 .map_err(|(Swap::Restored(error) | Swap::InBetween(error))| error)?;
             let path = join(folder, to.name.as_str());
             client.rights.forget(entry.key.as_str());
             client.rights.forget(&path);
+            client.passing.follow(entry.key.as_str(), &path);
             Ok(client.entry(&path, &to.name, &described))
         })
         .await

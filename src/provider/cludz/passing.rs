@@ -2,47 +2,41 @@
 //!
 //! They go along when this mount gives a folder above them another name. What is left of them after a crash is shown.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 
 #[derive(Default)]
 pub(super) struct PassingNames {
-    inner: Mutex<Inner>,
-}
-
-#[derive(Default)]
-struct Inner {
-    next: u64,
-    paths: HashMap<u64, String>,
+    paths: Mutex<Vec<Arc<Mutex<String>>>>,
 }
 
 /// Keeps a temporary name out of listings while it lives.
 pub(super) struct Passing<'a> {
     names: &'a PassingNames,
-    number: u64,
+    path: Arc<Mutex<String>>,
 }
 
 impl PassingNames {
     pub(super) fn enter(&self, path: &str) -> Passing<'_> {
-        let mut inner = self.inner.lock();
-        let number = inner.next;
-        inner.next += 1;
-        inner.paths.insert(number, path.to_owned());
-        Passing { names: self, number }
+        let path = Arc::new(Mutex::new(path.to_owned()));
+        self.paths.lock().push(Arc::clone(&path));
+        Passing { names: self, path }
     }
 
     pub(super) fn contains(&self, path: &str) -> bool {
-        self.inner.lock().paths.values().any(|passing| passing == path)
+        self.paths.lock().iter().any(|passing| *passing.lock() == path)
     }
 
     pub(super) fn paths(&self) -> HashSet<String> {
-        self.inner.lock().paths.values().cloned().collect()
+        self.paths.lock().iter().map(|path| path.lock().clone()).collect()
     }
 
-    /// A folder got another path.
+    /// What had the path `old` has the path `new` now.
     pub(super) fn follow(&self, old: &str, new: &str) {
-        for path in self.inner.lock().paths.values_mut() {
+        for path in self.paths.lock().iter() {
+            let mut path = path.lock();
             if let Some(below) = path.strip_prefix(old).filter(|below| below.starts_with('/')) {
                 *path = format!("{new}{below}");
             }
@@ -53,19 +47,13 @@ impl PassingNames {
 impl Passing<'_> {
     /// Where it is now.
     pub(super) fn path(&self) -> String {
-        self.names
-            .inner
-            .lock()
-            .paths
-            .get(&self.number)
-            .cloned()
-            .unwrap_or_default()
+        self.path.lock().clone()
     }
 }
 
 impl Drop for Passing<'_> {
     fn drop(&mut self) {
-        self.names.inner.lock().paths.remove(&self.number);
+        self.names.paths.lock().retain(|path| !Arc::ptr_eq(path, &self.path));
     }
 }
 

@@ -220,8 +220,8 @@ pub(super) enum Swap {
     InBetween(Error),
 }
 
-/// Gives the entry at `source` the name of another one in its folder and removes that one. The caller sees to it that the
-/// folder keeps its name.
+/// Gives the entry at `source` the name of another one in its folder and removes that one. As for `rename`, no folder above
+/// it may get another name meanwhile.
 ///
 /// # Errors
 /// `NotFound` when there is nothing to replace, `AlreadyExists` when it isn't what was expected, `NotEmpty`.
@@ -360,7 +360,7 @@ pub(super) async fn create_folder(client: &Client, folder: &str, name: &Name) ->
     }
 }
 
-/// Gives an entry another name in its folder. A folder waits for the changes of names that are under way.
+/// Gives an entry another name in its folder. The caller sees to it that no folder above it gets another one meanwhile.
 ///
 /// # Errors
 /// `NotFound`, `AlreadyExists`, `NotEmpty`, `IsADirectory`, `NotADirectory`, `BadData`; `Denied` when something is to
@@ -373,24 +373,6 @@ pub(super) async fn rename(
     replaced: Option<&Entry>,
 ) -> Result<Described, Swap> {
     names::check(name).map_err(Swap::Restored)?;
-    if !entry.is_directory() {
-        let _folders = client.folders.read().await;
-        return rename_alone(client, folder, entry, name, replaced).await;
-    }
-    let _folders = client.folders.write().await;
-    let renamed = rename_alone(client, folder, entry, name, replaced).await?;
-    client.passing.follow(entry.key.as_str(), &join(folder, name.as_str()));
-    Ok(renamed)
-}
-
-/// As `rename`, while no folder gets another name meanwhile.
-async fn rename_alone(
-    client: &Client,
-    folder: &str,
-    entry: &Entry,
-    name: &Name,
-    replaced: Option<&Entry>,
-) -> Result<Described, Swap> {
     let source = entry.key.as_str();
     let moved = client.detail(source).await.map_err(Swap::Restored)?;
     if moved.kind != entry.kind {
