@@ -5,11 +5,11 @@ use std::time::{Duration, SystemTime};
 use tracing::warn;
 
 use super::handle::HandleId;
-use super::inode::Placement;
+use super::inode::{Node, Placement};
 use super::reference::Reference;
 use super::shared::{chosen_mode, chosen_times};
 use super::{FileSystem, Ino};
-use crate::model::{Action, Error, ErrorKind, FileType, Kind, Result, Rights, Special, Version};
+use crate::model::{Action, Error, ErrorKind, FileType, Kind, Result, Rights, Special};
 use crate::provider::{ChmodEffect, LabelSupport, VISIBILITY};
 use crate::state::{ChildAttributes, LocalAttributes, LocalTimes, Standing};
 
@@ -196,7 +196,7 @@ impl FileSystem {
             // What counted by the provider's word is this host's now, too.
             let (mode, times, version) = self.table.with(ino, |node| {
                 let version = node.entry.version.clone();
-                (chosen_mode(node, &local), chosen_times(node, &local), version)
+                (chosen_mode(node), chosen_times(node), version)
             })?;
             local.mode = mode;
             local.times = times.map(|times| LocalTimes {
@@ -249,6 +249,8 @@ impl FileSystem {
         let publishes = LabelSupport::Visibility(ChmodEffect::Publishes);
         let shows_visibility = self.provider.capabilities().labels == publishes;
         let attributes = self.table.with(ino, |node| {
+            // Whatever was kept since belongs to what the node is now.
+            let local = node.local.as_ref().unwrap_or(&local);
             let kind = node.entry.kind;
             let is_removed = node.placement == Placement::Removed;
             let (size, modified) = match (&local.special, &node.content) {
@@ -256,7 +258,7 @@ impl FileSystem {
                 (None, Some(content)) if node.is_ours() => (content.staged.len(), content.staged.modified()),
                 _ => (node.entry.size, node.entry.modified),
             };
-            let times = chosen_times(node, &local);
+            let times = chosen_times(node);
             let changed = match (local.changed, times) {
                 (None, None) => modified,
                 (None, Some(times)) => times.modified,
@@ -267,12 +269,7 @@ impl FileSystem {
                 Some(Special::Symlink(_)) => 0o777,
                 Some(_) => local.mode.unwrap_or(0o600),
                 None => {
-                    let mode = shown_mode(
-                        self.rights(&node.entry),
-                        kind,
-                        self.settings.umask,
-                        chosen_mode(node, &local),
-                    );
+                    let mode = shown_mode(self.rights(&node.entry), kind, self.settings.umask, chosen_mode(node));
                     let visibility = node.entry.labels.get(VISIBILITY).map(String::as_str);
                     with_visibility(mode, kind, visibility.filter(|_| shows_visibility))
                 }
@@ -378,32 +375,26 @@ impl FileSystem {
         self.content_changed(directory);
     }
 
-    /// What was changed here is a version of the provider's now: the times that it had here are that version's.
-    pub(super) fn times_follow(&self, ino: Ino, version: &Version) {
-        let changed_here = self.table.with(ino, |node| {
-            node.content.as_ref().map(|content| content.staged.modified())
-        });
-        let changed_here = changed_here.ok().flatten();
-        self.note_locally(ino, |local| {
-            let times = match (local.times.clone(), changed_here) {
-                (Some(times), _) => LocalTimes {
-                    version: version.clone(),
-                    ..times
-                },
-                (None, Some(modified)) => LocalTimes {
-                    modified,
-                    accessed: modified,
-                    version: version.clone(),
-                },
-                (None, None) => return None,
-            };
-            let changed = local.changed.max(changed_here);
-            Some(LocalAttributes {
-                times: Some(times),
-                changed,
-                ..local
-            })
-        });
+    /// What is here is a version of the provider's now, which `change` puts into the node: from the same moment on it is
+    /// listed, and the times that it had here are that version's.
+    ///
+    /// # Errors
+    /// `Changed` (ESTALE) for a number that is not in the table.
+    pub(super) fn with_new_version<T>(&self, ino: Ino, change: impl FnOnce(&mut Node) -> T) -> Result<T> {
+        let _one = self.keeping.lock();
+        // Before, as nobody waits for the disk while the table is locked.
+        let known = self.local_attributes(ino).map(drop);
+        let (outcome, followed) = self.with_listed(ino, |node| {
+            let changed_here = node.modified_here();
+            let outcome = change(node);
+            (outcome, node.times_follow(changed_here))
+        })?;
+        let kept = match followed {
+            Some(local) => known.and_then(|()| self.keep_local_attributes(ino, local, Keep::Soon)),
+            None => known,
+        };
+        kept.unwrap_or_else(|error| not_kept(ino, &error));
+        Ok(outcome)
     }
 
     /// Changes what is kept here. A failure costs that and nothing else: the operation itself was carried out.
@@ -413,9 +404,7 @@ impl FileSystem {
             Some(local) => self.keep_local_attributes(ino, local, Keep::Soon),
             None => Ok(()),
         });
-        if let Err(error) = changed {
-            warn!(ino = ino.0, %error, "the attributes of a file are not kept");
-        }
+        changed.unwrap_or_else(|error| not_kept(ino, &error));
     }
 
     pub(super) fn local_attributes(&self, ino: Ino) -> Result<LocalAttributes> {
@@ -510,6 +499,11 @@ impl FileSystem {
         drop(one);
         self.as_child(child.reference)
     }
+}
+
+/// What failed was not asked for: it costs that and nothing else.
+pub(super) fn not_kept(ino: Ino, error: &Error) {
+    warn!(ino = ino.0, %error, "the attributes of a file are not kept");
 }
 
 #[cfg(test)]

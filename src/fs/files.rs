@@ -501,21 +501,20 @@ impl FileSystem {
 
     /// The provider has what is being sent, as this entry. At once: nothing may come between that and what is known of it.
     pub(super) fn stored(&self, ino: Ino, entry: Entry, staged: &Staged, sending: &Sending<'_>) -> Result<()> {
-        let (version, size) = (entry.version.clone(), entry.size);
-        let mut replaced = 0;
-        self.with_listed(ino, |node| {
-            replaced = node.content.as_ref().map_or(0, LocalContent::replaced_bytes);
+        let size = entry.size;
+        let replaced = self.with_new_version(ino, |node| {
+            let replaced = node.content.as_ref().map_or(0, LocalContent::replaced_bytes);
             // Not before: what the provider has meanwhile would be somebody else's.
             sending.done();
-            node.kernel_version = Some(version.clone());
+            node.kernel_version = Some(entry.version.clone());
             node.last_error = None;
             node.clash = None;
             node.confirm_content(entry);
+            replaced
         })?;
         self.provider_grew(size as i64 - replaced as i64);
         self.strike(staged);
         fail_point!("upload.struck");
-        self.times_follow(ino, &version);
         Ok(())
     }
 

@@ -15,7 +15,7 @@ use super::missing::ToldMissing;
 use super::turn::Turn;
 use crate::model::{Entry, Error, Kind, Name, ObjectKey, Rights, ToldAttributes, Version};
 use crate::outbox::Staged;
-use crate::state::LocalAttributes;
+use crate::state::{LocalAttributes, LocalTimes};
 
 /// How many changed names a directory remembers for answers from before; somebody may have it open for days.
 const MOST_CHANGED: usize = 10_000;
@@ -355,6 +355,31 @@ impl Node {
             self.sent = Some(entry.version.clone());
         }
         self.confirm(entry);
+    }
+
+    /// When that was changed which the provider lacks.
+    pub(super) fn modified_here(&self) -> Option<SystemTime> {
+        let content = self.content.as_ref().filter(|content| content.staged.is_dirty());
+        content.map(|content| content.staged.modified())
+    }
+
+    /// What was here is the provider's version that this node has now. The times that were set, or else when its content was
+    /// changed, are that version's; gives what is to be kept, if that is news.
+    pub(super) fn times_follow(&mut self, changed_here: Option<SystemTime>) -> Option<LocalAttributes> {
+        let version = self.entry.version.clone();
+        let local = self.local.as_mut()?;
+        let times = match (local.times.take(), changed_here) {
+            (Some(times), _) => LocalTimes { version, ..times },
+            (None, Some(modified)) => LocalTimes {
+                modified,
+                accessed: modified,
+                version,
+            },
+            (None, None) => return None,
+        };
+        local.times = Some(times);
+        local.changed = local.changed.max(changed_here);
+        Some(local.clone())
     }
 
     fn take_over(&mut self, mut entry: Entry, learned: Instant, checked: Instant) {

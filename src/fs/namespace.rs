@@ -250,14 +250,12 @@ impl FileSystem {
             let replaced = self.staged_of(over_ino);
             let moved = self.relocated(ino, to.0, new_name)?;
             let moved = moved.map(|(from, to)| Step::Move { from, to });
-            let version = renamed.version.clone();
-            self.table.with(ino, |node| {
-                node.sent = Some(version.clone());
+            self.with_new_version(ino, |node| {
+                node.sent = Some(renamed.version.clone());
                 node.confirm_same_content(renamed, lineage);
             })?;
             // Whoever asked may rely on it when this returns.
             self.enter_moved(ino, replaced, moved).await?;
-            self.times_follow(ino, &version);
         }
         self.list_node(ino);
         self.touched(ino);

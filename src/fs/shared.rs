@@ -7,9 +7,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use tracing::{debug, warn};
+use tracing::debug;
 
-use super::attributes::Keep;
+use super::attributes::{Keep, not_kept};
 use super::inode::{Node, Placement, Presence};
 use super::outgoing::passes;
 use super::{FileSystem, Ino};
@@ -22,23 +22,22 @@ use crate::state::{LocalAttributes, LocalXattr, Standing};
 const FURTHER: Duration = Duration::from_millis(200);
 
 /// The mode that counts, if any was set.
-pub(super) fn chosen_mode(node: &Node, local: &LocalAttributes) -> Option<u32> {
+pub(super) fn chosen_mode(node: &Node) -> Option<u32> {
     let told = node.entry.posix.told().and_then(|told| told.mode);
-    match local.standing {
-        Standing::Ours => local.mode.or(told),
-        Standing::Shared => told.or(local.mode),
+    let here = node.local.as_ref().and_then(|local| local.mode);
+    match standing(node) {
+        Standing::Ours => here.or(told),
+        Standing::Shared => told.or(here),
     }
 }
 
 /// The times that count instead of those of the content, if any were set.
-pub(super) fn chosen_times(node: &Node, local: &LocalAttributes) -> Option<PosixTimes> {
+pub(super) fn chosen_times(node: &Node) -> Option<PosixTimes> {
     let kind = node.entry.kind;
     // What happened in a directory is known here until somebody else is seen to have changed it.
     let is_known = node.is_ours() || node.is_removed() || kind == Kind::Directory;
-    let here = local
-        .times
-        .as_ref()
-        .filter(|times| is_known || times.version == node.entry.version);
+    let here = node.local.as_ref().and_then(|local| local.times.as_ref());
+    let here = here.filter(|times| is_known || times.version == node.entry.version);
     let here = here.map(|times| PosixTimes {
         modified: times.modified,
         accessed: times.accessed,
@@ -46,10 +45,16 @@ pub(super) fn chosen_times(node: &Node, local: &LocalAttributes) -> Option<Posix
     let told = node.entry.posix.told().and_then(|told| told.times);
     // What is told is of the content at the provider.
     let told = told.filter(|_| !node.is_ours());
-    match local.standing {
+    match standing(node) {
         Standing::Ours => here.or(told),
         Standing::Shared => told.or(here),
     }
+}
+
+fn standing(node: &Node) -> Standing {
+    node.local
+        .as_ref()
+        .map_or_else(Standing::default, |local| local.standing)
 }
 
 impl FileSystem {
@@ -58,22 +63,19 @@ impl FileSystem {
         if self.provider.capabilities().attributes == AttributeSupport::None {
             return Ok(None);
         }
-        let local = self.local_attributes(ino)?;
+        self.local_attributes(ino)?;
         let changes = self.xattrs_here(ino)?;
         self.table.with(ino, |node| {
             if node.entry.is_directory() || node.presence == Presence::Local {
                 return None;
             }
-            let content = node.content.as_ref().filter(|_| node.is_dirty());
-            let written = content
-                .map(|content| content.staged.modified())
-                .map(|modified| PosixTimes {
-                    modified,
-                    accessed: modified,
-                });
+            let written = node.modified_here().map(|modified| PosixTimes {
+                modified,
+                accessed: modified,
+            });
             Some(PosixAttributes {
-                mode: chosen_mode(node, &local),
-                times: chosen_times(node, &local).or(written),
+                mode: chosen_mode(node),
+                times: chosen_times(node).or(written),
                 xattrs: told_xattrs_with(node, changes),
             })
         })
@@ -174,15 +176,8 @@ impl FileSystem {
         let lineage = self.table.with(ino, |node| node.lineage)?;
         match self.provider.set_attributes(&entry, &wanted).await {
             Ok(changed) => {
-                let version = changed.version.clone();
-                let is_other = version != entry.version;
-                self.table
-                    .with(ino, |node| node.confirm_same_content(changed, lineage))?;
-                if is_other {
-                    self.times_follow(ino, &version);
-                }
+                self.with_new_version(ino, |node| node.confirm_same_content(changed, lineage))?;
                 self.attributes_follow(ino, &wanted);
-                self.list_node(ino);
                 Ok(())
             }
             Err(error) => {
@@ -208,7 +203,7 @@ impl FileSystem {
     /// still to be sent.
     pub(super) fn attributes_follow(&self, ino: Ino, sent: &PosixAttributes) {
         if let Err(error) = self.follow_attributes(ino, sent) {
-            warn!(ino = ino.0, %error, "the attributes of a file are not kept");
+            not_kept(ino, &error);
         }
     }
 

@@ -234,12 +234,7 @@ impl FileSystem {
             self.doubt(&[ino]);
             self.may_be_changed(ino, entry.size, error);
         })?;
-        let version = changed.version.clone();
-        self.table
-            .with(ino, |node| node.confirm_same_content(changed, lineage))?;
-        self.times_follow(ino, &version);
-        self.list_node(ino);
-        Ok(())
+        self.with_new_version(ino, |node| node.confirm_same_content(changed, lineage))
     }
 
     fn own_attributes(&self, ino: Ino) -> Result<Vec<(&'static str, String)>> {

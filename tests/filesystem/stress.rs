@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use fastrand::Rng;
@@ -440,5 +440,32 @@ async fn a_file_that_is_being_sent_is_always_listed() {
             assert_eq!(it.names(folder).await, expected);
         }
         assert_eq!(it.names(folder).await, expected);
+    }
+}
+
+/// The time that a file was given stays while the file is being sent: nobody is shown the provider's in between.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_file_that_is_being_sent_keeps_its_time() {
+    let it = Fixture::with_ttl_in_background(Duration::from_secs(3600));
+    let given = SystemTime::UNIX_EPOCH + Duration::from_secs(981_173_106);
+    for number in 0..1000 {
+        let (child, opened) = it.begin(Ino::ROOT, &format!("f{number:03}"), 0o644, b"text").await;
+        let ino = child.keep().attributes.ino;
+        let change = AttributeChange {
+            modified: Some(given),
+            ..AttributeChange::default()
+        };
+        it.fs.set_attributes(ino, change).await.unwrap();
+        it.fs.flush(opened.handle).await.unwrap();
+        it.close(opened.handle).await;
+        loop {
+            let is_sent = it.fs.pending().is_empty();
+            let shown = it.fs.attributes(ino).await.unwrap().attributes.modified;
+            assert_eq!(shown, given, "file {number}, sent: {is_sent}");
+            if is_sent {
+                break;
+            }
+        }
+        it.fs.forget(ino, 1);
     }
 }
