@@ -7,8 +7,9 @@
 mod program;
 #[path = "support/s3.rs"]
 mod s3;
+#[path = "support/script.rs"]
+mod script;
 
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -25,6 +26,7 @@ use keymount::provider::registry::S3Auth;
 use keymount::provider::s3::{AccessKeys, S3};
 
 use s3::{KEY_ID, S3Server, SECRET_KEY, Software};
+use script::write_script;
 
 struct Bucket {
     server: S3Server,
@@ -119,14 +121,15 @@ async fn a_profile_in_the_credentials_file() {
 #[tokio::test]
 async fn a_program_named_by_a_profile() {
     let bucket = Bucket::new();
-    let program = bucket.file(
-        "program",
+    let program = bucket.home.path().join("program");
+    write_script(
+        &program,
         &format!(
             "#!/bin/sh\necho secret-canary >&2\ntest \"$1\" = good || exit 3\n\
              echo '{{\"Version\": 1, \"AccessKeyId\": \"{KEY_ID}\", \"SecretAccessKey\": \"{SECRET_KEY}\"}}'\n"
         ),
+        0o700,
     );
-    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o700)).unwrap();
     let config = bucket.file(
         "config",
         &format!(

@@ -33,6 +33,8 @@ mod remotes;
 #[path = "../support/s3.rs"]
 mod s3_server;
 mod sandbox;
+#[path = "../support/script.rs"]
+mod script;
 mod secrets;
 #[path = "../support/reductstore.rs"]
 mod server;

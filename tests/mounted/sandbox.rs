@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
 use std::sync::OnceLock;
 
+use crate::script::write_script;
+
 /// Who runs the commands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Who {
@@ -209,8 +211,12 @@ impl Sandbox {
     /// A file in the home.
     pub fn file(&self, name: &str, text: &str, mode: u32) -> PathBuf {
         let path = self.path(name);
-        std::fs::write(&path, text).unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        if mode & 0o111 == 0 {
+            std::fs::write(&path, text).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        } else {
+            write_script(&path, text, mode);
+        }
         self.own(&path);
         path
     }
@@ -498,6 +504,11 @@ impl Running {
         self.0.as_ref().map_or(0, Child::id)
     }
 
+    pub fn has_ended(&mut self) -> bool {
+        let child = self.0.as_mut().expect("it is waited for once");
+        child.try_wait().unwrap().is_some()
+    }
+
     pub fn wait(mut self) -> Said {
         Said::of(
             self.0
@@ -548,7 +559,7 @@ impl Drop for Running {
 
 /// Waits until something holds, looking again after each short pause; the limit only ends a test that would hang.
 #[track_caller]
-pub fn until(what: &str, holds: impl Fn() -> bool) {
+pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let start = std::time::Instant::now();
     while !holds() {
         assert!(start.elapsed().as_secs() < 60, "{what} did not happen");

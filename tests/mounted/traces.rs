@@ -170,9 +170,14 @@ impl Sync {
     }
 
     fn begin_login(&self) -> (Process, String) {
-        let login = self.person.start_keymount(["login", "sync", "--wait", "60s"]);
+        let mut login = self.person.start_keymount(["login", "sync", "--wait", "45s"]);
         let opened = self.person.path("work/opened");
-        until("the browser's start", || opened.exists());
+        until("the browser's start or the login's end", || {
+            opened.exists() || login.has_ended()
+        });
+        if !opened.exists() {
+            panic!("no browser was started: {:?}", login.wait());
+        }
         let address = std::fs::read_to_string(&opened).unwrap().trim().to_owned();
         std::fs::remove_file(opened).unwrap();
         (login, address)

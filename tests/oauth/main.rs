@@ -11,3 +11,5 @@ mod certified;
 mod cloudsync;
 mod node;
 mod person;
+#[path = "../support/script.rs"]
+mod script;

@@ -12,6 +12,8 @@ use keymount::net::PlainHttp;
 use secrecy::SecretString;
 use tempfile::TempDir;
 
+use crate::script::write_script;
+
 /// In the client's secret; it must never be printed.
 pub const CLIENT_SECRET: &str = "canary-client-secret-8d1f";
 const SECRET_VARIABLE: &str = "SYNC_CLIENT_SECRET";
@@ -64,12 +66,8 @@ impl Person {
         std::fs::write(person.path(".config/keymount/config.toml"), config).unwrap();
         // Whoever opens an address here hands it to the test.
         let opener = person.path("bin/xdg-open");
-        std::fs::write(
-            &opener,
-            "#!/bin/sh\nenv >\"$HOME/environment\"\nprintf '%s\\n' \"$1\" >\"$HOME/opened\"\n",
-        )
-        .unwrap();
-        std::fs::set_permissions(&opener, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let text = "#!/bin/sh\nenv >\"$HOME/environment\"\nprintf '%s\\n' \"$1\" >\"$HOME/opened\"\n";
+        write_script(&opener, text, 0o755);
         person
     }
 

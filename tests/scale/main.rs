@@ -16,6 +16,8 @@ mod s3_server;
 #[path = "../mounted/sandbox.rs"]
 #[allow(dead_code, reason = "each suite uses a part of it")]
 mod sandbox;
+#[path = "../support/script.rs"]
+mod script;
 #[path = "../support/reductstore.rs"]
 mod server;
 mod service;
