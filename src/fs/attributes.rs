@@ -331,12 +331,34 @@ impl FileSystem {
 
     /// The times that were set belong to the content of then.
     pub(super) fn content_changed(&self, ino: Ino) {
+        let mut is_sent = false;
         self.note_locally(ino, |local| {
+            let sent = |node: &mut Node| {
+                let content = node.content.as_ref().filter(|content| !content.staged.is_dirty())?;
+                Some((content.staged.modified(), node.entry.version.clone()))
+            };
+            // Whoever waited to send it may have been faster, and took the former times along.
+            if let Some((modified, version)) = self.table.with(ino, sent).ok().flatten() {
+                is_sent = true;
+                let times = LocalTimes {
+                    modified,
+                    accessed: modified,
+                    version,
+                };
+                return Some(LocalAttributes {
+                    times: Some(times),
+                    standing: Standing::Ours,
+                    ..local
+                });
+            }
             local
                 .times
                 .is_some()
                 .then_some(LocalAttributes { times: None, ..local })
         });
+        if is_sent {
+            self.attributes_were_set(ino);
+        }
     }
 
     /// Something was made in, removed from or renamed in a directory.
@@ -381,6 +403,7 @@ impl FileSystem {
     /// # Errors
     /// `Changed` (ESTALE) for a number that is not in the table.
     pub(super) fn with_new_version<T>(&self, ino: Ino, change: impl FnOnce(&mut Node) -> T) -> Result<T> {
+        let _held = self.table.hold(ino)?;
         let _one = self.keeping.lock();
         // Before, as nobody waits for the disk while the table is locked.
         let known = self.local_attributes(ino).map(drop);

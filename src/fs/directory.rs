@@ -196,8 +196,9 @@ impl FileSystem {
 
     /// Has the provider list a directory. To be called by whose turn it is.
     pub(super) async fn ask(&self, ino: Ino) -> Result<Arc<Listing>> {
-        let known = self.table.with(ino, |node| node.listing.clone())?;
+        // From here on what this mount changes is remembered, and what it changed before is in what is known.
         let question = self.table.question(ino)?;
+        let known = self.table.with(ino, |node| node.listing.clone())?;
         let key = self.entry(ino).await?.key;
         let entries = match self.provider.list(&key).await {
             Ok(entries) => entries,
@@ -206,8 +207,11 @@ impl FileSystem {
         let answer = question.answered();
         let kept = self.kept_numbers(ino, &entries);
         let mut listing = self.table.reconcile(ino, entries, &kept, answer);
-        let (listing, is_untouched) = self.table.with(ino, |node| {
+        // Before those that were sent meanwhile: none is missed on its way from these to those.
+        let unsent = self.table.unsent_children(ino);
+        let (listing, is_untouched, ours) = self.table.with(ino, |node| {
             let is_untouched = node.changes == answer.changes;
+            let ours = node.changed_since(answer);
             let is_whole = node.add_changes(&mut listing);
             let listing = Arc::new(listing);
             node.subdirectories = Some(listing.subdirectories());
@@ -218,29 +222,19 @@ impl FileSystem {
                 }
                 node.listing = Some(kept);
             }
-            (listing, is_untouched)
+            (listing, is_untouched, ours)
         })?;
-        if let Some(known) = &known
-            && self.differs(ino, known, &listing)
-        {
-            self.names_changed_elsewhere(ino);
+        if let (Some(known), Some(mut ours)) = (&known, ours) {
+            ours.extend(unsent.into_iter().map(|(_, entry)| entry.name));
+            if differs(known, &listing, &ours) {
+                self.names_changed_elsewhere(ino);
+            }
         }
         if is_untouched {
             self.keep_listing(ino, key, &listing, known.as_deref());
             self.forget_orphans(ino, &listing);
         }
         Ok(listing)
-    }
-
-    /// Whether somebody else made or removed something: what this mount did is in what was known.
-    fn differs(&self, directory: Ino, known: &Listing, listed: &Listing) -> bool {
-        let unsent = self.table.unsent_children(directory);
-        let unsent: HashSet<&Name> = unsent.iter().map(|(_, entry)| &entry.name).collect();
-        let names = |listing: &Listing| -> Vec<Name> {
-            let names = listing.children.keys().filter(|name| !unsent.contains(name));
-            names.cloned().collect()
-        };
-        names(known) != names(listed)
     }
 
     /// A listing that may be relied on, if there is one.
@@ -271,4 +265,12 @@ impl FileSystem {
         }
         Ok(outcome)
     }
+}
+
+/// Whether somebody else made or removed something: `ours` are the names that this mount changed.
+fn differs(known: &Listing, listed: &Listing, ours: &HashSet<Name>) -> bool {
+    fn others<'a>(listing: &'a Listing, ours: &'a HashSet<Name>) -> impl Iterator<Item = &'a Name> {
+        listing.children.keys().filter(|name| !ours.contains(*name))
+    }
+    !others(known, ours).eq(others(listed, ours))
 }

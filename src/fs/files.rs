@@ -10,7 +10,7 @@ use tracing::warn;
 
 use super::backing::HandleReads;
 use super::handle::{FileHandle, Handle, HandleId, Reading};
-use super::inode::{LocalContent, Node, Placement, Presence, entry_of_this_host};
+use super::inode::{Lineage, LocalContent, Node, Placement, Presence, entry_of_this_host};
 use super::{Child, FileSystem, Ino};
 use crate::fetch::Source;
 use crate::model::{Action, Entry, Error, ErrorKind, Kind, Name, Result};
@@ -287,7 +287,7 @@ impl FileSystem {
         let limit = self.provider.capabilities().max_file_size;
         let base = if size == 0 { Base::Nothing } else { Base::Content };
         loop {
-            let staged = self.stage(ino, base).await?;
+            let staged = self.stage(ino, base, by.and_then(bound_to)).await?;
             by.map_or(Ok(()), |file| self.may_build_on(file))?;
             self.remember_unanswered(ino, &staged).await?;
             let staged = match base {
@@ -309,20 +309,21 @@ impl FileSystem {
     }
 
     pub(super) async fn stage_content(&self, ino: Ino) -> Result<Arc<Staged>> {
-        self.stage(ino, Base::Content).await
+        self.stage(ino, Base::Content, None).await
     }
 
-    /// The staged copy of a file, made anew when there is none yet.
-    async fn stage(&self, ino: Ino, base: Base) -> Result<Arc<Staged>> {
+    /// The staged copy of a file, made anew when there is none yet; unless it would be a change of something else than what
+    /// it is bound to be one of.
+    async fn stage(&self, ino: Ino, base: Base, bound: Option<Lineage>) -> Result<Arc<Staged>> {
         if let Some(content) = self.table.with(ino, |node| node.content.clone())? {
             return Ok(content.staged);
         }
         let _turn = self.turn(ino).await?;
-        self.stage_in_turn(ino, base).await
+        self.stage_in_turn(ino, base, bound).await
     }
 
     /// As `stage`, for callers that have the node's turn.
-    async fn stage_in_turn(&self, ino: Ino, base: Base) -> Result<Arc<Staged>> {
+    async fn stage_in_turn(&self, ino: Ino, base: Base, bound: Option<Lineage>) -> Result<Arc<Staged>> {
         if let Some(content) = self.table.with(ino, |node| node.content.clone())? {
             return Ok(content.staged);
         }
@@ -340,6 +341,10 @@ impl FileSystem {
             };
             let staged = Arc::new(staged);
             let is_current = self.table.with(ino, |node| {
+                if bound.is_some_and(|bound| bound != node.lineage) {
+                    // What is staged here would be everybody's content.
+                    return Err(replaced());
+                }
                 // Else it was replaced while its content was fetched.
                 let is_current = node.entry.version == entry.version;
                 if is_current {
@@ -349,8 +354,8 @@ impl FileSystem {
                         replaces: Some(entry),
                     });
                 }
-                is_current
-            })?;
+                Ok(is_current)
+            })??;
             if is_current {
                 return Ok(staged);
             }
@@ -392,7 +397,7 @@ impl FileSystem {
             self.keep_readable(ino).await;
             return Ok(());
         }
-        match self.stage_in_turn(ino, Base::Content).await {
+        match self.stage_in_turn(ino, Base::Content, None).await {
             Err(error)
                 if !matches!(
                     error.kind(),
@@ -443,6 +448,8 @@ impl FileSystem {
         let Some(content) = content.filter(|content| !removed && content.staged.is_dirty()) else {
             return Ok(());
         };
+        // Once it is sent, only this needs it, until what is kept of it says so too.
+        let _held = self.table.hold(ino)?;
         // The key of what is replaced, and of the directory, may have changed by a rename above.
         self.entry(ino).await?;
         self.complete(ino, &content.staged).await?;
@@ -521,13 +528,10 @@ impl FileSystem {
     /// Whether what is written by a handle would go where its reads came from.
     pub(super) fn may_build_on(&self, file: &FileHandle) -> Result<()> {
         let lineage = self.table.with(file.ino, |node| node.current_lineage())?;
-        let reading = file.reading.lock();
-        // Who may read and write may have been told of an end by the kernel, which asks nobody beyond the length it knows.
-        let is_bound = reading.used || file.access == Access::ReadWrite;
-        if is_bound && reading.lineage != lineage {
-            return Err(replaced());
+        match bound_to(file) {
+            Some(bound) if bound != lineage => Err(replaced()),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     fn current_version(&self, ino: Ino) -> Result<Reading> {
@@ -568,6 +572,13 @@ impl FileSystem {
         }
         Ok(source)
     }
+}
+
+/// What everything that is written by a handle is a change of, if it can't be of whatever is there.
+fn bound_to(file: &FileHandle) -> Option<Lineage> {
+    let reading = file.reading.lock();
+    // Who may read and write may have been told of an end by the kernel, which asks nobody beyond the length it knows.
+    (reading.used || file.access == Access::ReadWrite).then_some(reading.lineage)
 }
 
 /// What a staged copy begins with.

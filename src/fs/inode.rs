@@ -1,6 +1,6 @@
 //! One file or directory: where it hangs, what is known of it, and what was changed here.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
@@ -455,6 +455,12 @@ impl Node {
             listing.answer.changes = self.changes;
         }
         is_whole
+    }
+
+    /// What this mount did in this directory since an answer was asked for; `None` when that isn't known name by name.
+    pub(super) fn changed_since(&self, answer: Answer) -> Option<HashSet<Name>> {
+        let since = self.changed.iter().filter(|(_, (count, _))| *count > answer.changes);
+        (self.keys_since <= answer.changes).then(|| since.map(|(name, _)| name.clone()).collect())
     }
 
     /// An answer about a child in the light of what this mount did since it asked; `None` when it took the name away.

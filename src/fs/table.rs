@@ -99,6 +99,18 @@ impl Table {
         Reference::counted(Arc::clone(self), ino)
     }
 
+    /// A reference to a node that is in the table.
+    ///
+    /// # Errors
+    /// `Changed` (ESTALE) for a number that is not in the table.
+    pub fn hold(self: &Arc<Self>, ino: Ino) -> Result<Reference> {
+        let mut inner = self.inner.lock();
+        if !inner.nodes.contains_key(&ino) {
+            return Err(stale());
+        }
+        Ok(self.reference(&mut inner, ino))
+    }
+
     pub fn child(self: &Arc<Self>, parent: Ino, name: &Name) -> Option<Reference> {
         let mut inner = self.inner.lock();
         let ino = inner.child(parent, name)?;

@@ -235,6 +235,44 @@ async fn who_waits_for_an_upload_moves_with_it() {
     assert_eq!(it.store.content("large").unwrap(), "Large");
 }
 
+/// What is sent while its directory is listed is nobody else's doing.
+#[tokio::test]
+async fn a_directory_that_is_listed_while_a_file_in_it_is_sent_keeps_its_time() {
+    let it = Fixture::in_background();
+    it.store.put("d/first", "x").unwrap();
+    let folder = it.ino("d").await;
+    it.names(folder).await;
+    let (upload, listing) = (Gate::new(), Gate::new());
+    for (operation, fault) in [
+        (Operation::Upload, Fault::Stall(upload.clone())),
+        (Operation::List, Fault::StallAnswer(listing.clone())),
+    ] {
+        it.provider.inject(operation, Times::Next(1), fault);
+    }
+    let (_, opened) = it.begin(folder, "second", 0o644, b"text").await;
+    it.fs.flush(opened.handle).await.unwrap();
+    it.close(opened.handle).await;
+    let given = AttributeChange {
+        modified: Some(std::time::UNIX_EPOCH),
+        ..Default::default()
+    };
+    it.fs.set_attributes(folder, given).await.unwrap();
+    upload.reached(1).await;
+    let (names, ()) = tokio::join!(it.names(folder), async {
+        listing.reached(1).await;
+        upload.open();
+        it.sent().await;
+        listing.open();
+    });
+    assert_eq!(names, ["first", "second"]);
+    let shown = it.fs.attributes(folder).await.unwrap().attributes.modified;
+    assert_eq!(shown, std::time::UNIX_EPOCH);
+    it.store.put("d/third", "somebody else's").unwrap();
+    assert_eq!(it.names(folder).await, ["first", "second", "third"]);
+    let shown = it.fs.attributes(folder).await.unwrap().attributes.modified;
+    assert_ne!(shown, std::time::UNIX_EPOCH);
+}
+
 /// The database of modes and times is not worth an operation that the provider carried out.
 #[tokio::test]
 async fn a_broken_state_database_leaves_nothing_half_done() {

@@ -161,3 +161,29 @@ async fn a_file_that_was_read_costs_nothing_to_read_again_while_what_is_known_co
     }
     assert_eq!(it.provider.all_calls(), 0);
 }
+
+/// Emptying what somebody read of an older version is refused, and leaves the newer one to its readers.
+#[tokio::test]
+async fn a_refused_truncation_empties_nothing() {
+    let it = Fixture::new();
+    it.store.put("a", "version one").unwrap();
+    let ino = it.ino("a").await;
+    let old = it.fs.open(ino, Access::ReadWrite).await.unwrap().handle;
+    assert_eq!(it.fs.read(old, 0, 20).await.unwrap(), "version one");
+    it.store.put("a", "version two").unwrap();
+    let new = it.fs.open(ino, Access::ReadWrite).await.unwrap().handle;
+    let emptied = AttributeChange {
+        size: Some(0),
+        handle: Some(old),
+        ..Default::default()
+    };
+    let refused = it.fs.set_attributes(ino, emptied).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Changed);
+    assert_eq!(it.fs.read(new, 0, 20).await.unwrap(), "version two");
+    it.fs.write(new, Some(8), Bytes::from_static(b"2!!")).await.unwrap();
+    it.fs.flush(new).await.unwrap();
+    for handle in [old, new] {
+        it.close(handle).await;
+    }
+    assert_eq!(it.store.content("a").unwrap(), "version 2!!");
+}
