@@ -434,6 +434,7 @@ impl FileSystem {
         if let Some(local) = self.table.with(ino, |node| node.local.clone())? {
             return Ok(local);
         }
+        let _paths = self.paths.read_recursive();
         let local = match self.table.path(ino) {
             Some(path) => self.state.attributes(&self.namespace(), &path)?,
             None => LocalAttributes::default(),

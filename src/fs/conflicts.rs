@@ -200,6 +200,8 @@ impl FileSystem {
         let place = self.place(ino)?;
         let refused = match self.send(ino).await {
             Err(error) if is_clash(&error) => error,
+            // A directory above may have got another name meanwhile.
+            Err(error) if error.kind() == ErrorKind::NotFound => return self.send(ino).await,
             outcome => return outcome,
         };
         if let Err(error) = self.resolve(ino, refused.clone()).await {

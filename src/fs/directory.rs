@@ -85,6 +85,7 @@ impl FileSystem {
     /// What this host keeps of all that is in a directory, to be shown with its entries. Where it isn't known, each one is
     /// asked for.
     pub fn kept_inside(&self, directory: Ino) -> Option<ChildAttributes> {
+        let _paths = self.paths.read_recursive();
         let path = self.table.path(directory)?;
         self.state.attributes_in(&self.namespace(), &path).ok()
     }
@@ -199,9 +200,11 @@ impl FileSystem {
         // From here on what this mount changes is remembered, and what it changed before is in what is known.
         let question = self.table.question(ino)?;
         let known = self.table.with(ino, |node| node.listing.clone())?;
+        let since = self.moving.mark();
         let key = self.entry(ino).await?.key;
         let entries = match self.provider.list(&key).await {
             Ok(entries) => entries,
+            Err(error) if self.was_moved(ino, since, &error).await => return Box::pin(self.ask(ino)).await,
             Err(error) => return Err(self.lost(ino, error, &question)),
         };
         let answer = question.answered();

@@ -91,6 +91,7 @@ impl FileSystem {
     /// What is kept here for a name, whoever has it. While the state database fails, what the provider has can be used
     /// all the same.
     pub(super) fn kept(&self, parent: Ino, name: &Name) -> LocalAttributes {
+        let _paths = self.paths.read_recursive();
         let path = self.path_below(parent, name);
         path.map_or_else(LocalAttributes::default, |path| self.kept_at(&self.namespace(), &path))
     }
@@ -109,6 +110,7 @@ impl FileSystem {
 
     /// The numbers that listed names have which don't follow from them.
     pub(super) fn kept_numbers(&self, directory: Ino, listed: &[Entry]) -> HashMap<Name, Ino> {
+        let _paths = self.paths.read_recursive();
         let Some(path) = self.table.path(directory) else {
             return HashMap::new();
         };
@@ -140,6 +142,7 @@ impl FileSystem {
 
     /// The nodes in a directory that only this host has, with their numbers.
     pub(super) fn local_children(&self, directory: Ino) -> Result<Vec<(Name, Ino, FileType)>> {
+        let _paths = self.paths.read_recursive();
         let Some(path) = self.table.path(directory) else {
             return Ok(Vec::new());
         };

@@ -23,12 +23,14 @@ mod local;
 mod lookup;
 mod maintenance;
 mod missing;
+mod moving;
 mod namespace;
 mod nodes;
 mod outgoing;
 mod partial;
 mod reference;
 mod resume;
+mod sending;
 mod sequence;
 mod shared;
 mod table;
@@ -60,7 +62,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use tokio::time::Instant;
 
 use crate::fetch::Fetcher;
@@ -74,6 +76,7 @@ use inode::{Freshness, Node, Placement, Presence};
 use kept::Kept;
 use left_over::LeftOver;
 use maintenance::UsageCache;
+use moving::Moving;
 use reference::Question;
 use table::Table;
 use turn::Turn;
@@ -127,6 +130,9 @@ pub struct FileSystem {
     keeping: Mutex<()>,
     /// Held while a directory gets another name at the provider.
     renaming: tokio::sync::RwLock<()>,
+    moving: Moving,
+    /// Held from a change of a path to that of what is kept under it, and from the look at a path to the look at that.
+    paths: RwLock<()>,
     /// Whose turn it is to find out the rights anew.
     refreshing: Turn,
     usage: Arc<Mutex<UsageCache>>,
@@ -167,6 +173,8 @@ impl FileSystem {
             journaling: Mutex::default(),
             keeping: Mutex::default(),
             renaming: tokio::sync::RwLock::default(),
+            moving: Moving::default(),
+            paths: RwLock::default(),
             refreshing: Turn::default(),
             usage: Arc::default(),
             problems: Mutex::default(),
@@ -253,6 +261,7 @@ impl FileSystem {
         if freshness != Freshness::KeyLost || presence == Presence::Local {
             return Ok(entry);
         }
+        let since = self.moving.mark();
         let parent_entry = Box::pin(self.entry(parent)).await?;
         let question = self.table.question(parent)?;
         match self.provider.lookup(&parent_entry.key, &name).await {
@@ -266,6 +275,7 @@ impl FileSystem {
                 })?;
                 Ok(found)
             }
+            Err(error) if self.was_moved(ino, since, &error).await => Box::pin(self.entry(ino)).await,
             Err(error) if error.kind() == ErrorKind::NotFound && ours => Ok(entry),
             Err(error) => Err(self.lost(ino, error, &question)),
         }
@@ -273,6 +283,7 @@ impl FileSystem {
 
     /// The entry, asked for again when the TTL has passed.
     async fn fresh_entry(&self, ino: Ino) -> Result<Entry> {
+        let since = self.moving.mark();
         self.entry(ino).await?;
         // At once: what was just sent has another key than it had before.
         let (entry, fresh, removed, freshness) = self.table.with(ino, |node| {
@@ -320,6 +331,7 @@ impl FileSystem {
             }
             // What is known is better than nothing; only what isn't known fails.
             Err(error) if self.means_away(&error) => Ok(entry),
+            Err(error) if self.was_moved(ino, since, &error).await => Box::pin(self.fresh_entry(ino)).await,
             Err(error) => Err(self.lost(ino, error, &question)),
         }
     }

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use tokio::sync::OwnedMutexGuard;
 use tracing::warn;
 
-use super::inode::{Node, Placement, Presence};
+use super::inode::{Freshness, Node, Placement, Presence};
 use super::listing::Listing;
 use super::reference::Reference;
 use super::{Child, FileSystem, Ino};
-use crate::model::{Action, Entry, Error, ErrorKind, Kind, Name, Result, Version};
+use crate::model::{Action, Entry, Error, ErrorKind, Kind, Name, ObjectKey, Result, Version};
 use crate::outbox::{Staged, Step};
 use crate::provider::Place;
 
@@ -34,6 +34,7 @@ impl FileSystem {
         self.kept_is_of_another(&entry.key);
         let now = self.table.question(parent)?.answered();
         let reference = self.table.attach(parent, entry, None, now)?;
+        self.doubt_key(reference.ino(), parent, &parent_entry.key);
         let empty = self.table.question(reference.ino())?.answered();
         self.list_node(reference.ino());
         self.table.with(reference.ino(), |node| {
@@ -219,7 +220,7 @@ impl FileSystem {
                 name: new_name.clone(),
             };
             let _names = match entry.kind {
-                Kind::Directory => Some(self.renaming.write().await),
+                Kind::Directory => Some((self.renaming.write().await, self.moving.begin(ino))),
                 Kind::File => None,
             };
             if let (true, Some(old)) = (entry.is_directory(), self.table.path(ino)) {
@@ -237,7 +238,8 @@ impl FileSystem {
             }
             fail_point!("rename.begun");
             let renamed = if entry.is_directory() && !self.provider.capabilities().rename_directories {
-                self.rename_empty_directory(&entry, &target, replaced.as_ref()).await
+                self.rename_empty_directory(ino, &entry, &target, replaced.as_ref())
+                    .await
             } else {
                 self.provider.rename(&entry, &source, &target, replaced.as_ref()).await
             };
@@ -276,13 +278,20 @@ impl FileSystem {
     ///
     /// # Errors
     /// `CrossDevice` for one that has something there, `NotEmpty` when what it is to replace has, and as the provider's.
-    async fn rename_empty_directory(&self, entry: &Entry, to: &Place, replaced: Option<&Entry>) -> Result<Entry> {
+    async fn rename_empty_directory(
+        &self,
+        ino: Ino,
+        entry: &Entry,
+        to: &Place,
+        replaced: Option<&Entry>,
+    ) -> Result<Entry> {
         if let Some(replaced) = replaced
             && !self.provider.list(&replaced.key).await?.is_empty()
         {
             return Err(Error::new(ErrorKind::NotEmpty, format!("{} is not empty", to.name)));
         }
-        if !self.provider.list(&entry.key).await?.is_empty() {
+        // What is being sent now is there in a moment; nothing further is begun.
+        if self.table.is_sent_from_within(ino) || !self.provider.list(&entry.key).await?.is_empty() {
             let message = "the provider renames no directories that hold something";
             return Err(Error::new(ErrorKind::CrossDevice, message));
         }
@@ -460,6 +469,7 @@ impl FileSystem {
     /// A node hangs elsewhere, and so does everything below it; gives the paths before and after, for the journal.
     pub(super) fn relocated(&self, ino: Ino, parent: Ino, name: &Name) -> Result<Option<(String, String)>> {
         let _one = self.keeping.lock();
+        let _paths = self.paths.write();
         let old_path = self.table.path(ino);
         self.table.relocate(ino, parent, name)?;
         if self.table.with(ino, |node| node.entry.is_directory()).unwrap_or(true) {
@@ -473,6 +483,15 @@ impl FileSystem {
             warn!(old, new, %error, "the modes and times of what was renamed are not kept");
         }
         Ok(paths)
+    }
+
+    /// What was just made has the key that followed from its directory's when it was asked for: if that has another one by
+    /// now, so has this.
+    pub(super) fn doubt_key(&self, ino: Ino, directory: Ino, key_then: &ObjectKey) {
+        let holds = self.table.with(directory, |node| node.entry.key == *key_then);
+        if !holds.unwrap_or(false) {
+            let _ = self.table.with(ino, |node| node.freshness = Freshness::KeyLost);
+        }
     }
 
     /// The directory that holds a node, and the name it has there.

@@ -228,6 +228,19 @@ impl Nodes {
         }
     }
 
+    pub(super) fn is_within(&self, ino: Ino, directory: Ino) -> bool {
+        let mut at = ino;
+        loop {
+            if at == directory {
+                return true;
+            }
+            match self.nodes.get(&at).map(|node| &node.placement) {
+                Some(Placement::Child { parent, .. }) => at = *parent,
+                Some(Placement::Root | Placement::Removed) | None => return false,
+            }
+        }
+    }
+
     pub(super) fn path(&self, ino: Ino) -> Option<String> {
         let mut names = Vec::new();
         let mut at = ino;

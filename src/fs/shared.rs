@@ -89,6 +89,7 @@ impl FileSystem {
 
     /// What was done here with attributes and isn't at the provider.
     fn xattrs_here(&self, ino: Ino) -> Result<BTreeMap<String, LocalXattr>> {
+        let _paths = self.paths.read_recursive();
         match self.table.path(ino) {
             Some(path) => self.state.xattrs(&self.namespace(), &path),
             None => Ok(BTreeMap::new()),

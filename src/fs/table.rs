@@ -369,6 +369,19 @@ impl Table {
         self.inner.lock().path(ino)
     }
 
+    /// Whether a node is a directory or somewhere below it.
+    pub fn is_within(&self, ino: Ino, directory: Ino) -> bool {
+        self.inner.lock().is_within(ino, directory)
+    }
+
+    /// Whether a changed file below a directory is being sent.
+    pub fn is_sent_from_within(&self, directory: Ino) -> bool {
+        let inner = self.inner.lock();
+        let sent = |node: &Node| node.is_dirty() && node.turn.is_taken();
+        let mut sent = inner.nodes.iter().filter(|(_, node)| sent(node));
+        sent.any(|(ino, _)| inner.is_within(*ino, directory))
+    }
+
     /// Every node whose content the provider lacks.
     pub fn dirty(&self) -> Vec<Ino> {
         let inner = self.inner.lock();

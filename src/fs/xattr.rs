@@ -162,10 +162,11 @@ impl FileSystem {
             Some(value) => Some(LocalXattr::Set(value.to_owned())),
             None => is_told.then_some(LocalXattr::Removed),
         };
+        let one = self.keeping.lock();
         if let Some(path) = self.table.path(ino) {
-            let _one = self.keeping.lock();
             self.state.set_xattr(&self.namespace(), &path, label, change.as_ref())?;
         }
+        drop(one);
         self.touched(ino);
         self.attributes_were_set(ino);
         Ok(())

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use keymount::fs::{Access, AttributeChange, Ino, RenameMode};
 use keymount::model::{ErrorKind, Kind, Progress};
 use keymount::provider::faulty::{Fault, Gate, Operation, Times};
+use keymount::provider::memory::{Memory, Options};
 
 use crate::kernel::open_emptied;
 use crate::support::{Fixture, os};
@@ -328,6 +329,113 @@ async fn a_renamed_directory_is_not_read_by_its_old_keys() {
     let opened = it.fs.open(file, Access::Read).await.unwrap();
     assert_eq!(it.fs.read(opened.handle, 0, 10).await.unwrap(), "deep");
     it.close(opened.handle).await;
+}
+
+/// A file is begun to be sent, looked at and waited for while its directory has its new name at the provider and nobody
+/// here knows.
+#[tokio::test(start_paused = true)]
+async fn what_is_below_a_directory_on_its_way_waits_for_its_new_name() {
+    for waits in [false, true] {
+        let it = Fixture::in_background();
+        it.store.put("d/there", "text").unwrap();
+        let folder = it.ino("d").await;
+        let there = it.child(folder, "there").await;
+        let (_, opened) = it.begin(folder, "new", 0o644, b"new").await;
+        let gate = Gate::new();
+        it.provider
+            .inject(Operation::Rename, Times::Next(1), Fault::StallAnswer(gate.clone()));
+        let since = tokio::time::Instant::now();
+        let rename = it
+            .fs
+            .rename((Ino::ROOT, os("d")), (Ino::ROOT, os("e")), RenameMode::Replace);
+        let below = async {
+            gate.reached(1).await;
+            let attempts = it.provider.calls(Operation::Upload);
+            it.fs.flush(opened.handle).await.unwrap();
+            let (shown, found, named, synced, ()) = tokio::join!(
+                it.fs.attributes(there),
+                it.fs.lookup(folder, os("there")),
+                async { it.names(folder).await },
+                async {
+                    if waits {
+                        it.fs.fsync(opened.handle).await
+                    } else {
+                        Ok(())
+                    }
+                },
+                async {
+                    others_go_on().await;
+                    gate.open();
+                },
+            );
+            synced.unwrap();
+            assert_eq!(shown.unwrap().attributes.ino, there);
+            assert_eq!(found.unwrap().keep().attributes.ino, there, "it never went");
+            assert_eq!(named, ["new", "there"]);
+            it.close(opened.handle).await;
+            it.sent().await;
+            assert_eq!(it.provider.calls(Operation::Upload), attempts + 1);
+        };
+        let (renamed, ()) = tokio::join!(rename, below);
+        renamed.unwrap();
+        let expected = [("e/new", "new"), ("e/there", "text")];
+        assert!(
+            expected
+                .iter()
+                .all(|(path, text)| it.store.content(path).unwrap() == text)
+        );
+        assert!(since.elapsed() < Duration::from_secs(30), "{:?}", since.elapsed());
+    }
+}
+
+/// Where a directory gets another name by being made anew, one that is about to have something is none to do that with.
+#[tokio::test(start_paused = true)]
+async fn a_directory_that_something_is_sent_to_keeps_its_name_where_that_cannot_follow() {
+    let mut options = Options::default();
+    options.capabilities.rename_directories = false;
+    let it = Fixture::in_background_over(Memory::new(options));
+    it.store.make_directory("d").unwrap();
+    let folder = it.ino("d").await;
+    let rename = || {
+        it.fs
+            .rename((Ino::ROOT, os("d")), (Ino::ROOT, os("e")), RenameMode::Replace)
+    };
+    let gate = Gate::new();
+    it.provider
+        .inject(Operation::Upload, Times::Next(1), Fault::Stall(gate.clone()));
+    let (_, opened) = it.begin(folder, "f", 0o644, b"text").await;
+    it.fs.flush(opened.handle).await.unwrap();
+    it.close(opened.handle).await;
+    gate.reached(1).await;
+    assert_eq!(rename().await.unwrap_err().kind(), ErrorKind::CrossDevice);
+    gate.open();
+    it.sent().await;
+    assert_eq!(it.store.content("d/f").unwrap(), "text");
+    it.fs.unlink(folder, os("f")).await.unwrap();
+
+    // What only waits goes along, and isn't begun meanwhile.
+    it.provider
+        .inject(Operation::Upload, Times::Next(1), Fault::Fail(ErrorKind::Unreachable));
+    let (_, opened) = it.begin(folder, "f", 0o644, b"text").await;
+    it.fs.flush(opened.handle).await.unwrap();
+    it.close(opened.handle).await;
+    others_go_on().await;
+    let gate = Gate::new();
+    it.provider.inject(
+        Operation::CreateDirectory,
+        Times::Next(1),
+        Fault::StallAnswer(gate.clone()),
+    );
+    let (renamed, ()) = tokio::join!(rename(), async {
+        gate.reached(1).await;
+        it.fs.retry_pending();
+        others_go_on().await;
+        gate.open();
+    });
+    renamed.unwrap();
+    it.sent().await;
+    assert_eq!(it.store.content("e/f").unwrap(), "text");
+    assert_eq!(it.names(Ino::ROOT).await, ["e"]);
 }
 
 /// Two refreshes, one after the other, and a look at the rights that was begun between them: it must not show those of
