@@ -27,6 +27,7 @@ impl FileSystem {
     /// # Errors
     /// `AlreadyExists`, `Denied`, `ReadOnly`, and as `Provider::create_directory`.
     pub async fn make_directory(&self, parent: Ino, name: &OsStr, mode: u32, umask: u32) -> Result<Child> {
+        self.stands_still(parent).await;
         let (name, parent_entry) = self.may_create(parent, name, Kind::Directory).await?;
         let making = self.making(parent, &name);
         let made = self.provider.create_directory(&parent_entry.key, &name).await;
@@ -209,6 +210,9 @@ impl FileSystem {
                 }
                 None => None,
             };
+            for above in [from.0, to.0] {
+                self.stands_still(above).await;
+            }
             let entry = self.entry(ino).await?;
             let lineage = self.table.with(ino, |node| node.lineage)?;
             let source = Place {
@@ -349,6 +353,22 @@ impl FileSystem {
         self.require(replaced, Action::Delete)
     }
 
+    /// Has the provider remove what it has, by the key that holds.
+    async fn remove_there(&self, ino: Ino) -> Result<()> {
+        loop {
+            let since = self.stands_still(ino).await;
+            let entry = self.entry(ino).await?;
+            let removed = match entry.kind {
+                Kind::File => self.provider.remove_file(&entry).await,
+                Kind::Directory => self.provider.remove_directory(&entry).await,
+            };
+            match removed {
+                Err(error) if self.was_moved(ino, since, &error).await => {}
+                outcome => return outcome,
+            }
+        }
+    }
+
     async fn remove(&self, parent: Ino, name: &OsStr, kind: Kind) -> Result<()> {
         let name = Name::from_os(name)?;
         let reference = self.find(parent, &name).await?;
@@ -380,10 +400,9 @@ impl FileSystem {
         }
         self.keep_open_content(ino).await?;
         fail_point!("unlink.begun");
-        let outcome = match kind {
-            _ if presence == Presence::Unsent => Ok(()),
-            Kind::File => self.provider.remove_file(&entry).await,
-            Kind::Directory => self.provider.remove_directory(&entry).await,
+        let outcome = match presence {
+            Presence::Unsent => Ok(()),
+            _ => self.remove_there(ino).await,
         };
         if let Err(error) = &outcome
             && error.kind() != ErrorKind::NotFound

@@ -337,7 +337,9 @@ async fn a_renamed_directory_is_not_read_by_its_old_keys() {
 async fn what_is_below_a_directory_on_its_way_waits_for_its_new_name() {
     for waits in [false, true] {
         let it = Fixture::in_background();
-        it.store.put("d/there", "text").unwrap();
+        for name in ["d/there", "d/unwanted"] {
+            it.store.put(name, "text").unwrap();
+        }
         let folder = it.ino("d").await;
         let there = it.child(folder, "there").await;
         let (_, opened) = it.begin(folder, "new", 0o644, b"new").await;
@@ -352,10 +354,11 @@ async fn what_is_below_a_directory_on_its_way_waits_for_its_new_name() {
             gate.reached(1).await;
             let attempts = it.provider.calls(Operation::Upload);
             it.fs.flush(opened.handle).await.unwrap();
-            let (shown, found, named, synced, ()) = tokio::join!(
+            let (shown, found, removed, made, synced, ()) = tokio::join!(
                 it.fs.attributes(there),
                 it.fs.lookup(folder, os("there")),
-                async { it.names(folder).await },
+                it.fs.unlink(folder, os("unwanted")),
+                it.fs.make_directory(folder, os("made"), 0o755, 0),
                 async {
                     if waits {
                         it.fs.fsync(opened.handle).await
@@ -371,7 +374,8 @@ async fn what_is_below_a_directory_on_its_way_waits_for_its_new_name() {
             synced.unwrap();
             assert_eq!(shown.unwrap().attributes.ino, there);
             assert_eq!(found.unwrap().keep().attributes.ino, there, "it never went");
-            assert_eq!(named, ["new", "there"]);
+            (removed.unwrap(), made.unwrap());
+            assert_eq!(it.names(folder).await, ["made", "new", "there"]);
             it.close(opened.handle).await;
             it.sent().await;
             assert_eq!(it.provider.calls(Operation::Upload), attempts + 1);
