@@ -374,7 +374,8 @@ async fn what_is_below_a_directory_on_its_way_waits_for_its_new_name() {
             synced.unwrap();
             assert_eq!(shown.unwrap().attributes.ino, there);
             assert_eq!(found.unwrap().keep().attributes.ino, there, "it never went");
-            (removed.unwrap(), made.unwrap());
+            removed.unwrap();
+            made.unwrap();
             assert_eq!(it.names(folder).await, ["made", "new", "there"]);
             it.close(opened.handle).await;
             it.sent().await;

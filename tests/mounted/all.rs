@@ -143,7 +143,7 @@ fn one_that_cannot_be_mounted_is_told_and_stops_nobody() {
 fn a_dead_provider_leaves_the_others_alone() {
     let it = Drives::new(Who::me(), "");
     let all = it.person.path("work/all");
-    let options = ["--op-timeout", "3s"];
+    let options = ["--op-timeout", "10s"];
     let mut arguments = vec!["mount".as_ref(), "--all".as_ref(), all.as_os_str()];
     arguments.extend(options.iter().map(std::ffi::OsStr::new));
     it.person.keymount(arguments).ok();

@@ -26,7 +26,7 @@ use crate::sandbox::until;
 const LONG: Duration = Duration::from_secs(30);
 /// In tests that are. What works must be over before. A change that was given up goes on for three quarters of this,
 /// within which a test must open its gate.
-const SHORT: Duration = Duration::from_secs(5);
+const SHORT: Duration = Duration::from_secs(10);
 
 /// A mount that this process serves, used by others.
 struct Served {

@@ -170,7 +170,7 @@ fn status_tells_what_is_mounted() {
 fn what_cannot_be_sent_is_not_thrown_away() {
     use keymount::emulator::{Fault, Rule};
     let it = CludzDrive::new(Who::me());
-    it.person.mount("drive", &["--op-timeout", "2s"]);
+    it.person.mount("drive", &["--op-timeout", "6s"]);
     it.server
         .faults()
         .inject(Rule::when(1_000_000, |method, _| method == "POST", Fault::status(500)));

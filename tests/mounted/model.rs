@@ -29,7 +29,7 @@ const TOGETHER: usize = 200;
 const SEED: u64 = 20_261_122;
 
 /// After so long without progress an operation ends. Not less than a busy machine needs.
-const OP_TIMEOUT: Duration = Duration::from_secs(8);
+const OP_TIMEOUT: Duration = Duration::from_secs(20);
 /// How much later the program may get to know it on a busy machine.
 const LATENESS: Duration = Duration::from_secs(30);
 /// How many operations per time without answers are tried that have to wait for one: each takes seconds. One is enough to doubt what is known.
@@ -924,7 +924,7 @@ fn same(what: &str, found: &[u8], expected: &[u8]) {
 }
 
 /// The second one is `OP_TIMEOUT`.
-const OPTIONS: [&str; 4] = ["--attr-ttl", "10m", "--op-timeout", "8s"];
+const OPTIONS: [&str; 4] = ["--attr-ttl", "10m", "--op-timeout", "20s"];
 
 #[test]
 fn a_mount_behaves_as_a_tree_in_memory() {

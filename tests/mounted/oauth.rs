@@ -8,8 +8,8 @@ use std::sync::Arc;
 use axum::http::Method;
 use jiff::SignedDuration;
 use keymount::emulator::cloudsync::{
-    Assumptions, CloudSyncStore, Consent, Exchanges, GrantId, GrantKind, IssuedToken, OauthClient, Plan, Refreshing,
-    Revocation, Scope, Workspace,
+    Assumptions, CloudSyncStore, Consent, Exchanges, GrantId, GrantKind, OauthClient, Plan, Refreshing, Revocation,
+    Scope, Workspace,
 };
 use keymount::emulator::{Fault, Rule, Running};
 use serde_json::Value;
@@ -200,10 +200,10 @@ fn rotating() -> Assumptions {
     }
 }
 
-/// The same with tokens that end so soon.
-fn of_two_seconds() -> Assumptions {
+/// The same with tokens that live so many seconds. They are renewed a third of that before their end.
+fn living(seconds: i64) -> Assumptions {
     Assumptions {
-        access_lifetime: SignedDuration::from_secs(2),
+        access_lifetime: SignedDuration::from_secs(seconds),
         ..rotating()
     }
 }
@@ -307,11 +307,11 @@ fn a_login_opens_the_mount_and_a_logout_closes_it() {
     });
 }
 
-/// Tokens live two seconds. A refresh token is good once, and sent twice it would end the grant.
+/// Tokens live six seconds. A refresh token is good once, and sent twice it would end the grant.
 #[test]
 fn tokens_are_renewed_under_readers_and_writers() {
     Who::each(|who| {
-        let it = Account::with(who, of_two_seconds());
+        let it = Account::with(who, living(6));
         it.login();
         it.person.mount("work", &["--attr-ttl", "0"]);
         let stop = it.person.path("work/stop");
@@ -323,14 +323,14 @@ fn tokens_are_renewed_under_readers_and_writers() {
             "n=0; while {go_on}; do n=$((n+1)); ls -l > /dev/null || exit 1; done; echo $n"
         ));
         let number = Cell::new(0);
-        until("the fifth renewal", || {
+        until("the third renewal", || {
             let n = number.get() + 1;
             number.set(n);
             it.workspace
                 .put(&format!("/in{}", n % 10), format!("text {n}"))
                 .unwrap();
             it.person.sh(&format!("cat in{}", n % 10)).says(&format!("text {n}"));
-            it.refreshes().granted >= 5
+            it.refreshes().granted >= 3
         });
         it.person.file("work/stop", "", 0o644);
         let written = writer.wait().ok();
@@ -338,12 +338,12 @@ fn tokens_are_renewed_under_readers_and_writers() {
         assert_eq!(it.person.sh("cat own").ok(), written);
         assert_eq!(it.workspace.read("/own").unwrap(), written);
         assert_eq!(it.refreshes().refused, 0, "every refresh token was sent once");
-        // Renewing begins two thirds of a second before the end; a machine that stood still so long explains a refusal
-        // for each of those three that were asking just then.
+        // Renewing begins two seconds before the end; a machine that stood still for half of that, and then while the
+        // token was kept, explains a refusal for each of those three that were asking just then.
         let tokens = it.store.access_tokens();
         let late = tokens
             .windows(2)
-            .filter(|pair| pair[1].issued.duration_since(pair[0].issued) > SignedDuration::from_millis(1600));
+            .filter(|pair| pair[1].issued.duration_since(pair[0].issued) > SignedDuration::from_secs(5));
         assert!(it.refusals() <= 3 * late.count(), "{tokens:?}");
         let credential = it.credential();
         assert!(
@@ -546,35 +546,33 @@ fn a_mount_may_wait_for_the_first_login() {
     });
 }
 
-/// The same over several lifetimes of two seconds, with both at work.
+/// The same over several lifetimes of four seconds, with both at work.
 #[test]
 fn two_daemons_take_turns() {
     Who::each(|who| {
-        let it = Account::with(who, of_two_seconds());
+        let it = Account::with(who, living(4));
         it.login();
         it.person.mount("work", &["--attr-ttl", "0"]);
         let other = it.mount_beside();
-        until("the fourth renewal", || {
+        until("the sixth renewal", || {
             it.person
                 .sh(&format!(
                     "echo a > a & echo b > {0}/b & ls . {0} > /dev/null && wait",
                     other.display()
                 ))
                 .ok();
-            it.refreshes().granted >= 4
+            it.refreshes().granted >= 6
         });
         it.unmount_with(&other);
         let refreshes = it.refreshes();
         assert_eq!(refreshes.refused, 0, "every refresh token was sent once");
         let tokens = it.store.access_tokens();
         assert_eq!(tokens.len() as u64, refreshes.granted + 1);
-        // Had each gone its own way, tokens would come twice as often as they are needed.
-        let far = |pair: &&[IssuedToken]| pair[1].issued.duration_since(pair[0].issued) > SignedDuration::from_secs(1);
-        assert_eq!(
-            tokens.windows(2).skip(1).filter(far).count() + 2,
-            tokens.len(),
-            "{tokens:?}"
-        );
+        // One is asked for 2.5 s after the other at the soonest; had each daemon gone its own way, there would be two
+        // in that time. That some answers come late doesn't add up. The login's token waited for the mounts.
+        let turns = tokens.len() as i64 - 2;
+        let took = tokens[tokens.len() - 1].issued.duration_since(tokens[1].issued);
+        assert!(took > SignedDuration::from_millis(1800 * turns), "{tokens:?}");
         it.was_alive_to_the_end();
     });
 }

@@ -263,7 +263,7 @@ fn what_could_not_be_taken_over_when_mounting_is_there_when_the_service_answers(
     it.server
         .faults()
         .inject(Rule::when(usize::MAX, |_, target| target.contains("deep"), away()));
-    it.person.mount_as_usual("drive", &["--op-timeout", "2s"]);
+    it.person.mount_as_usual("drive", &["--op-timeout", "10s"]);
     let listed = it.person.keymount(["pending", "list"]).ok();
     assert_eq!(listed.matches("not in the mount yet").count(), 2, "{listed}");
     let status = it.person.keymount(["status"]).ok();

@@ -390,11 +390,11 @@ fn the_export_form_of_names_works() {
 #[test]
 fn a_server_that_dies_and_comes_back() {
     let mut it = Store::new(Who::me());
-    it.person.mount("store", &["--attr-ttl", "0", "--op-timeout", "5s"]);
+    it.person.mount("store", &["--attr-ttl", "0", "--op-timeout", "15s"]);
     it.person.sh("seq 1000000 > numbers && seq 10 > small").ok();
     it.person.unmount();
     it.person
-        .mount("store", &["--attr-ttl", "0", "--op-timeout", "5s", "--no-disk-cache"]);
+        .mount("store", &["--attr-ttl", "0", "--op-timeout", "15s", "--no-disk-cache"]);
     let sum = it.person.sh("seq 1000000 | sha256sum").ok();
     let mut reader = it
         .person

@@ -453,12 +453,14 @@ fn a_copy_goes_on_when_a_node_is_killed() {
              head -c 20000000 /dev/urandom > tree/deep/er/big && : > tree/empty && chmod 640 tree/empty"
         ))
         .ok();
-    person.mount_as_usual("store", &[]);
+    // So slowly that it takes half a minute, however quick the machine is.
+    person.mount_as_usual("store", &["--bandwidth", "1M:off"]);
     let copying = person.start("cp -a ../work/tree . && diff -r ../work/tree tree");
+    let mut before = 0;
     until("the first files are stored", || {
-        runtime.block_on(garage.stored_objects(0)) >= 10
+        before = runtime.block_on(garage.stored_objects(0));
+        before >= 10
     });
-    let before = runtime.block_on(garage.stored_objects(0));
     garage.kill(1);
     assert!(before < FILES as u64, "the copy was over before the node was killed");
     copying.wait().ok();
@@ -486,7 +488,7 @@ fn a_mount_outlives_its_own_node() {
         bucket(&garage.endpoint(number), crate::garage::REGION, garage.key_id(), secret)
     });
     let person = &people[0];
-    person.mount_as_usual("store", &["--op-timeout", "4s"]);
+    person.mount_as_usual("store", &["--op-timeout", "15s"]);
     person
         .sh("mkdir work && echo kept > work/old && sync work/old && cat work/old && ls work")
         .says("kept\nold\n");

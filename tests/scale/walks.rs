@@ -68,10 +68,11 @@ fn counted(kind: Kind, asked: &[Asked]) -> usize {
         .len()
 }
 
-/// The most that a walk may ask when all is known.
+/// The most that a walk may ask when all is known. At ReductStore it is what the followers ask, the more the longer a
+/// walk takes; each directory asked again would be twice that.
 fn most_again(kind: Kind) -> usize {
     match kind {
-        Kind::ReductStore => DIRECTORIES / 4,
+        Kind::ReductStore => DIRECTORIES / 2,
         _ => 0,
     }
 }

@@ -26,6 +26,7 @@ const DIRECTORIES: usize = 10;
 const FILES: usize = 12;
 
 const DEADLINE: Duration = Duration::from_secs(30);
+const MINUTE: Duration = Duration::from_secs(60);
 
 struct Mounted {
     fs: Arc<FileSystem>,
@@ -115,6 +116,9 @@ impl Mounted {
 
     async fn let_pass(&self, time: Duration) {
         self.clock.settle().await;
+        // Nothing is sent before the journal has it, and that takes other threads' time.
+        self.fs.journal().caught_up().await;
+        self.clock.settle().await;
         self.store.advance(time);
         self.clock.advance(time).await;
         self.clock.settle().await;
@@ -140,13 +144,20 @@ async fn a_tree_beyond_the_hours_budget_is_stored_in_the_hours_it_takes() {
     let stored = |it: &Mounted| usize::try_from(it.account.counted(Bucket::Upload)).unwrap();
     for hour in 1..=DIRECTORIES * FILES / UPLOADS_AN_HOUR + 1 {
         for _ in 0..60 {
-            it.let_pass(Duration::from_secs(60)).await;
+            it.let_pass(MINUTE).await;
         }
         let stored = stored(&it);
         assert!(
             stored <= hour * UPLOADS_AN_HOUR + UPLOADS_AN_HOUR,
             "{stored} uploads in hour {hour}"
         );
+    }
+    // What other threads were late with is sent a little later, at worst in the next hour.
+    for _ in 0..2 * 60 {
+        if it.fs.pending().is_empty() {
+            break;
+        }
+        it.let_pass(MINUTE).await;
     }
     assert!(it.fs.pending().is_empty(), "{} are pending", it.fs.pending().len());
     assert_eq!(stored(&it), DIRECTORIES * FILES, "each file once");

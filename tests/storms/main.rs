@@ -36,6 +36,8 @@ use clock::StoppedClock;
 const READERS: usize = 16;
 /// What an operation has, in seconds; the transport is set up for it.
 const DEADLINE: u64 = 30;
+/// How often a test looks whether other threads are done, while time stands still.
+const PATIENCE: usize = 1000;
 
 /// A refusal of everything while it is closed.
 #[derive(Clone, Copy, Debug)]
@@ -162,17 +164,34 @@ impl Bench {
     }
 
     fn start_all(&self) -> Vec<JoinHandle<Result<()>>> {
-        let mut all: Vec<_> = (0..READERS).map(|number| self.start_reading(number)).collect();
-        all.push(self.start_listing());
+        let mut all = self.start_all_but_uploading();
         all.push(self.start_uploading());
         all
     }
 
+    fn start_all_but_uploading(&self) -> Vec<JoinHandle<Result<()>>> {
+        let mut all: Vec<_> = (0..READERS).map(|number| self.start_reading(number)).collect();
+        all.push(self.start_listing());
+        all
+    }
+
+    /// Waits for the first refusal; no time passes.
+    async fn until_refused(&self) {
+        for _ in 0..PATIENCE {
+            if self.door.refused() > 0 {
+                return;
+            }
+            self.clock.settle().await;
+        }
+        panic!("{:?}: nothing was asked", self.client.kind);
+    }
+
     /// Lets time pass until all is done, for so many seconds at most; gives how long it took.
     async fn finish(&self, work: &[JoinHandle<Result<()>>], most: u64) -> u64 {
-        // Work on files is done by other threads, which take their own time: where none may pass here, theirs is awaited.
-        let looks = if most == 0 { 1000 } else { 3 };
         for second in 0..=most {
+            // Work on files is done by other threads, which take their own time: where none may pass here any more,
+            // theirs is awaited.
+            let looks = if second == most { PATIENCE } else { 3 };
             for _ in 0..looks {
                 self.clock.settle().await;
                 if work.iter().all(JoinHandle::is_finished) {
@@ -314,10 +333,14 @@ async fn gives_up_in_time(kind: Kind, status: u16) {
     )
     .await;
     bench.close();
-    let work = bench.start_all();
+    // An upload begins when its checksum is known, and that takes another thread's time, in which none passes here.
+    let upload = bench.start_uploading();
+    bench.until_refused().await;
+    let mut work = bench.start_all_but_uploading();
+    work.push(upload);
     let on_their_way = work.len();
     bench.finish(&work[..READERS], DEADLINE).await;
-    // An upload begins when its checksum is known, and that takes another thread's time.
+    // Where everything is listed at once, whoever waited for another's listing then asks itself.
     bench.finish(&work, DEADLINE).await;
     let outcomes = outcomes(work).await;
     assert!(outcomes[..READERS].iter().all(is_limited), "{kind:?}: {outcomes:?}");
