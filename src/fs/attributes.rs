@@ -9,7 +9,7 @@ use super::inode::{Node, Placement};
 use super::reference::Reference;
 use super::shared::{chosen_mode, chosen_times};
 use super::{FileSystem, Ino};
-use crate::model::{Action, Error, ErrorKind, FileType, Kind, Result, Rights, Special};
+use crate::model::{Action, Error, ErrorKind, FileType, Kind, Result, Rights, Special, Version};
 use crate::provider::{ChmodEffect, LabelSupport, VISIBILITY};
 use crate::state::{ChildAttributes, LocalAttributes, LocalTimes, Standing};
 
@@ -397,12 +397,17 @@ impl FileSystem {
         self.content_changed(directory);
     }
 
-    /// What is here is a version of the provider's now, which `change` puts into the node: from the same moment on it is
-    /// listed, and the times that it had here are that version's.
+    /// What is here is a version of the provider's now, made of another, which `change` puts into the node: from the same
+    /// moment on it is listed, and the times that it had here are that version's.
     ///
     /// # Errors
     /// `Changed` (ESTALE) for a number that is not in the table.
-    pub(super) fn with_new_version<T>(&self, ino: Ino, change: impl FnOnce(&mut Node) -> T) -> Result<T> {
+    pub(super) fn with_new_version<T>(
+        &self,
+        ino: Ino,
+        made_of: &Version,
+        change: impl FnOnce(&mut Node) -> T,
+    ) -> Result<T> {
         let _held = self.table.hold(ino)?;
         let _one = self.keeping.lock();
         // Before, as nobody waits for the disk while the table is locked.
@@ -410,7 +415,7 @@ impl FileSystem {
         let (outcome, followed) = self.with_listed(ino, |node| {
             let changed_here = node.modified_here();
             let outcome = change(node);
-            (outcome, node.times_follow(changed_here))
+            (outcome, node.times_follow(made_of, changed_here))
         })?;
         let kept = match followed {
             Some(local) => known.and_then(|()| self.keep_local_attributes(ino, local, Keep::Soon)),

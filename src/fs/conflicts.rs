@@ -198,10 +198,13 @@ impl FileSystem {
     /// As `Provider::upload`; the content stays staged.
     pub(super) async fn send_or_step_aside(&self, ino: Ino) -> Result<()> {
         let place = self.place(ino)?;
-        let refused = match self.send(ino).await {
-            Err(error) if is_clash(&error) => error,
+        let mut sent = self.send(ino).await;
+        if sent.as_ref().is_err_and(|error| error.kind() == ErrorKind::NotFound) {
             // A directory above may have got another name meanwhile.
-            Err(error) if error.kind() == ErrorKind::NotFound => return self.send(ino).await,
+            sent = self.send(ino).await;
+        }
+        let refused = match sent {
+            Err(error) if is_clash(&error) => error,
             outcome => return outcome,
         };
         if let Err(error) = self.resolve(ino, refused.clone()).await {

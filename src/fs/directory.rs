@@ -200,17 +200,16 @@ impl FileSystem {
         // From here on what this mount changes is remembered, and what it changed before is in what is known.
         let question = self.table.question(ino)?;
         let known = self.table.with(ino, |node| node.listing.clone())?;
-        let since = self.moving.mark();
         let key = self.entry(ino).await?.key;
         let entries = match self.provider.list(&key).await {
             Ok(entries) => entries,
-            Err(error) if self.was_moved(ino, since, &error).await => return Box::pin(self.ask(ino)).await,
+            Err(error) if self.was_moved(ino, &key, &error).await => return Box::pin(self.ask(ino)).await,
             Err(error) => return Err(self.lost(ino, error, &question)),
         };
         let answer = question.answered();
         let kept = self.kept_numbers(ino, &entries);
         let mut listing = self.table.reconcile(ino, entries, &kept, answer);
-        // Before those that were sent meanwhile: none is missed on its way from these to those.
+        // Taken first: a file that is sent in between is then in both, not in neither.
         let unsent = self.table.unsent_children(ino);
         let (listing, is_untouched, ours) = self.table.with(ino, |node| {
             let is_untouched = node.changes == answer.changes;

@@ -341,7 +341,7 @@ impl FileSystem {
             let staged = Arc::new(staged);
             let is_current = self.table.with(ino, |node| {
                 if bound.is_some_and(|bound| bound != node.lineage) {
-                    // What is staged here would be everybody's content.
+                    // Other handles would read it, too.
                     return Err(replaced());
                 }
                 // Else it was replaced while its content was fetched.

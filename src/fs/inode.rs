@@ -363,21 +363,30 @@ impl Node {
         content.map(|content| content.staged.modified())
     }
 
-    /// What was here is the provider's version that this node has now. The times that were set, or else when its content was
-    /// changed, are that version's; gives what is to be kept, if that is news.
-    pub(super) fn times_follow(&mut self, changed_here: Option<SystemTime>) -> Option<LocalAttributes> {
+    /// What was here is the provider's version that this node has now, made of another. The times that were set on that, or
+    /// else when its content was changed, are this version's; gives what is to be kept, if that is news.
+    pub(super) fn times_follow(
+        &mut self,
+        made_of: &Version,
+        changed_here: Option<SystemTime>,
+    ) -> Option<LocalAttributes> {
         let version = self.entry.version.clone();
+        let is_known = changed_here.is_some() || self.entry.is_directory();
         let local = self.local.as_mut()?;
-        let times = match (local.times.take(), changed_here) {
-            (Some(times), _) => LocalTimes { version, ..times },
-            (None, Some(modified)) => LocalTimes {
+        let had_times = local.times.is_some();
+        let set = local.times.take().filter(|times| is_known || times.version == *made_of);
+        local.times = match (set, changed_here) {
+            (Some(times), _) => Some(LocalTimes { version, ..times }),
+            (None, Some(modified)) => Some(LocalTimes {
                 modified,
                 accessed: modified,
                 version,
-            },
-            (None, None) => return None,
+            }),
+            (None, None) => None,
         };
-        local.times = Some(times);
+        if !had_times && local.times.is_none() {
+            return None;
+        }
         local.changed = local.changed.max(changed_here);
         Some(local.clone())
     }

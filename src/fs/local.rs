@@ -157,8 +157,11 @@ impl FileSystem {
 
     /// Takes a name from a node that only this host has.
     pub(super) fn remove_local(&self, ino: Ino, parent: Ino, name: &Name) -> Result<()> {
-        if let Some(directory) = self.table.path(parent) {
-            self.state.remove(&self.namespace(), &below(&directory, name))?;
+        {
+            let _paths = self.paths.read_recursive();
+            if let Some(directory) = self.table.path(parent) {
+                self.state.remove(&self.namespace(), &below(&directory, name))?;
+            }
         }
         self.table.remove_name(parent, name);
         self.touched(ino);
@@ -178,7 +181,7 @@ impl FileSystem {
             let (presence, replaced) = self.table.with(over, |node| (node.presence, node.entry.clone()))?;
             self.keep_open_content(over).await?;
             if presence == Presence::AtProvider {
-                let removed = self.provider.remove_file(&replaced).await;
+                let removed = self.remove_there(over, &replaced).await;
                 removed.inspect_err(|_| self.doubt(&[over, to.0]))?;
             }
         }
@@ -203,6 +206,7 @@ impl FileSystem {
     }
 
     fn attach_named(&self, parent: Ino, directory: &Entry, name: Name, local: LocalAttributes) -> Result<Reference> {
+        let _paths = self.paths.read_recursive();
         let path = self.table.path(parent).map(|path| below(&path, &name));
         let reference = self
             .table

@@ -78,7 +78,6 @@ impl FileSystem {
         if let Some(found) = self.find_remembered(parent, name, &mut known).await? {
             return Ok(found);
         }
-        let since = self.moving.mark();
         let directory = self.entry(parent).await?;
         if !directory.is_directory() {
             return Err(Error::new(
@@ -92,7 +91,9 @@ impl FileSystem {
                 let reference = self.table.attach(parent, entry, number, question.answered())?;
                 Ok(Sought::There(reference))
             }
-            Err(error) if self.was_moved(parent, since, &error).await => Box::pin(self.look_for(parent, name)).await,
+            Err(error) if self.was_moved(parent, &directory.key, &error).await => {
+                Box::pin(self.look_for(parent, name)).await
+            }
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 let answer = question.answered();
                 self.missed(parent).await;

@@ -130,8 +130,9 @@ pub struct FileSystem {
     keeping: Mutex<()>,
     /// Held while a directory gets another name at the provider.
     renaming: tokio::sync::RwLock<()>,
+    /// Which directory that is, for those who have something to do below it.
     moving: Moving,
-    /// Held from a change of a path to that of what is kept under it, and from the look at a path to the look at that.
+    /// Held while a path and what is kept under it change together, and by who looks at both. `keeping` comes before it.
     paths: RwLock<()>,
     /// Whose turn it is to find out the rights anew.
     refreshing: Turn,
@@ -261,7 +262,6 @@ impl FileSystem {
         if freshness != Freshness::KeyLost || presence == Presence::Local {
             return Ok(entry);
         }
-        let since = self.moving.mark();
         let parent_entry = Box::pin(self.entry(parent)).await?;
         let question = self.table.question(parent)?;
         match self.provider.lookup(&parent_entry.key, &name).await {
@@ -275,7 +275,7 @@ impl FileSystem {
                 })?;
                 Ok(found)
             }
-            Err(error) if self.was_moved(ino, since, &error).await => Box::pin(self.entry(ino)).await,
+            Err(error) if self.was_moved(parent, &parent_entry.key, &error).await => Box::pin(self.entry(ino)).await,
             Err(error) if error.kind() == ErrorKind::NotFound && ours => Ok(entry),
             Err(error) => Err(self.lost(ino, error, &question)),
         }
@@ -283,7 +283,6 @@ impl FileSystem {
 
     /// The entry, asked for again when the TTL has passed.
     async fn fresh_entry(&self, ino: Ino) -> Result<Entry> {
-        let since = self.moving.mark();
         self.entry(ino).await?;
         // At once: what was just sent has another key than it had before.
         let (entry, fresh, removed, freshness) = self.table.with(ino, |node| {
@@ -331,7 +330,7 @@ impl FileSystem {
             }
             // What is known is better than nothing; only what isn't known fails.
             Err(error) if self.means_away(&error) => Ok(entry),
-            Err(error) if self.was_moved(ino, since, &error).await => Box::pin(self.fresh_entry(ino)).await,
+            Err(error) if self.was_moved(ino, &entry.key, &error).await => Box::pin(self.fresh_entry(ino)).await,
             Err(error) => Err(self.lost(ino, error, &question)),
         }
     }

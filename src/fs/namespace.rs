@@ -7,11 +7,11 @@ use std::sync::Arc;
 use tokio::sync::OwnedMutexGuard;
 use tracing::warn;
 
-use super::inode::{Freshness, Node, Placement, Presence};
+use super::inode::{Node, Placement, Presence};
 use super::listing::Listing;
 use super::reference::Reference;
 use super::{Child, FileSystem, Ino};
-use crate::model::{Action, Entry, Error, ErrorKind, Kind, Name, ObjectKey, Result, Version};
+use crate::model::{Action, Entry, Error, ErrorKind, Kind, Name, Result, Version};
 use crate::outbox::{Staged, Step};
 use crate::provider::Place;
 
@@ -28,6 +28,12 @@ impl FileSystem {
     /// `AlreadyExists`, `Denied`, `ReadOnly`, and as `Provider::create_directory`.
     pub async fn make_directory(&self, parent: Ino, name: &OsStr, mode: u32, umask: u32) -> Result<Child> {
         self.stands_still(parent).await;
+        // Where a directory is made anew under another name, nothing is made in it meanwhile.
+        let _names = match self.provider.capabilities().rename_directories {
+            true => None,
+            false => Some(self.renaming.read().await),
+        };
+        let keys = self.keys_now(parent);
         let (name, parent_entry) = self.may_create(parent, name, Kind::Directory).await?;
         let making = self.making(parent, &name);
         let made = self.provider.create_directory(&parent_entry.key, &name).await;
@@ -35,7 +41,7 @@ impl FileSystem {
         self.kept_is_of_another(&entry.key);
         let now = self.table.question(parent)?.answered();
         let reference = self.table.attach(parent, entry, None, now)?;
-        self.doubt_key(reference.ino(), parent, &parent_entry.key);
+        self.doubt_key(reference.ino(), keys);
         let empty = self.table.question(reference.ino())?.answered();
         self.list_node(reference.ino());
         self.table.with(reference.ino(), |node| {
@@ -210,9 +216,15 @@ impl FileSystem {
                 }
                 None => None,
             };
+            let is_directory = self.table.with(ino, |node| node.entry.is_directory())?;
+            let _names = match is_directory {
+                true => Some(self.renaming.write().await),
+                false => None,
+            };
             for above in [from.0, to.0] {
                 self.stands_still(above).await;
             }
+            let keys = self.keys_now(to.0);
             let entry = self.entry(ino).await?;
             let lineage = self.table.with(ino, |node| node.lineage)?;
             let source = Place {
@@ -223,10 +235,12 @@ impl FileSystem {
                 parent: self.entry(to.0).await?.key,
                 name: new_name.clone(),
             };
-            let _names = match entry.kind {
-                Kind::Directory => Some((self.renaming.write().await, self.moving.begin(ino))),
-                Kind::File => None,
-            };
+            let _on_its_way = is_directory.then(|| self.moving.begin(ino));
+            let by_name = self.provider.capabilities().rename_directories;
+            if is_directory && !by_name && self.table.is_sent_from_within(ino) {
+                // It is there in a moment, and nothing further is begun.
+                return Err(not_renamed());
+            }
             if let (true, Some(old)) = (entry.is_directory(), self.table.path(ino)) {
                 // What waits below it must be found by either name, should this process end in the middle.
                 let above = self.table.path(to.0).filter(|above| !above.is_empty());
@@ -241,9 +255,8 @@ impl FileSystem {
                 self.commit_or_warn(vec![Step::Intend { from, to }]).await;
             }
             fail_point!("rename.begun");
-            let renamed = if entry.is_directory() && !self.provider.capabilities().rename_directories {
-                self.rename_empty_directory(ino, &entry, &target, replaced.as_ref())
-                    .await
+            let renamed = if is_directory && !by_name {
+                self.rename_empty_directory(&entry, &target, replaced.as_ref()).await
             } else {
                 self.provider.rename(&entry, &source, &target, replaced.as_ref()).await
             };
@@ -256,10 +269,11 @@ impl FileSystem {
             let replaced = self.staged_of(over_ino);
             let moved = self.relocated(ino, to.0, new_name)?;
             let moved = moved.map(|(from, to)| Step::Move { from, to });
-            self.with_new_version(ino, |node| {
+            self.with_new_version(ino, &entry.version, |node| {
                 node.sent = Some(renamed.version.clone());
                 node.confirm_same_content(renamed, lineage);
             })?;
+            self.doubt_key(ino, keys);
             // Whoever asked may rely on it when this returns.
             self.enter_moved(ino, replaced, moved).await?;
         }
@@ -282,22 +296,14 @@ impl FileSystem {
     ///
     /// # Errors
     /// `CrossDevice` for one that has something there, `NotEmpty` when what it is to replace has, and as the provider's.
-    async fn rename_empty_directory(
-        &self,
-        ino: Ino,
-        entry: &Entry,
-        to: &Place,
-        replaced: Option<&Entry>,
-    ) -> Result<Entry> {
+    async fn rename_empty_directory(&self, entry: &Entry, to: &Place, replaced: Option<&Entry>) -> Result<Entry> {
         if let Some(replaced) = replaced
             && !self.provider.list(&replaced.key).await?.is_empty()
         {
             return Err(Error::new(ErrorKind::NotEmpty, format!("{} is not empty", to.name)));
         }
-        // What is being sent now is there in a moment; nothing further is begun.
-        if self.table.is_sent_from_within(ino) || !self.provider.list(&entry.key).await?.is_empty() {
-            let message = "the provider renames no directories that hold something";
-            return Err(Error::new(ErrorKind::CrossDevice, message));
+        if !self.provider.list(&entry.key).await?.is_empty() {
+            return Err(not_renamed());
         }
         let renamed = match replaced {
             Some(replaced) => replaced.clone(),
@@ -353,19 +359,28 @@ impl FileSystem {
         self.require(replaced, Action::Delete)
     }
 
-    /// Has the provider remove what it has, by the key that holds.
-    async fn remove_there(&self, ino: Ino) -> Result<()> {
+    /// Has the provider remove what was seen there, by the key that holds.
+    pub(super) async fn remove_there(&self, ino: Ino, seen: &Entry) -> Result<()> {
+        let mut entry = seen.clone();
         loop {
-            let since = self.stands_still(ino).await;
-            let entry = self.entry(ino).await?;
+            self.stands_still(ino).await;
             let removed = match entry.kind {
                 Kind::File => self.provider.remove_file(&entry).await,
                 Kind::Directory => self.provider.remove_directory(&entry).await,
             };
-            match removed {
-                Err(error) if self.was_moved(ino, since, &error).await => {}
-                outcome => return outcome,
+            let Err(error) = removed else { return Ok(()) };
+            if !self.was_moved(ino, &entry.key, &error).await {
+                return Err(error);
             }
+            let now = self.entry(ino).await?;
+            if now.key == entry.key {
+                return Err(error);
+            }
+            if now.version != seen.version && !seen.is_directory() {
+                let message = format!("{} is another version by now", now.name);
+                return Err(Error::new(ErrorKind::Changed, message));
+            }
+            entry = now;
         }
     }
 
@@ -390,6 +405,9 @@ impl FileSystem {
             return Err(Error::not_found(&name));
         }
         self.recognise(ino).await?;
+        // Its key may have changed by a rename above.
+        self.stands_still(ino).await;
+        self.entry(ino).await?;
         let of = |node: &mut Node| (node.presence, node.is_dirty(), node.entry.clone());
         let (presence, is_dirty, entry) = self.table.with(ino, of)?;
         if presence == Presence::Local {
@@ -402,7 +420,7 @@ impl FileSystem {
         fail_point!("unlink.begun");
         let outcome = match presence {
             Presence::Unsent => Ok(()),
-            _ => self.remove_there(ino).await,
+            _ => self.remove_there(ino, &entry).await,
         };
         if let Err(error) = &outcome
             && error.kind() != ErrorKind::NotFound
@@ -504,15 +522,6 @@ impl FileSystem {
         Ok(paths)
     }
 
-    /// What was just made has the key that followed from its directory's when it was asked for: if that has another one by
-    /// now, so has this.
-    pub(super) fn doubt_key(&self, ino: Ino, directory: Ino, key_then: &ObjectKey) {
-        let holds = self.table.with(directory, |node| node.entry.key == *key_then);
-        if !holds.unwrap_or(false) {
-            let _ = self.table.with(ino, |node| node.freshness = Freshness::KeyLost);
-        }
-    }
-
     /// The directory that holds a node, and the name it has there.
     pub(super) fn place(&self, ino: Ino) -> Result<Option<(Ino, Name)>> {
         self.table.with(ino, |node| match &node.placement {
@@ -520,4 +529,9 @@ impl FileSystem {
             Placement::Root | Placement::Removed => None,
         })
     }
+}
+
+fn not_renamed() -> Error {
+    let message = "the provider renames no directories that hold something";
+    Error::new(ErrorKind::CrossDevice, message)
 }

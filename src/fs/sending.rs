@@ -46,7 +46,7 @@ impl FileSystem {
         let Some(content) = content.filter(|content| !removed && content.staged.is_dirty()) else {
             return Ok(());
         };
-        // Once it is sent, only this needs it, until what is kept of it says so too.
+        // The node stays in the table until its times are kept.
         let _held = self.table.hold(ino)?;
         self.stands_still(ino).await;
         // The key of what is replaced, and of the directory, may have changed by a rename above.
@@ -59,14 +59,15 @@ impl FileSystem {
         let Some((parent, name)) = self.place(ino)? else {
             return Ok(());
         };
+        let keys = self.keys_now(parent);
         let parent_key = self.entry(parent).await?.key;
         let target = match replaces {
             Some(entry) => Target::Replace {
-                parent: parent_key.clone(),
+                parent: parent_key,
                 entry,
             },
             None => Target::New {
-                parent: parent_key.clone(),
+                parent: parent_key,
                 name,
             },
         };
@@ -85,7 +86,7 @@ impl FileSystem {
         }
         let object = entry.object();
         self.stored(ino, entry, &content.staged, &sending)?;
-        self.doubt_key(ino, parent, &parent_key);
+        self.doubt_key(ino, keys);
         if let Some(sent) = &beside {
             self.attributes_follow(ino, sent);
         }
@@ -109,7 +110,7 @@ impl FileSystem {
     /// The provider has what is being sent, as this entry. At once: nothing may come between that and what is known of it.
     pub(super) fn stored(&self, ino: Ino, entry: Entry, staged: &Staged, sending: &Sending<'_>) -> Result<()> {
         let size = entry.size;
-        let replaced = self.with_new_version(ino, |node| {
+        let replaced = self.with_new_version(ino, &entry.version.clone(), |node| {
             let replaced = node.content.as_ref().map_or(0, LocalContent::replaced_bytes);
             // Not before: what the provider has meanwhile would be somebody else's.
             sending.done();

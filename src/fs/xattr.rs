@@ -228,6 +228,7 @@ impl FileSystem {
         let _turn = self.turn(ino).await?;
         // Labels belong to what is stored, so a new file is stored first.
         self.send_staged(ino).await?;
+        let keys = self.place(ino)?.map(|(parent, _)| self.keys_now(parent));
         let entry = self.entry(ino).await?;
         let lineage = self.table.with(ino, |node| node.lineage)?;
         let changed = self.provider.set_labels(&entry, &changes).await;
@@ -235,7 +236,11 @@ impl FileSystem {
             self.doubt(&[ino]);
             self.may_be_changed(ino, entry.size, error);
         })?;
-        self.with_new_version(ino, |node| node.confirm_same_content(changed, lineage))
+        self.with_new_version(ino, &entry.version, |node| node.confirm_same_content(changed, lineage))?;
+        if let Some(keys) = keys {
+            self.doubt_key(ino, keys);
+        }
+        Ok(())
     }
 
     fn own_attributes(&self, ino: Ino) -> Result<Vec<(&'static str, String)>> {
