@@ -340,13 +340,8 @@ impl FileSystem {
             // Whoever waited to send it may have been faster, and took the former times along.
             if let Some((modified, version)) = self.table.with(ino, sent).ok().flatten() {
                 is_sent = true;
-                let times = LocalTimes {
-                    modified,
-                    accessed: modified,
-                    version,
-                };
                 return Some(LocalAttributes {
-                    times: Some(times),
+                    times: Some(LocalTimes::written(modified, version)),
                     standing: Standing::Ours,
                     ..local
                 });
@@ -473,11 +468,7 @@ impl FileSystem {
                 .table
                 .with(ino, |node| (self.rights(&node.entry), node.entry.version.clone()))?;
             let would_show = shown_mode(rights, shown.kind, self.settings.umask, Some(wanted));
-            let times = LocalTimes {
-                modified: now,
-                accessed: now,
-                version,
-            };
+            let times = LocalTimes::written(now, version);
             let local = LocalAttributes {
                 mode: (would_show != shown.mode).then_some(wanted),
                 times: (shown.kind == Kind::Directory).then_some(times),

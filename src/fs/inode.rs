@@ -377,11 +377,7 @@ impl Node {
         let set = local.times.take().filter(|times| is_known || times.version == *made_of);
         local.times = match (set, changed_here) {
             (Some(times), _) => Some(LocalTimes { version, ..times }),
-            (None, Some(modified)) => Some(LocalTimes {
-                modified,
-                accessed: modified,
-                version,
-            }),
+            (None, Some(modified)) => Some(LocalTimes::written(modified, version)),
             (None, None) => None,
         };
         if !had_times && local.times.is_none() {

@@ -36,11 +36,7 @@ impl FileSystem {
         let local = LocalAttributes {
             ino: Some(Ino::unused().0),
             mode: Some(mode & 0o7777),
-            times: Some(LocalTimes {
-                modified: now,
-                accessed: now,
-                version: Version::new(""),
-            }),
+            times: Some(LocalTimes::written(now, Version::new(""))),
             changed: Some(now),
             special: Some(special),
             ..LocalAttributes::default()

@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 use super::inode::{Freshness, Node};
 use super::{FileSystem, Ino};
-use crate::model::{Error, ErrorKind, Holder, ObjectKey};
+use crate::model::{Error, ErrorKind, Holder, ObjectKey, Result};
 
 /// The directory that is on its way.
 #[derive(Default)]
@@ -75,6 +75,13 @@ impl FileSystem {
             directory,
             since: since.unwrap_or_default(),
         }
+    }
+
+    /// As `keys_now`, in the directory that something is in.
+    pub(super) fn keys_beside(&self, ino: Ino) -> Result<KeysThen> {
+        // The root is in none, and doesn't move.
+        let directory = self.place(ino)?.map_or(Ino::ROOT, |(directory, _)| directory);
+        Ok(self.keys_now(directory))
     }
 
     /// What the provider answered has a key of then: if a directory above was moved since, it has another by now.

@@ -29,9 +29,10 @@ impl FileSystem {
     pub async fn make_directory(&self, parent: Ino, name: &OsStr, mode: u32, umask: u32) -> Result<Child> {
         self.stands_still(parent).await;
         // Where a directory is made anew under another name, nothing is made in it meanwhile.
-        let _names = match self.provider.capabilities().rename_directories {
-            true => None,
-            false => Some(self.renaming.read().await),
+        let _names = if self.provider.capabilities().rename_directories {
+            None
+        } else {
+            Some(self.renaming.read().await)
         };
         let keys = self.keys_now(parent);
         let (name, parent_entry) = self.may_create(parent, name, Kind::Directory).await?;
@@ -217,9 +218,10 @@ impl FileSystem {
                 None => None,
             };
             let is_directory = self.table.with(ino, |node| node.entry.is_directory())?;
-            let _names = match is_directory {
-                true => Some(self.renaming.write().await),
-                false => None,
+            let _names = if is_directory {
+                Some(self.renaming.write().await)
+            } else {
+                None
             };
             for above in [from.0, to.0] {
                 self.stands_still(above).await;
@@ -236,12 +238,12 @@ impl FileSystem {
                 name: new_name.clone(),
             };
             let _on_its_way = is_directory.then(|| self.moving.begin(ino));
-            let by_name = self.provider.capabilities().rename_directories;
-            if is_directory && !by_name && self.table.is_sent_from_within(ino) {
-                // It is there in a moment, and nothing further is begun.
-                return Err(not_renamed());
+            let is_made_anew = is_directory && !self.provider.capabilities().rename_directories;
+            if is_made_anew && self.table.is_sent_from_within(ino) {
+                // What is sent is there in a moment, and nothing further is begun.
+                return Err(holds_something());
             }
-            if let (true, Some(old)) = (entry.is_directory(), self.table.path(ino)) {
+            if let (true, Some(old)) = (is_directory, self.table.path(ino)) {
                 // What waits below it must be found by either name, should this process end in the middle.
                 let above = self.table.path(to.0).filter(|above| !above.is_empty());
                 let new = above.map_or_else(|| new_name.to_string(), |above| format!("{above}/{new_name}"));
@@ -255,7 +257,7 @@ impl FileSystem {
                 self.commit_or_warn(vec![Step::Intend { from, to }]).await;
             }
             fail_point!("rename.begun");
-            let renamed = if is_directory && !by_name {
+            let renamed = if is_made_anew {
                 self.rename_empty_directory(&entry, &target, replaced.as_ref()).await
             } else {
                 self.provider.rename(&entry, &source, &target, replaced.as_ref()).await
@@ -303,7 +305,7 @@ impl FileSystem {
             return Err(Error::new(ErrorKind::NotEmpty, format!("{} is not empty", to.name)));
         }
         if !self.provider.list(&entry.key).await?.is_empty() {
-            return Err(not_renamed());
+            return Err(holds_something());
         }
         let renamed = match replaced {
             Some(replaced) => replaced.clone(),
@@ -531,7 +533,7 @@ impl FileSystem {
     }
 }
 
-fn not_renamed() -> Error {
+fn holds_something() -> Error {
     let message = "the provider renames no directories that hold something";
     Error::new(ErrorKind::CrossDevice, message)
 }

@@ -164,7 +164,7 @@ impl FileSystem {
         if !self.attributes_wait(ino) {
             return Ok(());
         }
-        let keys = self.place(ino)?.map(|(parent, _)| self.keys_now(parent));
+        let keys = self.keys_beside(ino)?;
         let entry = self.entry(ino).await?;
         // Before they are looked at: what is set from here on is sent anew.
         self.table.with(ino, |node| node.attributes_wait = false)?;
@@ -179,9 +179,7 @@ impl FileSystem {
         match self.provider.set_attributes(&entry, &wanted).await {
             Ok(changed) => {
                 self.with_new_version(ino, &entry.version, |node| node.confirm_same_content(changed, lineage))?;
-                if let Some(keys) = keys {
-                    self.doubt_key(ino, keys);
-                }
+                self.doubt_key(ino, keys);
                 self.attributes_follow(ino, &wanted);
                 Ok(())
             }

@@ -228,7 +228,7 @@ impl FileSystem {
         let _turn = self.turn(ino).await?;
         // Labels belong to what is stored, so a new file is stored first.
         self.send_staged(ino).await?;
-        let keys = self.place(ino)?.map(|(parent, _)| self.keys_now(parent));
+        let keys = self.keys_beside(ino)?;
         let entry = self.entry(ino).await?;
         let lineage = self.table.with(ino, |node| node.lineage)?;
         let changed = self.provider.set_labels(&entry, &changes).await;
@@ -237,9 +237,7 @@ impl FileSystem {
             self.may_be_changed(ino, entry.size, error);
         })?;
         self.with_new_version(ino, &entry.version, |node| node.confirm_same_content(changed, lineage))?;
-        if let Some(keys) = keys {
-            self.doubt_key(ino, keys);
-        }
+        self.doubt_key(ino, keys);
         Ok(())
     }
 

@@ -46,6 +46,17 @@ pub struct LocalTimes {
     pub version: Version,
 }
 
+impl LocalTimes {
+    /// What was written, or made, at that time.
+    pub fn written(at: SystemTime, version: Version) -> Self {
+        Self {
+            modified: at,
+            accessed: at,
+            version,
+        }
+    }
+}
+
 /// One name of a node that no provider has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SpecialChild {
