@@ -74,8 +74,9 @@ impl FileSystem {
                 };
                 if theirs.kind == Kind::File && self.holds(&theirs, &content.staged).await? {
                     // It is what an attempt whose answer was lost has stored.
+                    let object = theirs.object();
                     self.stored(ino, theirs, &content.staged, &sending)?;
-                    self.journal.caught_up().await;
+                    self.writers_may_go_on(object, &content.staged).await;
                     return Ok(Resolved::Theirs);
                 }
                 drop(sending);

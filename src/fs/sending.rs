@@ -2,13 +2,12 @@
 //!
 //! When that is done is decided in `outgoing`.
 
-use crate::model::{Entry, Error, Result};
+use super::inode::{LocalContent, Placement};
+use super::{FileSystem, Ino};
+use crate::model::{Entry, Error, ObjectId, Result};
 use crate::outbox::{self, Sending, Staged};
 use crate::provider::Target;
 use crate::state::Phase;
-
-use super::inode::{LocalContent, Placement};
-use super::{FileSystem, Ino};
 
 impl FileSystem {
     /// Sends what was changed, unless nothing was.
@@ -90,10 +89,15 @@ impl FileSystem {
         if let Some(sent) = &beside {
             self.attributes_follow(ino, sent);
         }
-        // Before writers go on: what they change must not be taken for what was sent, and the cache must hold that.
-        self.journal.caught_up().await;
-        self.fetcher.open(object).prime(&content.staged.file()).await;
+        self.writers_may_go_on(object, &content.staged).await;
         Ok(())
+    }
+
+    /// What is to be awaited of `stored` before that: what writers change must not be taken for what was sent, and the cache
+    /// must hold that, as nothing else here does any more.
+    pub(super) async fn writers_may_go_on(&self, sent: ObjectId, staged: &Staged) {
+        self.journal.caught_up().await;
+        self.fetcher.open(sent).prime(&staged.file()).await;
     }
 
     /// The provider has something else than what was sent. It is this mount's doing: the next attempt replaces it.
