@@ -69,7 +69,8 @@ pub(super) async fn ranges(object: Arc<Object>, pilot: Pilot, purpose: Purpose) 
         }
     };
     let good = result.is_ok();
-    pilot.end(result);
+    // At once: who has all it wanted may go, and what came is kept all the same.
+    pilot.end_with(result);
     if good {
         let cache = &object.shared.cache;
         cache.put(&object.content, pilot.delivered()).await;
@@ -108,13 +109,14 @@ pub(super) async fn kept(object: Arc<Object>, pilot: Pilot, purpose: Purpose) {
     pilot.unload();
 }
 
-/// One request for what the pilot hasn't delivered yet. Its bytes are taken in when there is room.
+/// One request for what the pilot hasn't delivered yet. Its bytes are taken in when there is room. Gives those that are
+/// still to be delivered when the answer has ended well.
 async fn ask_for_blocks(
     object: &Object,
     pilot: &Pilot,
     purpose: &Purpose,
     room: &mut Option<Room>,
-) -> Result<(), Failure> {
+) -> Result<Bytes, Failure> {
     let size = object.id.size;
     let blocks = pilot.next()..pilot.blocks().end;
     let wanted = access::bytes(&blocks, size);
@@ -169,8 +171,7 @@ async fn ask_for_blocks(
         bytes: len as u64,
         took: began.elapsed(),
     });
-    pilot.deliver(bytes.freeze());
-    Ok(())
+    Ok(bytes.freeze())
 }
 
 /// Serves the blocks that are complete, if somebody waits for them.
@@ -248,7 +249,8 @@ async fn ask_for_whole(object: &Object, pilot: &Pilot, spill: &Spill) -> Result<
         waiting.extend_from_slice(&chunk);
         if waiting.len() as u64 >= FLUSH * BLOCK {
             flush(object, spill, &mut written, &mut waiting).await?;
-            if object.shared.reads == Reads::WholeInOrder {
+            // The end of it is served when it is kept: who has that may go.
+            if object.shared.reads == Reads::WholeInOrder && written < size {
                 pilot.deliver_part(spill, written);
             }
         }

@@ -304,6 +304,14 @@ impl Pilot {
         is_waited_for
     }
 
+    /// As `end`, with the last blocks.
+    pub(super) fn end_with(&self, last: Result<Bytes>) {
+        let first = self.next();
+        self.news.send_modify(|news| {
+            news.end = Some(last.map(|bytes| news.runs.push(Run { first, bytes })));
+        });
+    }
+
     /// Nothing more comes. From here on nobody aborts the task; while it goes on, readers are served from the flight.
     pub(super) fn end(&self, result: Result<()>) {
         self.news.send_modify(|news| news.end = Some(result));

@@ -454,6 +454,28 @@ async fn a_whole_object_is_served_as_it_arrives_where_the_provider_says_so() {
 }
 
 #[tokio::test]
+async fn who_goes_with_the_last_bytes_of_a_whole_leaves_it_in_the_cache() {
+    let all = Fixture::new(Reads::WholeInOrder);
+    let bytes = pattern(12 * MIB);
+    let gate = Gate::new();
+    all.fault(Fault::StallAfter {
+        bytes: 12 * MIB as u64,
+        gate: gate.clone(),
+    });
+    let source = all.open("f", &bytes);
+    let object = source.object().clone();
+    let reader = tokio::spawn(async move { source.read(11 * MIB as u64, MIB).await });
+    gate.reached(1).await;
+    all.settle().await;
+    assert!(!reader.is_finished(), "nobody knows yet that it is whole");
+    gate.open();
+    assert!(reader.await.unwrap().unwrap() == bytes[11 * MIB..]);
+    all.until_all_room_is_free().await;
+    assert!(all.fetcher.open(object).read(0, 12 * MIB).await.unwrap() == bytes);
+    assert_eq!(all.reads(), 1);
+}
+
+#[tokio::test]
 async fn what_came_of_a_whole_is_served_while_the_rest_is_asked_for_again() {
     let all = Fixture::new(Reads::WholeInOrder);
     let bytes = pattern(12 * MIB);
