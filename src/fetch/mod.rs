@@ -53,8 +53,9 @@ struct Shared {
     cache: Arc<dyn BlockCache>,
     settings: FetchSettings,
     rooms: Rooms,
-    /// The objects that somebody has open, so that whoever opens one joins the others.
-    open: Mutex<HashMap<ContentId, Weak<Object>>>,
+    /// The objects that somebody has open, so that whoever opens one joins the others. Not those who have the same bytes
+    /// open by another key, under which they may be gone.
+    open: Mutex<HashMap<ObjectId, Weak<Object>>>,
 }
 
 impl Fetcher {
@@ -75,12 +76,12 @@ impl Fetcher {
     pub fn open(&self, object: ObjectId) -> Source {
         let content = self.content(&object);
         let mut open = self.0.open.lock();
-        if let Some(shared) = open.get(&content).and_then(Weak::upgrade) {
+        if let Some(shared) = open.get(&object).and_then(Weak::upgrade) {
             return Source::new(shared);
         }
-        let object = Arc::new(Object::new(object, content, Arc::clone(&self.0)));
-        open.insert(content, Arc::downgrade(&object));
-        Source::new(object)
+        let opened = Arc::new(Object::new(object.clone(), content, Arc::clone(&self.0)));
+        open.insert(object, Arc::downgrade(&opened));
+        Source::new(opened)
     }
 
     /// Drops what is cached of a version.
@@ -92,7 +93,7 @@ impl Fetcher {
     pub fn in_use(&self) -> HashSet<ContentId> {
         let open = self.0.open.lock();
         let used = open.iter().filter(|(_, object)| object.strong_count() > 0);
-        used.map(|(content, _)| *content).collect()
+        used.map(|(object, _)| self.content(object)).collect()
     }
 
     pub fn cache(&self) -> &Arc<dyn BlockCache> {
@@ -100,16 +101,19 @@ impl Fetcher {
     }
 
     fn content(&self, object: &ObjectId) -> ContentId {
-        match self.0.bytes {
-            NamedBy::Object => ContentId::new(&self.0.namespace, object),
-            NamedBy::Content => {
-                let any = ObjectId {
-                    key: ObjectKey::new(""),
-                    ..object.clone()
-                };
-                ContentId::new(&self.0.namespace, &any)
-            }
+        let by_version = match self.0.bytes {
+            NamedBy::Object => false,
+            NamedBy::Content => true,
+            NamedBy::ContentIf { prefix } => object.version.as_str().starts_with(prefix),
+        };
+        if !by_version {
+            return ContentId::new(&self.0.namespace, object);
         }
+        let any = ObjectId {
+            key: ObjectKey::new(""),
+            ..object.clone()
+        };
+        ContentId::new(&self.0.namespace, &any)
     }
 }
 
@@ -125,11 +129,11 @@ impl Shared {
     }
 
     /// To be called when an object goes that was open.
-    fn closed(&self, content: &ContentId) {
+    fn closed(&self, object: &ObjectId) {
         let mut open = self.open.lock();
         // Somebody may have opened it anew meanwhile.
-        if open.get(content).is_some_and(|object| object.strong_count() == 0) {
-            open.remove(content);
+        if open.get(object).is_some_and(|object| object.strong_count() == 0) {
+            open.remove(object);
         }
     }
 }

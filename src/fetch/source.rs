@@ -372,7 +372,7 @@ impl Object {
 
 impl Drop for Object {
     fn drop(&mut self) {
-        self.shared.closed(&self.content);
+        self.shared.closed(&self.id);
     }
 }
 

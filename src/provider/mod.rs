@@ -100,8 +100,10 @@ pub enum ChmodEffect {
 pub enum NamedBy {
     /// The object and its version.
     Object,
-    /// The version alone, whichever object has it: bytes that were read once serve all of them.
+    /// The version alone, whichever object has it: bytes that were read once serve all of them, and renames lose none.
     Content,
+    /// As `Content` where the version begins so, as it is a checksum then; else as `Object`.
+    ContentIf { prefix: &'static str },
 }
 
 /// Plain facts about a provider, fixed while it is mounted.

@@ -8,7 +8,7 @@ use keymount::cache::MemoryCache;
 use keymount::emulator::cludz::{Assumptions, CludzStore, Drive};
 use keymount::emulator::{Fault, Running};
 use keymount::fetch::{FetchSettings, Fetcher};
-use keymount::fs::{Access, CloseMeans, FileSystem, FsSettings, Ino};
+use keymount::fs::{Access, CloseMeans, FileSystem, FsSettings, HandleId, Ino, RenameMode};
 use keymount::model::ErrorKind;
 use keymount::outbox::Spool;
 use keymount::provider::Provider;
@@ -65,6 +65,11 @@ impl Mounted {
         }
     }
 
+    async fn open(&self, name: &str) -> HandleId {
+        let found = self.fs.lookup(Ino::ROOT, os(name)).await.unwrap().keep();
+        self.fs.open(found.attributes.ino, Access::Read).await.unwrap().handle
+    }
+
     async fn write(&self, name: &str, bytes: &'static [u8]) {
         let handle = match self.fs.lookup(Ino::ROOT, os(name)).await {
             Ok(found) => {
@@ -81,6 +86,31 @@ impl Mounted {
         self.fs.flush(handle).await.unwrap();
         self.fs.close(handle);
     }
+}
+
+/// Its version is the checksum of its content, by whichever name that is asked for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_written_and_renamed_is_read_without_the_provider() {
+    let it = Mounted::new().await;
+    it.write("a", b"text").await;
+    it.fs.drain().await.unwrap();
+    let (from, to) = ((Ino::ROOT, os("a")), (Ino::ROOT, os("b")));
+    it.fs.rename(from, to, RenameMode::Replace).await.unwrap();
+    let renamed = it.open("b").await;
+    it.server.stop().await;
+    assert_eq!(it.fs.read(renamed, 0, 10).await.unwrap(), b"text"[..]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_has_the_same_bytes_open_by_a_name_that_is_gone_keeps_nobody_from_reading() {
+    let it = Mounted::new().await;
+    for path in ["/a", "/b"] {
+        it.drive.put(path, "the same").unwrap();
+    }
+    let (_gone, there) = (it.open("a").await, it.open("b").await);
+    assert!(it.drive.remove("/a"));
+    assert_eq!(it.fs.read(there, 0, 10).await.unwrap(), b"the same"[..]);
+    it.server.stop().await;
 }
 
 /// What somebody reads in a drive, without what the provider calls temporary.

@@ -87,7 +87,7 @@ impl Cludz {
             root_name: settings.path.last().cloned().unwrap_or_else(drive_name),
             root,
             capabilities: Capabilities {
-                bytes: NamedBy::Object,
+                bytes: NamedBy::ContentIf { prefix: wire::SHA256 },
                 reads: Reads::Ranges,
                 labels: LabelSupport::None,
                 attributes: AttributeSupport::None,

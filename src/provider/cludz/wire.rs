@@ -11,6 +11,8 @@ use crate::net::{Dialect, Refusal};
 
 /// The version of every folder: Cludz has nothing that changes with what is in one.
 const FOLDER_VERSION: &str = "folder";
+/// What the version of a file begins with that is its checksum.
+pub(super) const SHA256: &str = "sha256:";
 
 /// `{"statusCode":…,"message":…,"data":…}` around every answer but a download (Cludz documentation).
 #[derive(Deserialize)]
@@ -133,12 +135,12 @@ impl From<&Detail> for Described {
 
 /// The version of a content: its SHA-256, so that it survives a rename.
 pub(super) fn version_of(sha256: &str) -> Version {
-    Version::new(format!("sha256:{sha256}"))
+    Version::new(format!("{SHA256}{sha256}"))
 }
 
 /// The SHA-256 that a version promises, in lower-case hexadecimal.
 pub(super) fn sha256_of(version: &Version) -> Option<&str> {
-    version.as_str().strip_prefix("sha256:")
+    version.as_str().strip_prefix(SHA256)
 }
 
 fn is_sha256(text: &str) -> bool {
