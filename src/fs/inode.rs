@@ -485,8 +485,13 @@ impl Node {
 
     /// Whether it stays in the tree though the provider answered that it isn't there.
     pub(super) fn outlives(&self, answer: Answer) -> bool {
+        self.is_known_better(answer) || self.turn.is_taken()
+    }
+
+    /// Whether what is known here counts, and not such an answer.
+    pub(super) fn is_known_better(&self, answer: Answer) -> bool {
         let is_newer = self.learned > answer.asked || !self.may_rely_on(answer);
-        self.is_ours() || self.writers > 0 || is_newer || self.turn.is_taken()
+        self.is_ours() || self.writers > 0 || is_newer
     }
 
     /// To be asked for again before it is relied on.

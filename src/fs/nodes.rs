@@ -2,7 +2,7 @@
 //!
 //! Who holds the lock, and for how long, is `table`'s affair.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::Instant;
@@ -189,6 +189,30 @@ impl Nodes {
             }
             self.rest(parent);
         }
+    }
+
+    /// Adds the children that stay though an answer lacks them, and lets go of the others. Gives whether one stays only as
+    /// long as something is being done with it: afterwards it may turn out to be gone.
+    pub(super) fn keep_unlisted(
+        &mut self,
+        directory: Ino,
+        children: &mut BTreeMap<Name, (Ino, Entry)>,
+        answer: Answer,
+    ) -> bool {
+        let mut is_in_doubt = false;
+        for ino in self.children_of(directory) {
+            let Some(node) = self.nodes.get(&ino) else { continue };
+            if children.contains_key(&node.entry.name) || node.presence == Presence::Local {
+                continue;
+            }
+            if node.outlives(answer) {
+                is_in_doubt |= !node.is_known_better(answer);
+                children.insert(node.entry.name.clone(), (ino, node.entry.clone()));
+            } else {
+                self.remove(ino);
+            }
+        }
+        is_in_doubt
     }
 
     pub(super) fn remove(&mut self, ino: Ino) {

@@ -434,21 +434,15 @@ impl Table {
             };
             children.insert(child.1.name.clone(), child);
         }
-        for ino in inner.children_of(directory) {
-            let Some(node) = inner.nodes.get(&ino) else { continue };
-            if children.contains_key(&node.entry.name) || node.presence == Presence::Local {
-                continue;
-            }
-            if node.outlives(answer) {
-                children.insert(node.entry.name.clone(), (ino, node.entry.clone()));
-            } else {
-                inner.remove(ino);
-            }
-        }
+        let is_in_doubt = inner.keep_unlisted(directory, &mut children, answer);
         if let Some(directory) = inner.nodes.get_mut(&directory) {
             directory.names_appear(&children);
         }
-        Listing::new(children, answer)
+        let mut listing = Listing::new(children, answer);
+        if is_in_doubt {
+            listing.expire();
+        }
+        listing
     }
 
     /// What a directory shows: a listing with what this mount did since, and with what isn't sent yet. All of it is of one
@@ -776,6 +770,24 @@ mod tests {
         let version = table.with(first.ino(), |node| node.entry.version.clone()).unwrap();
         assert_eq!(version, Version::new("1"));
         table.closed(Ino::ROOT, false);
+    }
+
+    #[tokio::test]
+    async fn what_stays_for_being_worked_with_is_asked_for_again() {
+        let table = table();
+        let file = attach(&table, Ino::ROOT, "f", Kind::File);
+        let turn = table.with(file.ino(), |node| Arc::clone(&node.turn)).unwrap();
+        let is_expired_with = |expected: &[&str]| {
+            let question = table.question(Ino::ROOT).unwrap();
+            let listing = table.reconcile(Ino::ROOT, Vec::new(), &HashMap::new(), question.answered());
+            let names: Vec<&str> = listing.children.keys().map(Name::as_str).collect();
+            assert_eq!(names, expected);
+            listing.is_expired()
+        };
+        let held = turn.take().await;
+        assert!(is_expired_with(&["f"]));
+        drop(held);
+        assert!(!is_expired_with(&[]));
     }
 
     #[test]
