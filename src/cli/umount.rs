@@ -1,5 +1,6 @@
 //! `umount`: uploads what is pending, with a bar, and takes the mount away.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -8,11 +9,14 @@ use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use super::arguments::UmountArguments;
 use super::exit::{Exit, Failure};
 use super::{holders, locate};
-use crate::control::{Daemon, Daemons, MountReport, UnmountMode, Unmounted};
+use crate::control::{Daemon, Daemons, Ending, MountReport, UnmountMode, Unmounted};
 use crate::daemon::{Detach, MountPointState, detach, detach_dead, mount_point_state};
 use crate::model::{Error, ErrorKind};
 use crate::paths::Paths;
 
+/// So long the daemon may take to let go of the cache and of what is staged. A mount that begins before would have a cache
+/// of its own, and leave what is staged to that daemon.
+const LETS_GO: Duration = Duration::from_secs(10);
 /// How often the bar is moved.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
@@ -30,8 +34,13 @@ pub async fn run(arguments: &UmountArguments, paths: &Paths) -> Result<Exit, Fai
     } else {
         UnmountMode::IfUnused
     };
+    let mut endings = match mode {
+        // It goes on uploading.
+        UnmountMode::Lazy => HashMap::new(),
+        UnmountMode::IfUnused | UnmountMode::NoWait => endings(&mounts),
+    };
     let (mut exit, mut failure) = (Exit::Done, None);
-    for ((_, mount), outcome) in mounts.iter().zip(unmount(&mounts, mode).await) {
+    for ((daemon, mount), outcome) in mounts.iter().zip(unmount(&mounts, mode).await) {
         let failed = match outcome {
             Ok(unmounted) if unmounted.pending.is_empty() => continue,
             Ok(unmounted) => {
@@ -44,12 +53,27 @@ pub async fn run(arguments: &UmountArguments, paths: &Paths) -> Result<Exit, Fai
             Err(error) if error.kind() == ErrorKind::Unreachable && is_gone(&mount.directory) => continue,
             Err(error) => Failure::from(error).about(mount.directory.display()),
         };
+        endings.remove(&daemon.report.pid);
         match failure {
             None => failure = Some(failed),
             Some(_) => eprintln!("keymount: {failed}"),
         }
     }
+    futures_util::future::join_all(endings.into_values().map(|ending| ending.within(LETS_GO))).await;
     failure.map_or(Ok(exit), Err)
+}
+
+/// Of the daemons that have nothing else mounted, by their process.
+fn endings(mounts: &[(&Daemon, &MountReport)]) -> HashMap<u32, Ending> {
+    let goes = |daemon: &Daemon, mount: &MountReport| {
+        let mut all = mounts.iter();
+        all.any(|(its, going)| its.report.pid == daemon.report.pid && going.id == mount.id)
+    };
+    let daemons = mounts.iter().map(|(daemon, _)| daemon);
+    let ending = daemons.filter(|daemon| daemon.report.mounts.iter().all(|mount| goes(daemon, mount)));
+    ending
+        .filter_map(|daemon| Some((daemon.report.pid, daemon.ending()?)))
+        .collect()
 }
 
 /// All at once, with one bar: none waits for the uploads of another.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use secrecy::ExposeSecret;
 
+use super::ending::Ending;
 use super::{DaemonReport, Emptied, MountReport, UnmountMode, UnmountRequest, Unmounted};
 use crate::auth::GivenSecrets;
 use crate::model::{Error, ErrorKind, Result};
@@ -76,6 +77,11 @@ impl Daemon {
     /// Whether this user started it.
     pub fn is_own(&self) -> bool {
         self.owner == own_uid()
+    }
+
+    /// What says when the daemon's process is gone; `None` when it is, or cannot be seen.
+    pub fn ending(&self) -> Option<Ending> {
+        Ending::of(self.report.pid)
     }
 
     /// # Errors

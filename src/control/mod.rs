@@ -3,6 +3,7 @@
 //! It knows how to ask a mount, not what a mount is made of: `daemon` implements [`Mounted`].
 
 mod client;
+mod ending;
 mod listener;
 mod metrics;
 mod report;
@@ -11,6 +12,7 @@ mod server;
 mod tests;
 
 pub use client::{Daemon, Daemons};
+pub use ending::Ending;
 pub use listener::{GuardedListener, bind};
 pub use report::{
     CacheReport, CredentialReport, DaemonReport, Emptied, ErrorReport, KeyReport, Known, MountReport, MountState,
