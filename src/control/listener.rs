@@ -28,11 +28,14 @@ pub fn bind(socket: &Path) -> Result<GuardedListener> {
     if let Some(folder) = socket.parent() {
         runtime_directory(folder)?;
     }
-    // One of this name was left by a dead process with our process id.
-    let _ = std::fs::remove_file(socket);
     let named = |error: std::io::Error| Error::from(error).context(socket.display());
-    let inner = UnixListener::bind(socket).map_err(named)?;
-    std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o600)).map_err(named)?;
+    // Found before anybody listens, it would be taken for that of a dead daemon.
+    let unfinished = socket.with_extension("new");
+    // One of this name was left by a dead process with our process id.
+    let _ = std::fs::remove_file(&unfinished);
+    let inner = UnixListener::bind(&unfinished).map_err(named)?;
+    std::fs::set_permissions(&unfinished, std::fs::Permissions::from_mode(0o600)).map_err(named)?;
+    std::fs::rename(&unfinished, socket).map_err(named)?;
     Ok(GuardedListener {
         inner,
         own_uid: own_uid(),

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
-use rusqlite::{Connection, Transaction};
+use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use super::attributes::insert;
 use super::{LocalAttributes, StateDb, failed};
@@ -48,7 +48,9 @@ impl StateDb {
         work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
     ) -> rusqlite::Result<T> {
         let taken = std::mem::take(&mut *self.later.0.lock());
-        let outcome = connection.transaction().and_then(|transaction| {
+        // Immediate: who reads first and is overtaken by another process may not write any more, and waits for nobody.
+        let begun = connection.transaction_with_behavior(TransactionBehavior::Immediate);
+        let outcome = begun.and_then(|transaction| {
             for ((namespace, path), attributes) in &taken {
                 insert(&transaction, namespace, path, attributes)?;
             }

@@ -128,6 +128,11 @@ pub fn prepare(connection: &mut Connection, busy: Duration) -> Result<(), Refuse
     if check != "ok" {
         return Err(Refused::Damaged);
     }
+    let version: u32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    if version as usize == MIGRATIONS.len() {
+        // Whoever only reads doesn't wait for a writer's disk.
+        return Ok(());
+    }
     // Immediate: two daemons that start together migrate once.
     let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
     let version: u32 = transaction.query_row("PRAGMA user_version", [], |row| row.get(0))?;
