@@ -188,8 +188,10 @@ struct Content {
     promised: Option<Vec<u8>>,
     /// What a daemon that is killed may leave besides.
     possible: Vec<Vec<u8>>,
-    /// Changed since the provider takes nothing.
+    /// Closed with a change since the provider takes nothing.
     waits: bool,
+    /// Changed since then, and not closed.
+    will_wait: bool,
     /// Made since the provider takes nothing.
     unsent: bool,
 }
@@ -197,6 +199,8 @@ struct Content {
 impl Content {
     fn closed(&mut self) {
         self.promised = Some(self.now.clone());
+        self.possible.clear();
+        self.waits |= std::mem::take(&mut self.will_wait);
     }
 
     fn put(&mut self, at: usize, bytes: &[u8]) {
@@ -226,6 +230,7 @@ struct World<'a> {
     cut: Option<Cut>,
     /// How many operations may still wait for an answer that doesn't come.
     tries_left: u32,
+    was_killed: bool,
     /// Makes every content another one.
     counter: u32,
     /// For whoever looks for what went wrong.
@@ -258,6 +263,7 @@ impl<'a> World<'a> {
             held: Default::default(),
             cut: None,
             tries_left: 0,
+            was_killed: false,
             counter: 0,
             trail: Vec::new(),
         }
@@ -415,7 +421,9 @@ impl<'a> World<'a> {
                     held.file.write_all_at(&bytes, at as u64).unwrap();
                     let content = &mut self.contents[held.number];
                     content.put(at, &bytes);
-                    content.waits |= self.cut.is_some();
+                    content.will_wait |= self.cut.is_some();
+                    // What was closed before is sent with whatever is there by then.
+                    content.possible.push(content.now.clone());
                 }
             }
             Step::HeldRead { slot } => {
@@ -470,9 +478,9 @@ impl<'a> World<'a> {
         let file = OpenOptions::new().write(true).open(self.place(path)).unwrap();
         let begun = Instant::now();
         let done = file.sync_all();
-        let waits = self.contents[number].waits;
         // The journal has it as closed, whatever came of it.
         self.contents[number].closed();
+        let waits = self.contents[number].waits;
         if let Some(cut) = self.cut.filter(|_| waits) {
             return fails_as_documented(path, cut, done, begun);
         }
@@ -641,7 +649,7 @@ impl<'a> World<'a> {
         until_all_is_sent(&self.it.person);
         for content in &mut self.contents {
             content.possible.clear();
-            (content.waits, content.unsent) = (false, false);
+            (content.waits, content.will_wait, content.unsent) = (false, false, false);
         }
     }
 
@@ -784,6 +792,7 @@ impl<'a> World<'a> {
     /// The daemon is killed, and another one mounted.
     fn kill(&mut self) {
         kill_daemon(self.it);
+        self.was_killed = true;
         // Without an answer nobody mounts.
         let was_unheard = matches!(self.cut, Some(Cut::Rejected | Cut::Away));
         if was_unheard {
@@ -815,7 +824,8 @@ impl<'a> World<'a> {
                 same(&format!("{path}, after a kill"), &found, &promised);
             }
             content.now.clone_from(&found);
-            content.promised = Some(found);
+            content.will_wait = false;
+            content.closed();
         }
         if was_unheard {
             self.settle();
@@ -842,6 +852,10 @@ impl<'a> World<'a> {
     fn finish(&mut self) {
         self.heal();
         self.settle();
+        if self.was_killed {
+            // What the daemon had handed to the kernel before may have come late.
+            self.clean_up(&self.folder);
+        }
         let mut directories = vec![String::new()];
         directories.extend(
             self.tree

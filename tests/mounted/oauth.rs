@@ -658,7 +658,9 @@ fn an_authorization_server_that_is_slow_or_away_stops_only_what_needs_it() {
         }
         it.workspace.put("/read", "old").unwrap();
         it.login();
-        it.person.mount_as_usual("work", &["--attr-ttl", "1h"]);
+        // Who waits for a token gives up when the next attempt would come too late for it.
+        it.person
+            .mount_as_usual("work", &["--attr-ttl", "1h", "--op-timeout", "2m"]);
         it.person.sh("ls > /dev/null && cat read").says("old");
 
         let go_on = Arc::new(Notify::new());

@@ -96,7 +96,10 @@ fn program() -> &'static Path {
         open_to_all(folder.path());
         let path = folder.path().join("keymount");
         let built = std::env::var_os("KEYMOUNT_TEST_PROGRAM").unwrap_or_else(|| env!("CARGO_BIN_EXE_keymount").into());
-        std::fs::copy(built, &path).unwrap();
+        // By another process: what this one has open for writing, a child that is started meanwhile has, too, and it
+        // can't be run.
+        let copied = Command::new("cp").arg(built).arg(&path).status().unwrap();
+        assert!(copied.success());
         (folder, path)
     });
     path

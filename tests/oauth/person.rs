@@ -102,7 +102,7 @@ impl Person {
 
     /// Without a display, with something to paste into.
     pub fn begin_login(&self, arguments: &[&str]) -> Login {
-        let mut command = self.command(&["login", "sync", "--wait", "60s"]);
+        let mut command = self.command(&["login", "sync", "--wait", "180s"]);
         Login::start(command.args(arguments).stdin(Stdio::piped()))
     }
 
@@ -110,7 +110,7 @@ impl Person {
     pub fn begin_login_with_display(&self) -> Login {
         let made = Command::new("mkfifo").arg(self.path("opened")).status().unwrap();
         assert!(made.success());
-        let mut command = self.command(&["login", "sync", "--wait", "60s"]);
+        let mut command = self.command(&["login", "sync", "--wait", "180s"]);
         Login::start(command.env("DISPLAY", ":99"))
     }
 

@@ -39,10 +39,11 @@ fn commands(directories: usize, files: usize) -> [(&'static str, &'static str, S
     ]
 }
 
+/// What `df` shows is asked for in the background, once a minute at most; `find` has a look at it, too.
+const BEHIND_DF: usize = 1;
+
 /// The most that one walk through the large tree may ask.
 fn most(kind: Kind) -> usize {
-    // What `df` will show is asked for in the background after mounting.
-    const BEHIND_DF: usize = 1;
     let listings = match kind {
         // Everything is listed at once, a thousand entries on a page.
         Kind::Storra => (DIRECTORIES + DIRECTORIES * FILES).div_ceil(1000),
@@ -73,7 +74,7 @@ fn counted(kind: Kind, asked: &[Asked]) -> usize {
 fn most_again(kind: Kind) -> usize {
     match kind {
         Kind::ReductStore => DIRECTORIES / 2,
-        _ => 0,
+        _ => BEHIND_DF,
     }
 }
 

@@ -4,7 +4,10 @@
 import { createInterface } from 'node:readline';
 import { chromium } from 'playwright-core';
 
+// A busy machine takes long.
+const PATIENCE = 120_000;
 const browser = await chromium.launch({
+  timeout: PATIENCE,
   executablePath: process.env.KEYMOUNT_TEST_CHROMIUM,
   args: ['--no-sandbox', '--disable-gpu', '--no-proxy-server'],
 });
@@ -14,6 +17,7 @@ const STEPS = 8;
 
 async function task({ open, deny, code, email, shot, dark }) {
   const context = await browser.newContext({ colorScheme: dark ? 'dark' : 'light', viewport: { width: 900, height: 720 } });
+  context.setDefaultTimeout(PATIENCE);
   const page = await context.newPage();
   const outside = [];
   let response = await page.goto(open);
