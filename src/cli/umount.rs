@@ -14,8 +14,8 @@ use crate::daemon::{Detach, MountPointState, detach, detach_dead, mount_point_st
 use crate::model::{Error, ErrorKind};
 use crate::paths::Paths;
 
-/// So long the daemon may take to let go of the cache and of what is staged. A mount that begins before would have a cache
-/// of its own, and leave what is staged to that daemon.
+/// So long the daemon may take to let go of the cache and of what is staged. A mount that begins before that
+/// would have a cache of its own, and leave what is staged to that daemon.
 const LETS_GO: Duration = Duration::from_secs(10);
 /// How often the bar is moved.
 const LOOK_EVERY: Duration = Duration::from_millis(200);

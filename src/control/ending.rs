@@ -6,7 +6,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-/// A process that will end; its number may be another's by then.
+/// A process that will end. Held by a descriptor, for its number may be another process's by then.
 #[derive(Debug)]
 pub struct Ending(OwnedFd);
 
@@ -25,9 +25,11 @@ impl Ending {
     }
 
     fn is_over(&self, patience: Duration) -> bool {
-        let patience = Timespec::try_from(patience).ok();
+        let Ok(patience) = Timespec::try_from(patience) else {
+            return false;
+        };
         let mut process = [PollFd::new(&self.0, PollFlags::IN)];
-        poll(&mut process, patience.as_ref()).is_ok_and(|ended| ended > 0)
+        poll(&mut process, Some(&patience)).is_ok_and(|ended| ended > 0)
     }
 }
 

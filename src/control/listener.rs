@@ -13,6 +13,9 @@ use crate::paths::{own_uid, runtime_directory};
 /// How long to wait after a failed accept, such as too many open files.
 const AFTER_FAILURE: std::time::Duration = std::time::Duration::from_millis(200);
 
+/// What a socket's name ends with until it is listened to; as long as `sock`, for names of sockets have a limit.
+const UNFINISHED: &str = "bind";
+
 /// Accepts connections of one's own user and of root, and drops all others.
 #[derive(Debug)]
 pub struct GuardedListener {
@@ -30,7 +33,7 @@ pub fn bind(socket: &Path) -> Result<GuardedListener> {
     }
     let named = |error: std::io::Error| Error::from(error).context(socket.display());
     // Found before anybody listens, it would be taken for that of a dead daemon.
-    let unfinished = socket.with_extension("new");
+    let unfinished = socket.with_extension(UNFINISHED);
     // One of this name was left by a dead process with our process id.
     let _ = std::fs::remove_file(&unfinished);
     let inner = UnixListener::bind(&unfinished).map_err(named)?;

@@ -69,7 +69,7 @@ pub(super) async fn ranges(object: Arc<Object>, pilot: Pilot, purpose: Purpose) 
         }
     };
     let good = result.is_ok();
-    // At once: who has all it wanted may go, and what came is kept all the same.
+    // With the end in one step: a reader that goes with the last block would else abort this before the cache has it.
     pilot.end_with(result);
     if good {
         let cache = &object.shared.cache;
@@ -249,7 +249,7 @@ async fn ask_for_whole(object: &Object, pilot: &Pilot, spill: &Spill) -> Result<
         waiting.extend_from_slice(&chunk);
         if waiting.len() as u64 >= FLUSH * BLOCK {
             flush(object, spill, &mut written, &mut waiting).await?;
-            // The end of it is served when it is kept: who has that may go.
+            // Its end is served when it is kept: a reader that goes with it would else abort this.
             if object.shared.reads == Reads::WholeInOrder && written < size {
                 pilot.deliver_part(spill, written);
             }

@@ -54,7 +54,7 @@ struct Shared {
     settings: FetchSettings,
     rooms: Rooms,
     /// The objects that somebody has open, so that whoever opens one joins the others. Not those who have the same bytes
-    /// open by another key, under which they may be gone.
+    /// open by another key, under which they may be gone: at the same time such are downloaded twice.
     open: Mutex<HashMap<ObjectId, Weak<Object>>>,
 }
 

@@ -76,7 +76,7 @@ impl FileSystem {
                     // It is what an attempt whose answer was lost has stored.
                     let object = theirs.object();
                     self.stored(ino, theirs, &content.staged, &sending)?;
-                    self.writers_may_go_on(object, &content.staged).await;
+                    self.settle_sent(object, &content.staged).await;
                     return Ok(Resolved::Theirs);
                 }
                 drop(sending);

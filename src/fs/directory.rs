@@ -232,7 +232,7 @@ impl FileSystem {
                 self.names_changed_elsewhere(ino);
             }
         }
-        if is_untouched {
+        if is_untouched && !listing.is_expired() {
             self.keep_listing(ino, key, &listing, known.as_deref());
             self.forget_orphans(ino, &listing);
         }

@@ -20,7 +20,7 @@ use crate::outbox::save_copy;
 /// How many errors `status` remembers.
 const PROBLEMS: usize = 20;
 /// How long a refresh waits for the kernel to forget, which may itself wait for an answer of this mount.
-const KERNEL: Duration = Duration::from_secs(10);
+const KERNEL: Duration = Duration::from_secs(5);
 /// How often `df` has the provider asked behind its back.
 const USAGE_AGE: Duration = Duration::from_secs(60);
 /// What the provider said of its room is asked for again before somebody is refused by it, once it is so old.

@@ -241,7 +241,7 @@ impl FileSystem {
             let is_made_anew = is_directory && !self.provider.capabilities().rename_directories;
             if is_made_anew && self.table.is_sent_from_within(ino) {
                 // What is sent is there in a moment, and nothing further is begun.
-                return Err(holds_something());
+                return Err(still_holds_something());
             }
             if let (true, Some(old)) = (is_directory, self.table.path(ino)) {
                 // What waits below it must be found by either name, should this process end in the middle.
@@ -305,7 +305,7 @@ impl FileSystem {
             return Err(Error::new(ErrorKind::NotEmpty, format!("{} is not empty", to.name)));
         }
         if !self.provider.list(&entry.key).await?.is_empty() {
-            return Err(holds_something());
+            return Err(still_holds_something());
         }
         let renamed = match replaced {
             Some(replaced) => replaced.clone(),
@@ -533,7 +533,7 @@ impl FileSystem {
     }
 }
 
-fn holds_something() -> Error {
+fn still_holds_something() -> Error {
     let message = "the provider renames no directories that hold something";
     Error::new(ErrorKind::CrossDevice, message)
 }

@@ -89,13 +89,13 @@ impl FileSystem {
         if let Some(sent) = &beside {
             self.attributes_follow(ino, sent);
         }
-        self.writers_may_go_on(object, &content.staged).await;
+        self.settle_sent(object, &content.staged).await;
         Ok(())
     }
 
-    /// What is to be awaited of `stored` before that: what writers change must not be taken for what was sent, and the cache
-    /// must hold that, as nothing else here does any more.
-    pub(super) async fn writers_may_go_on(&self, sent: ObjectId, staged: &Staged) {
+    /// After `stored`, while writers still wait: what they change must not be taken for what was sent, so the journal has
+    /// struck that first; and the cache has its bytes before the staged copy is changed or goes.
+    pub(super) async fn settle_sent(&self, sent: ObjectId, staged: &Staged) {
         self.journal.caught_up().await;
         self.fetcher.open(sent).prime(&staged.file()).await;
     }

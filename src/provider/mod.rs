@@ -102,7 +102,7 @@ pub enum NamedBy {
     Object,
     /// The version alone, whichever object has it: bytes that were read once serve all of them, and renames lose none.
     Content,
-    /// As `Content` where the version begins so, as it is a checksum then; else as `Object`.
+    /// As `Content` where the version begins with `prefix`, which says that it is a checksum; else as `Object`.
     ContentIf { prefix: &'static str },
 }
 

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use rusqlite::{OptionalExtension, params};
+use rusqlite::{OptionalExtension, TransactionBehavior, params};
 use serde::{Deserialize, Serialize};
 use tracing::debug;
 
@@ -154,7 +154,7 @@ impl StateDb {
             .collect();
         let mut connection = self.connection.lock();
         let kept = (|| {
-            let transaction = connection.transaction()?;
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let newest: i64 =
                 transaction.query_row("SELECT coalesce(max(number), 0) FROM listings", [], |row| row.get(0))?;
             {

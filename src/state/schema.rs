@@ -1,5 +1,6 @@
 //! The tables of the state database and their versions.
 
+use std::cmp::Ordering;
 use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode};
@@ -129,9 +130,11 @@ pub fn prepare(connection: &mut Connection, busy: Duration) -> Result<(), Refuse
         return Err(Refused::Damaged);
     }
     let version: u32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-    if version as usize == MIGRATIONS.len() {
+    match (version as usize).cmp(&MIGRATIONS.len()) {
+        Ordering::Less => {}
         // Whoever only reads doesn't wait for a writer's disk.
-        return Ok(());
+        Ordering::Equal => return Ok(()),
+        Ordering::Greater => return Err(Refused::Newer(version)),
     }
     // Immediate: two daemons that start together migrate once.
     let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;

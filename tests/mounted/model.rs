@@ -834,7 +834,7 @@ impl<'a> World<'a> {
 
     /// Removes the temporary names that an upload leaves on this provider when it is killed, as a person would.
     fn clean_up(&self, folder: &str) {
-        // What the daemon sent in its last moment is done when this is answered.
+        // What the daemon sent in its last moment is done when this is answered, unless it is large.
         let mut line = std::net::TcpStream::connect(self.it.server.address()).unwrap();
         io::Write::write_all(&mut line, b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
         io::Read::read_to_end(&mut line, &mut Vec::new()).unwrap();
@@ -853,7 +853,7 @@ impl<'a> World<'a> {
         self.heal();
         self.settle();
         if self.was_killed {
-            // What the daemon had handed to the kernel before may have come late.
+            // What is large, and was handed to the kernel before, may have come after what was waited for then.
             self.clean_up(&self.folder);
         }
         let mut directories = vec![String::new()];

@@ -9,6 +9,7 @@ use keymount::cache::MemoryCache;
 use keymount::fetch::{FetchSettings, Fetcher};
 use keymount::fs::{CloseMeans, FileSystem, FsSettings};
 use keymount::fuse::{self, Detach, MountSettings};
+use keymount::model::ErrorKind;
 use keymount::outbox::Spool;
 use keymount::provider::faulty::{Fault, Faulty, Operation, Times};
 use keymount::provider::memory::{Memory, Options};
@@ -123,7 +124,10 @@ fn a_thousand_small_files_are_written_at_local_speed_and_cost_little_more_than_a
     assert!(syncs < most, "{syncs} waits for the disk");
     // `keymount status` of a test beside this one may be looking at the mount.
     until("the end of the mount", || {
-        runtime.block_on(session.detach(Detach::IfUnused)).is_ok()
+        let ended = runtime.block_on(session.detach(Detach::IfUnused));
+        ended
+            .inspect_err(|error| assert_eq!(error.kind(), ErrorKind::Busy, "{error}"))
+            .is_ok()
     });
     runtime.block_on(session.ended());
 }

@@ -74,7 +74,9 @@ fn counted(kind: Kind, asked: &[Asked]) -> usize {
 fn most_again(kind: Kind) -> usize {
     match kind {
         Kind::ReductStore => DIRECTORIES / 2,
-        _ => BEHIND_DF,
+        Kind::CloudSync | Kind::Storra | Kind::WebdavRclone | Kind::WebdavWsgiDav => BEHIND_DF,
+        // They don't tell it.
+        Kind::Cludz | Kind::Dstor | Kind::S3Moto | Kind::S3Rclone => 0,
     }
 }
 
