@@ -9,7 +9,7 @@ use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use super::arguments::UmountArguments;
 use super::exit::{Exit, Failure};
 use super::{holders, locate};
-use crate::control::{Daemon, Daemons, Ending, MountReport, UnmountMode, Unmounted};
+use crate::control::{Daemon, DaemonReport, Daemons, Ending, MountReport, UnmountMode, Unmounted};
 use crate::daemon::{Detach, MountPointState, detach, detach_dead, mount_point_state};
 use crate::model::{Error, ErrorKind};
 use crate::paths::Paths;
@@ -65,15 +65,23 @@ pub async fn run(arguments: &UmountArguments, paths: &Paths) -> Result<Exit, Fai
 
 /// Of the daemons that have nothing else mounted, by their process.
 fn endings(mounts: &[(&Daemon, &MountReport)]) -> HashMap<u32, Ending> {
-    let goes = |daemon: &Daemon, mount: &MountReport| {
-        let mut all = mounts.iter();
-        all.any(|(its, going)| its.report.pid == daemon.report.pid && going.id == mount.id)
-    };
     let daemons = mounts.iter().map(|(daemon, _)| daemon);
-    let ending = daemons.filter(|daemon| daemon.report.mounts.iter().all(|mount| goes(daemon, mount)));
+    let ending = daemons.filter(|daemon| {
+        daemon
+            .report
+            .mounts
+            .iter()
+            .all(|mount| goes(mounts, &daemon.report, mount))
+    });
     ending
         .filter_map(|daemon| Some((daemon.report.pid, daemon.ending()?)))
         .collect()
+}
+
+/// Whether a daemon's mount is one of these.
+fn goes(mounts: &[(&Daemon, &MountReport)], of: &DaemonReport, mount: &MountReport) -> bool {
+    let mut all = mounts.iter();
+    all.any(|(daemon, going)| daemon.report.pid == of.pid && going.id == mount.id)
 }
 
 /// All at once, with one bar: none waits for the uploads of another.
@@ -91,12 +99,8 @@ async fn unmount(mounts: &[(&Daemon, &MountReport)], mode: UnmountMode) -> Vec<R
                 for daemon in &daemons {
                     // One that is gone has nothing left.
                     if let Ok(report) = daemon.status().await {
-                        let of = |mount: &MountReport| {
-                            mounts
-                                .iter()
-                                .any(|(its, known)| its.report.pid == report.pid && known.id == mount.id)
-                        };
-                        now.extend(report.mounts.iter().filter(|mount| of(mount)).cloned());
+                        let going = report.mounts.iter().filter(|mount| goes(mounts, &report, mount));
+                        now.extend(going.cloned());
                     }
                 }
                 move_bar(&bar, now.iter());

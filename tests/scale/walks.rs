@@ -8,6 +8,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 use keymount::emulator::storra::Bucket;
+use percent_encoding::percent_decode_str;
 
 use crate::counting::Asked;
 use crate::sandbox::{Sandbox, Who};
@@ -69,14 +70,27 @@ fn counted(kind: Kind, asked: &[Asked]) -> usize {
         .len()
 }
 
+/// Whether a file of this name is asked for. Identifiers are random, and may have the same letters in them.
+fn names(asked: &Asked, file: &str) -> bool {
+    let target = percent_decode_str(&asked.target).decode_utf8_lossy();
+    target
+        .split(|c: char| !c.is_ascii_alphanumeric())
+        .any(|part| part == file)
+}
+
+/// Whether it is `df`'s question, which has an address of its own.
+fn is_about_room(kind: Kind, asked: &Asked) -> bool {
+    matches!(kind, Kind::CloudSync | Kind::Storra) && asked.target.ends_with("/me")
+}
+
 /// The most that a walk may ask when all is known. At ReductStore it is what the followers ask, the more the longer a
 /// walk takes; each directory asked again would be twice that.
 fn most_again(kind: Kind) -> usize {
     match kind {
         Kind::ReductStore => DIRECTORIES / 2,
-        Kind::CloudSync | Kind::Storra | Kind::WebdavRclone | Kind::WebdavWsgiDav => BEHIND_DF,
-        // They don't tell it.
-        Kind::Cludz | Kind::Dstor | Kind::S3Moto | Kind::S3Rclone => 0,
+        // They are asked for the room as for what the directory at the top is.
+        Kind::WebdavRclone | Kind::WebdavWsgiDav => BEHIND_DF,
+        Kind::Cludz | Kind::CloudSync | Kind::Storra | Kind::Dstor | Kind::S3Moto | Kind::S3Rclone => 0,
     }
 }
 
@@ -111,7 +125,7 @@ fn walk(kind: Kind) -> String {
             "{kind:?}: {name} asked {times} times: {:?}",
             tally(&asked)
         );
-        let about_a_file = asked.iter().find(|asked| asked.target.contains("f42"));
+        let about_a_file = asked.iter().find(|asked| names(asked, "f42"));
         assert_eq!(about_a_file, None, "{kind:?}: {name}");
         if name != "ls -lR" {
             person.unmount();
@@ -122,7 +136,7 @@ fn walk(kind: Kind) -> String {
             .sh("find . -printf '%s\\n' > /dev/null && getfattr -d -m - d42/* d43 > /dev/null")
             .ok();
         let asked = service.asked();
-        let again = counted(kind, &asked);
+        let again = counted(kind, &asked) - asked.iter().filter(|asked| is_about_room(kind, asked)).count();
         assert!(
             again <= most_again(kind),
             "{kind:?}: a second walk after {name}: {:?}",
